@@ -1,0 +1,43 @@
+"""Expected failures: one class per thing a user can put right, each message saying what to do."""
+
+from __future__ import annotations
+
+
+class DiffGemmaError(Exception):
+    """Base of every expected failure; the programs print its message as one line and exit 1."""
+
+
+class ModelNotFoundError(DiffGemmaError):
+    """No such folder or Hub repository, or a folder that lacks a file it must have."""
+
+
+class ConfigError(DiffGemmaError):
+    """config.json or generation_config.json is broken, or describes another kind of model."""
+
+
+class QuantizationError(ConfigError):
+    """A quantization that no kernel here can run, or that the shapes do not allow."""
+
+
+class WeightsError(DiffGemmaError):
+    """A tensor is missing, unknown, mis-shaped or damaged; the message names it."""
+
+
+class TokenizerError(DiffGemmaError):
+    """The folder has no usable tokenizer, or the chat template refused the conversation."""
+
+
+class OptionError(DiffGemmaError):
+    """An option of the caller is out of range; the message names option, value and range."""
+
+
+class PromptError(DiffGemmaError):
+    """The prompt is empty, or longer than the model's context."""
+
+
+class OutOfMemoryError(DiffGemmaError):
+    """The device cannot hold the model or the context."""
+
+
+class ConvertError(DiffGemmaError):
+    """The conversion cannot start or cannot go on; nothing is left under the destination's name."""

@@ -1,0 +1,128 @@
+"""The options of one generation: read from the checkpoint, overridden by the caller, checked on construction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlx_diffgemma.errors import ConfigError, OptionError
+
+SAMPLER = "EntropyBoundSamplerConfig"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationConfig:
+    """Options of one generation; the defaults are the reference's own.
+
+    max_tokens: tokens of the answer at most, the end token included; what a canvas holds beyond it is cut.
+    canvas_length: positions denoised at once; None is the model's own length, which is also the largest.
+    max_steps: denoising steps per canvas at most.
+    t_min, t_max: the temperature falls linearly from t_max at the first step towards t_min at the last.
+    entropy_bound: nats; the most certain positions whose entropies sum to at most this are accepted in each step.
+    stability: a canvas can only be finished when its most likely tokens equal those of this many steps before.
+    confidence: nats; a canvas can only be finished when its mean entropy is below this.
+    seed: the same seed, model and options give the same tokens.
+    greedy: accepted positions take their most likely token instead of a draw.
+    stop_tokens: ids that end the answer.
+    system: a system prompt. thinking: ask the model to think first. raw: no chat template, the prompt as it is.
+
+    Raises OptionError naming option and value.
+    """
+
+    max_tokens: int = 256
+    canvas_length: int | None = None
+    max_steps: int = 48
+    t_min: float = 0.4
+    t_max: float = 0.8
+    entropy_bound: float = 0.1
+    stability: int = 1
+    confidence: float = 0.005
+    seed: int = 0
+    greedy: bool = False
+    stop_tokens: tuple[int, ...] = (1, 106, 50)
+    system: str | None = None
+    thinking: bool = False
+    raw: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_tokens", "max_steps"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        if self.canvas_length is not None:
+            _require(self.canvas_length >= 1, "canvas_length", self.canvas_length, "at least 1")
+        _require(self.t_min >= 0, "t_min", self.t_min, "at least 0")
+        _require(self.t_max > 0, "t_max", self.t_max, "above 0")
+        if self.t_min > self.t_max:
+            raise OptionError(f"{self.t_min=} must not be above {self.t_max=}".replace("self.", ""))
+        _require(self.entropy_bound > 0, "entropy_bound", self.entropy_bound, "above 0 nats")
+        _require(self.stability >= 0, "stability", self.stability, "at least 0 steps")
+        _require(self.confidence > 0, "confidence", self.confidence, "above 0 nats")
+        _require(0 <= self.seed < 2**64, "seed", self.seed, "from 0 to 2**64 - 1")
+        _require(all(token >= 0 for token in self.stop_tokens), "stop_tokens", self.stop_tokens, "token ids")
+        if self.raw and (self.system is not None or self.thinking):
+            raise OptionError("raw sends the prompt as it is: system and thinking need the chat template")
+
+
+def _require(holds: bool, name: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise OptionError(f"{name}={value!r} must be {wanted}")
+
+
+FIELDS = {
+    "max_new_tokens": "max_tokens",
+    "max_denoising_steps": "max_steps",
+    "t_min": "t_min",
+    "t_max": "t_max",
+    "stability_threshold": "stability",
+    "confidence_threshold": "confidence",
+}
+"""generation_config.json's names -> ours."""
+
+WHOLE = ("max_tokens", "max_steps", "stability")
+
+
+def parse_generation_config(raw: Mapping[str, Any], stop_tokens: tuple[int, ...] = ()) -> GenerationConfig:
+    """Read generation_config.json (or the object of that name inside config.json); absent keys keep the defaults.
+
+    `stop_tokens` are used where the file names none. Raises ConfigError for values that cannot be meant.
+    """
+    values: dict[str, Any] = {}
+    for theirs, ours in FIELDS.items():
+        value = raw.get(theirs)
+        if value is None:
+            continue
+        kinds = int if ours in WHOLE else (int, float)
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise ConfigError(f"generation_config.json: {theirs} must be a number, not {value!r}")
+        values[ours] = value
+    sampler = raw.get("sampler_config")
+    if sampler is not None:
+        values["entropy_bound"] = _entropy_bound(sampler)
+    tokens = token_ids("generation_config.json: eos_token_id", raw.get("eos_token_id")) or stop_tokens
+    if tokens:
+        values["stop_tokens"] = tokens
+    try:
+        return GenerationConfig(**values)
+    except OptionError as error:
+        raise ConfigError(f"generation_config.json: {error}") from None
+
+
+def _entropy_bound(sampler: Any) -> float:
+    if not isinstance(sampler, Mapping):
+        raise ConfigError(f"generation_config.json: sampler_config must be an object, not {sampler!r}")
+    entries: Mapping[str, Any] = sampler
+    name = entries.get("_cls_name", SAMPLER)
+    bound = entries.get("entropy_bound")
+    if name != SAMPLER or not isinstance(bound, (int, float)):
+        raise ConfigError(f"generation_config.json: sampler_config {dict(entries)} is not an {SAMPLER} with its bound")
+    return float(bound)
+
+
+def token_ids(where: str, value: Any) -> tuple[int, ...]:
+    """One id, a list of ids or null, as a tuple. Raises ConfigError."""
+    if value is None:
+        return ()
+    ids: list[Any] = value if isinstance(value, list) else [value]
+    if not all(isinstance(token, int) and not isinstance(token, bool) for token in ids):
+        raise ConfigError(f"{where} must be a token id or a list of them, not {value!r}")
+    return tuple(ids)
