@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class DiffGemmaError(Exception):
     """Base of every expected failure; the programs print its message as one line and exit 1."""
@@ -41,3 +44,20 @@ class OutOfMemoryError(DiffGemmaError):
 
 class ConvertError(DiffGemmaError):
     """The conversion cannot start or cannot go on; nothing is left under the destination's name."""
+
+
+@contextmanager
+def out_of_memory(doing: str, remedy: str) -> Iterator[None]:
+    """Turn an allocation failure, which MLX reports in a different way per device, into one OutOfMemoryError."""
+    try:
+        yield
+    except MemoryError:
+        raise OutOfMemoryError(f"out of memory while {doing}: {remedy}") from None
+    except RuntimeError as error:
+        if not any(sign in str(error).lower() for sign in ALLOCATION_FAILURES):
+            raise
+        raise OutOfMemoryError(f"out of memory while {doing}: {remedy}") from error
+
+
+ALLOCATION_FAILURES = ("malloc", "out of memory", "insufficient memory", "unable to allocate", "failed to allocate")
+"""What MLX's allocators say on Metal, CUDA and the CPU."""

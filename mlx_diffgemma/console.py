@@ -1,0 +1,52 @@
+"""What the programs share: errors in one line on stderr, exit codes, and warnings that look alike."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mlx_diffgemma.errors import DiffGemmaError
+
+FAILED = 1
+INTERRUPTED = 130
+
+
+@contextmanager
+def reported(*, debug: bool, quiet: bool = False) -> Iterator[None]:
+    """Run a program's body: an expected failure becomes `error: ...` and exit code 1, Ctrl-C exit code 130.
+
+    With `debug` the exception goes through with its traceback. `quiet` drops warnings, never errors.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine())
+    logger = logging.getLogger("mlx_diffgemma")
+    logger.handlers = [handler]
+    logger.setLevel(logging.ERROR if quiet else logging.INFO)
+    try:
+        yield
+    except DiffGemmaError as error:
+        if debug:
+            raise
+        complain(str(error))
+        raise SystemExit(FAILED) from None
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): nobody is left to tell. Python would complain once more while
+        # flushing at exit, so stdout is pointed at nothing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(FAILED) from None
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+
+
+def complain(message: str) -> None:
+    """Print an expected failure on stderr, as one line whatever the message holds."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+
+
+class _OneLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        message = " ".join(record.getMessage().split())
+        return message if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {message}"
