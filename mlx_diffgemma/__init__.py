@@ -1,1 +1,56 @@
+"""mlx-diffgemma: DiffusionGemma on Apple Silicon.
 
+    from mlx_diffgemma import load
+    session = load("path/or/repository")
+    print(session.generate("Why is the sky blue?").text)
+
+Names are imported when they are first used, so that the programs can answer --help without loading MLX.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlx_diffgemma.errors import DiffGemmaError
+    from mlx_diffgemma.events import (
+        BlockCommitted,
+        CanvasStarted,
+        Denoised,
+        Event,
+        Finished,
+        Prefilled,
+        Stats,
+    )
+    from mlx_diffgemma.generation_config import GenerationConfig
+    from mlx_diffgemma.session import Completion, Session, load
+
+__version__ = "0.1.0"
+__all__ = [
+    "BlockCommitted",
+    "CanvasStarted",
+    "Completion",
+    "Denoised",
+    "DiffGemmaError",
+    "Event",
+    "Finished",
+    "GenerationConfig",
+    "Prefilled",
+    "Session",
+    "Stats",
+    "load",
+]
+_HOMES = {
+    "errors": ("DiffGemmaError",),
+    "events": ("BlockCommitted", "CanvasStarted", "Denoised", "Event", "Finished", "Prefilled", "Stats"),
+    "generation_config": ("GenerationConfig",),
+    "session": ("Completion", "Session", "load"),
+}
+
+
+def __getattr__(name: str) -> object:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

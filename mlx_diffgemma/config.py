@@ -89,7 +89,9 @@ def read_json(path: Path) -> dict[str, Any]:
 def parse_config(raw: Raw) -> ModelConfig:
     """Resolve a parsed config.json. Raises ConfigError naming the key at fault."""
     if raw.get("model_type") != MODEL_TYPE:
-        raise ConfigError(f"not a DiffusionGemma: config.json has model_type {raw.get('model_type')!r}, not {MODEL_TYPE!r}")
+        raise ConfigError(
+            f"not a DiffusionGemma: config.json has model_type {raw.get('model_type')!r}, not {MODEL_TYPE!r}"
+        )
     text = raw.get("text_config")
     if not isinstance(text, Mapping):
         raise ConfigError("config.json: no text_config object")
@@ -177,7 +179,9 @@ def _rope(text: Raw) -> tuple[Raw, Raw]:
     }
     for kind, entry, wanted in (("sliding", sliding, "default"), ("full", full, "proportional")):
         if entry.get("rope_type") != wanted:
-            raise ConfigError(f"config.json: rope_type {entry.get('rope_type')!r} of {kind}_attention is not {wanted!r}")
+            raise ConfigError(
+                f"config.json: rope_type {entry.get('rope_type')!r} of {kind}_attention is not {wanted!r}"
+            )
     return sliding, full
 
 

@@ -59,5 +59,11 @@ def out_of_memory(doing: str, remedy: str) -> Iterator[None]:
         raise OutOfMemoryError(f"out of memory while {doing}: {remedy}") from error
 
 
-ALLOCATION_FAILURES = ("malloc", "out of memory", "insufficient memory", "unable to allocate", "failed to allocate")
+ALLOCATION_FAILURES = (
+    "malloc",
+    "out of memory",
+    "insufficient memory",
+    "unable to allocate",
+    "failed to allocate",
+)
 """What MLX's allocators say on Metal, CUDA and the CPU."""

@@ -64,9 +64,12 @@ class Denoised:
     """One denoising step of block `block`.
 
     `step` counts from 1 to at most `max_steps`. `best` is the most likely token at every position, `accepted`
-    tells which positions were kept for the next step, `changed` at which positions `best` differs from the step
-    before (all of them at step 1). `mean_entropy` is in nats per position. `pieces` is the text of `best`,
-    one string per position, "" where a token has none: attached by the session.
+    tells which positions were kept for the next step, `changed` at which positions `best` differs from the
+    step before (all of them at step 1). `mean_entropy` is in nats per position. `end` is the position of the
+    first end token in `best`, None where it has none.
+
+    Attached by the session: `pieces` is the text of `best`, one string per position, "" where a token has none.
+    Positions before `thought` belong to the model's thinking, its tags included, and are no part of the answer.
     """
 
     block: int
@@ -76,19 +79,22 @@ class Denoised:
     accepted: tuple[bool, ...]
     changed: tuple[bool, ...]
     mean_entropy: float
+    end: int | None = None
     pieces: tuple[str, ...] = ()
+    thought: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlockCommitted:
-    """Block `block` is final: `tokens` are its tokens up to and with the end token, `text` what they add to the answer.
+    """Block `block` is final: `tokens` are its tokens up to and with the end token, `text` what they add to it.
 
-    `thought` is what they add to the model's thinking, which is never part of `text`.
+    `thought` is what they add to the model's thinking, which is never part of `text`. `last`: no block follows.
     """
 
     block: int
     steps: int
     tokens: tuple[int, ...]
+    last: bool
     text: str = ""
     thought: str = ""
 

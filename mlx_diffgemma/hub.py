@@ -50,13 +50,13 @@ def _download(repository: str, revision: str | None) -> Path:
         ) from None
     except RepositoryNotFoundError:
         raise ModelNotFoundError(
-            f"no folder and no Hub repository {repository}: check the name, or log in with `hf auth login` if it is private"
+            f"no folder and no Hub repository {repository}: check the name; a private one needs `hf auth login`"
         ) from None
     except RevisionNotFoundError:
         raise ModelNotFoundError(f"{repository} has no revision {revision!r}") from None
     except LocalEntryNotFoundError:
         raise ModelNotFoundError(
-            f"no folder {repository}, and the Hub repository of that name is not cached and cannot be reached: go online"
+            f"no folder {repository}, and the Hub repository of that name is neither cached nor reachable: go online"
         ) from None
     except HfHubHTTPError as error:
         raise ModelNotFoundError(f"the Hub refused {repository}: {error}".splitlines()[0]) from None

@@ -36,7 +36,9 @@ class Quantization:
             if self.bits not in AFFINE_BITS:
                 raise QuantizationError(f"{self.bits=} is not possible in mode affine: choose from {AFFINE_BITS}")
             if self.group_size not in AFFINE_GROUPS:
-                raise QuantizationError(f"{self.group_size=} is not possible in mode affine: choose from {AFFINE_GROUPS}")
+                raise QuantizationError(
+                    f"{self.group_size=} is not possible in mode affine: choose from {AFFINE_GROUPS}"
+                )
             return
         if self.mode not in FIXED_FORMATS:
             known = ", ".join(["affine", *FIXED_FORMATS])
@@ -44,7 +46,7 @@ class Quantization:
         bits, group_size = FIXED_FORMATS[self.mode]
         if (self.bits, self.group_size) != (bits, group_size):
             raise QuantizationError(
-                f"mode {self.mode} has {bits} bits in groups of {group_size}, not {self.bits} in groups of {self.group_size}"
+                f"mode {self.mode} is {bits} bits in groups of {group_size}, not {self.bits} bits in {self.group_size}"
             )
 
     @property

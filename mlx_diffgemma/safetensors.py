@@ -100,9 +100,7 @@ def _info(file: Path, name: str, entry: dict[str, Any], start: int) -> TensorInf
     begin, end = entry["data_offsets"]
     if entry["dtype"] not in ITEM_BYTES:
         raise ValueError(f"{name} has the unknown dtype {entry['dtype']}")
-    info = TensorInfo(
-        name=name, file=file, dtype=entry["dtype"], shape=tuple(entry["shape"]), offset=start + begin
-    )
+    info = TensorInfo(name=name, file=file, dtype=entry["dtype"], shape=tuple(entry["shape"]), offset=start + begin)
     if end - begin != info.nbytes:
         raise ValueError(f"{name} has {end - begin} bytes for shape {info.shape}")
     return info

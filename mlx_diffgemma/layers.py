@@ -1,0 +1,128 @@
+"""The parts of one layer: attention with its two kinds of rotary embedding, the dense MLP, and their assembly.
+
+Encoder and decoder run the same layers. They differ in how keys and values meet the prefix (`place`: the cache's append
+or beside), in the mask, and in the scalar at the end of a layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlx_diffgemma.cache import KeysValues
+from mlx_diffgemma.config import LayerConfig, ModelConfig
+from mlx_diffgemma.moe import Experts, Router, geglu
+
+Place: TypeAlias = Callable[[mx.array, mx.array], KeysValues]
+"""Takes a layer's new keys and values, returns all that its queries look at."""
+
+
+class Rope:
+    """Rotary position embedding over split-half pairs (i, i + head_dim / 2).
+
+    Sliding layers rotate every pair. Full layers ("proportional") rotate the first `full_rotary_factor` of them with
+    exponents over the whole head_dim, and leave the rest: their period is infinite.
+    """
+
+    def __init__(self, config: ModelConfig, layer: LayerConfig) -> None:
+        pairs = layer.head_dim // 2
+        rotated = pairs if layer.sliding else int(config.full_rotary_factor * pairs)
+        theta = config.sliding_rope_theta if layer.sliding else config.full_rope_theta
+        periods = [theta ** (2 * pair / layer.head_dim) for pair in range(rotated)]
+        self._dims = layer.head_dim
+        self._periods = mx.array(periods + [float("inf")] * (pairs - rotated))
+
+    def __call__(self, heads: mx.array, offset: int) -> mx.array:
+        """heads [B, H, L, head_dim] of the tokens at positions offset .. offset + L - 1 -> the same, rotated"""
+        return mx.fast.rope(
+            heads, self._dims, traditional=False, base=None, scale=1.0, offset=offset, freqs=self._periods
+        )
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with per-head norms on queries, keys and values, and scale 1."""
+
+    def __init__(self, config: ModelConfig, layer: LayerConfig) -> None:
+        super().__init__()
+        queries = config.num_attention_heads * layer.head_dim
+        keys = layer.num_key_value_heads * layer.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, queries, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, keys, bias=False)
+        if layer.sliding:
+            self.v_proj = nn.Linear(config.hidden_size, keys, bias=False)
+        self.o_proj = nn.Linear(queries, config.hidden_size, bias=False)
+        self.q_norm = nn.RMSNorm(layer.head_dim, config.rms_norm_eps)
+        self.k_norm = nn.RMSNorm(layer.head_dim, config.rms_norm_eps)
+        self._rope = Rope(config, layer)
+        self._sliding = layer.sliding
+        self._head_dim = layer.head_dim
+        self._eps = config.rms_norm_eps
+
+    def __call__(self, hidden: mx.array, place: Place, offset: int, mask: mx.array | str | None) -> mx.array:
+        """hidden [B, L, D] at positions offset .. -> [B, L, D]"""
+        batch, length, _ = hidden.shape
+        queries = self._heads(self.q_proj(hidden))
+        raw_keys = self._heads(self.k_proj(hidden))
+        # Full layers have no v_proj: their values are the raw keys, before k_norm and rotation.
+        raw_values = self._heads(self.v_proj(hidden)) if self._sliding else raw_keys
+        queries = self._rope(self.q_norm(queries).swapaxes(1, 2), offset)
+        keys = self._rope(self.k_norm(raw_keys).swapaxes(1, 2), offset)
+        values = mx.fast.rms_norm(raw_values, None, self._eps).swapaxes(1, 2)
+        keys, values = place(keys, values)
+        out = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=1.0, mask=mask)
+        return self.o_proj(out.swapaxes(1, 2).reshape(batch, length, -1))
+
+    def _heads(self, projected: mx.array) -> mx.array:
+        """[B, L, H * head_dim] -> [B, L, H, head_dim]"""
+        return mx.unflatten(projected, -1, (-1, self._head_dim))
+
+
+class GatedMLP(nn.Module):
+    """down(gelu(gate(x)) * up(x)): the dense half of a layer."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def __call__(self, hidden: mx.array) -> mx.array:
+        """[..., D] -> [..., D]"""
+        return self.down_proj(geglu(self.gate_proj(hidden), self.up_proj(hidden)))
+
+
+class Layer(nn.Module):
+    """Attention, then a dense MLP and a mixture of experts side by side, every part between two norms."""
+
+    def __init__(self, config: ModelConfig, layer: LayerConfig) -> None:
+        super().__init__()
+        size, eps = config.hidden_size, config.rms_norm_eps
+        self.self_attn = Attention(config, layer)
+        self.mlp = GatedMLP(config)
+        self.router = Router(config)
+        self.experts = Experts(config)
+        self.input_layernorm = nn.RMSNorm(size, eps)
+        self.post_attention_layernorm = nn.RMSNorm(size, eps)
+        self.pre_feedforward_layernorm = nn.RMSNorm(size, eps)
+        self.post_feedforward_layernorm = nn.RMSNorm(size, eps)
+        self.post_feedforward_layernorm_1 = nn.RMSNorm(size, eps)
+        self.post_feedforward_layernorm_2 = nn.RMSNorm(size, eps)
+        self.pre_feedforward_layernorm_2 = nn.RMSNorm(size, eps)
+        self.layer_scalar = mx.ones((1,))
+
+    def __call__(self, hidden: mx.array, place: Place, offset: int, mask: mx.array | str | None) -> mx.array:
+        """[B, L, D] -> [B, L, D], before the layer scalar, which differs between encoder and decoder"""
+        attended = self.self_attn(self.input_layernorm(hidden), place, offset, mask)
+        hidden = hidden + self.post_attention_layernorm(attended)
+        dense = self.post_feedforward_layernorm_1(self.mlp(self.pre_feedforward_layernorm(hidden)))
+        sparse = self.post_feedforward_layernorm_2(self._mixture(hidden))
+        return hidden + self.post_feedforward_layernorm(dense + sparse)
+
+    def _mixture(self, hidden: mx.array) -> mx.array:
+        """[B, L, D] -> [B, L, D]; the router reads the raw hidden states, the experts the normed ones"""
+        rows = hidden.reshape(-1, hidden.shape[-1])
+        weights, indices = self.router(rows)
+        return self.experts(self.pre_feedforward_layernorm_2(rows), weights, indices).reshape(hidden.shape)

@@ -1,0 +1,169 @@
+"""DiffusionGemma: one stack of layers that reads text causally (encoder) and denoises a canvas (decoder).
+
+    tokens -> embed -> encode --(keys, values)--> cache
+                                                    |
+    canvas -> embed -> self-conditioning -> denoise + -> logits -> signal (for the next step)
+
+Parameter names are the names in the MLX checkpoints. Hidden states are in the compute dtype, logits in float32.
+Source of every formula: transformers 5.23, models/diffusion_gemma.
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlx_diffgemma.cache import Cache
+from mlx_diffgemma.config import ModelConfig
+from mlx_diffgemma.layers import GatedMLP, Layer
+from mlx_diffgemma.masks import encoder_mask
+
+
+class SelfConditioning(GatedMLP):
+    """Mixes what the last step believed into the canvas embeddings."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.pre_norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self._eps = config.rms_norm_eps
+
+    def mix(self, embeddings: mx.array, signal: mx.array | None) -> mx.array:
+        """embeddings and signal [B, C, D] -> [B, C, D]; no signal is a signal of zeros, through which nothing passes"""
+        if signal is not None:
+            embeddings = embeddings + self(self.pre_norm(signal))
+        return mx.fast.rms_norm(embeddings, None, self._eps)
+
+
+class Decoder(nn.Module):
+    """All weights that encoder and decoder share, and the decoder's own self-conditioning."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = [Layer(config, layer) for layer in config.layers]
+        self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_conditioning = SelfConditioning(config)
+
+
+class EncoderLayer(nn.Module):
+    """The one parameter per layer that the encoder does not share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer_scalar = mx.ones((1,))
+
+
+class EncoderText(nn.Module):
+    """The encoder's layer scalars, under the names of the checkpoint."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.layers = [EncoderLayer() for _ in range(layers)]
+
+
+class Encoder(nn.Module):
+    """What is the encoder's alone."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.language_model = EncoderText(len(config.layers))
+
+
+class Body(nn.Module):
+    """Encoder and decoder, under the names of the checkpoint."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+
+
+class DiffusionGemma(nn.Module):
+    """The whole text model."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Body(config)
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """The compute dtype: that of the norms, which are never quantized."""
+        return self.model.decoder.norm.weight.dtype
+
+    def make_cache(self) -> Cache:
+        """An empty prefix."""
+        return Cache(self.config.layers, self.config.sliding_window)
+
+    def embed(self, tokens: mx.array) -> mx.array:
+        """tokens [B, L] -> scaled embeddings [B, L, D], in which features of another kind can be placed"""
+        return self._scale(self.model.decoder.embed_tokens(tokens))
+
+    def encode(self, tokens: mx.array, cache: Cache) -> mx.array:
+        """Append tokens [B, L] to the cache -> final hidden states [B, L, D], which `causal_logits` reads."""
+        return self.encode_embeddings(self.embed(tokens), cache)
+
+    def encode_embeddings(self, embeddings: mx.array, cache: Cache) -> mx.array:
+        """Append embeddings [B, L, D] to the cache -> final hidden states [B, L, D]."""
+        hidden, length = embeddings, embeddings.shape[1]
+        scalars = self.model.encoder.language_model.layers
+        for index, layer in enumerate(self.model.decoder.layers):
+            own = cache.layers[index]
+            window = self.config.sliding_window if self.config.layers[index].sliding else None
+            mask = encoder_mask(length, own.length, window)
+            hidden = layer(hidden, own.append, cache.offset, mask) * scalars[index].layer_scalar
+        cache.offset += length
+        return self.model.decoder.norm(hidden)
+
+    def denoise(self, canvas: mx.array, cache: Cache, signal: mx.array | None = None) -> mx.array:
+        """canvas [B, C] behind the prefix in the cache -> float32 logits [B, C, V]; the cache is only read.
+
+        signal [B, C, D] is the soft embedding of the step before, None at the first.
+        """
+        decoder = self.model.decoder
+        hidden = decoder.self_conditioning.mix(self.embed(canvas), signal)
+        for layer, prefix in zip(decoder.layers, cache.layers, strict=True):
+            hidden = layer(hidden, prefix.beside, cache.offset, None) * layer.layer_scalar
+        return self._logits(decoder.norm(hidden))
+
+    def signal(self, processed: mx.array, top_k: int | None = None) -> mx.array:
+        """Expected embedding [B, C, D] under the processed logits [B, C, V], which are rounded to the compute dtype.
+
+        With top_k only the k most likely tokens of each position count, with the probabilities they have among all.
+        """
+        probabilities = mx.softmax(processed.astype(self.dtype), axis=-1, precise=True)
+        if top_k is None:
+            return self._scale(self._expectation(probabilities))
+        likely = mx.argpartition(-probabilities, kth=top_k - 1, axis=-1)[..., :top_k]
+        weights = mx.take_along_axis(probabilities, likely, axis=-1)
+        rows = self.model.decoder.embed_tokens(likely).astype(self.dtype)
+        return self._scale((weights[..., None, :] @ rows).squeeze(-2))
+
+    def causal_logits(self, hidden: mx.array) -> mx.array:
+        """The encoder's next-token prediction: hidden [B, L, D] from `encode` -> float32 logits [B, L, V]."""
+        return self._logits(hidden)
+
+    def _scale(self, embeddings: mx.array) -> mx.array:
+        # The factor is rounded to the compute dtype too, as in the reference: 53.0 and not 53.07 in bfloat16.
+        return embeddings.astype(self.dtype) * mx.array(self.config.hidden_size**0.5, self.dtype)
+
+    def _expectation(self, probabilities: mx.array) -> mx.array:
+        """[B, C, V] @ embedding table -> [B, C, D]"""
+        table = self.model.decoder.embed_tokens
+        if not isinstance(table, nn.QuantizedEmbedding):
+            return probabilities @ table.weight
+        return mx.quantized_matmul(
+            probabilities,
+            table.weight,
+            table.scales,
+            table.biases,
+            transpose=False,
+            group_size=table.group_size,
+            bits=table.bits,
+            mode=table.mode,
+        )
+
+    def _logits(self, hidden: mx.array) -> mx.array:
+        cap = self.config.final_logit_softcapping
+        logits = self.model.decoder.embed_tokens.as_linear(hidden).astype(mx.float32)
+        return mx.tanh(logits / cap) * cap

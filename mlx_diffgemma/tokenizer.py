@@ -1,0 +1,167 @@
+"""Text <-> token ids: mlx-lm's tokenizer wrapper, a chat template, and what must never show in the text.
+
+mlx-lm (and with it transformers) is imported when a tokenizer is loaded, not before: it takes seconds. It reads a
+tokenizer.json as well as a folder with nothing but a SentencePiece tokenizer.model.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from mlx_diffgemma.errors import TokenizerError
+
+if TYPE_CHECKING:
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+Message: TypeAlias = Mapping[str, str]
+"""{"role": "system" | "user" | "assistant", "content": ...}"""
+
+THOUGHT_OPEN, THOUGHT_CLOSE = "<|channel>", "<channel|>"
+THOUGHT_NAME = "thought\n"
+CONTROL = re.compile(
+    r"<\|[^<>|\s]+\|?>|<[^<>|\s]+\|>|<unused\d+>|<(?:pad|eos|bos|unk|mask)>|<\|\"\|>|<(?:start|end)_of_\w+>"
+)
+"""Pieces that steer the model and are never text."""
+BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+TURNS = (
+    "{{ bos_token }}"
+    "{% if messages[0]['role'] == 'system' or enable_thinking %}<|turn>system\n"
+    "{% if enable_thinking %}<|think|>\n{% endif %}"
+    "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] | trim }}"
+    "{% set messages = messages[1:] %}{% endif %}<turn|>\n{% endif %}"
+    "{% for message in messages %}<|turn>{{ 'model' if message['role'] == 'assistant' else message['role'] }}\n"
+    "{{ message['content'] | trim }}<turn|>\n{% endfor %}<|turn>model\n"
+)
+"""The turn format of the release, for folders that bring no chat template."""
+
+
+class Tokenizer:
+    """The tokenizer of one model folder."""
+
+    def __init__(self, wrapper: TokenizerWrapper, flagged: Iterable[int] = ()) -> None:
+        """`flagged` are ids that the tokenizer's own file declares special."""
+        self._wrapper = wrapper
+        vocabulary: dict[str, int] = wrapper.get_vocab()
+        self._pieces = {token: piece for piece, token in vocabulary.items()}
+        self.thought_open = vocabulary.get(THOUGHT_OPEN)
+        self.thought_close = vocabulary.get(THOUGHT_CLOSE)
+        self.special = frozenset({*flagged, *_control_ids(wrapper, vocabulary)})
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a raw prompt, begun with the beginning-of-sequence token where the text does not bring it."""
+        ids: list[int] = self._wrapper.encode(text, add_special_tokens=False)
+        bos: int | None = self._wrapper.bos_token_id
+        return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
+
+    def chat(self, messages: Sequence[Message], *, thinking: bool = False) -> list[int]:
+        """Ids of a conversation up to where the answer begins. Raises TokenizerError where the template refuses."""
+        from jinja2 import TemplateError
+
+        template = None if self._wrapper.chat_template else TURNS
+        try:
+            text: str = self._wrapper.apply_chat_template(
+                list(messages),
+                tokenize=False,
+                add_generation_prompt=True,
+                enable_thinking=thinking,
+                chat_template=template,
+            )
+        except TemplateError as error:
+            raise TokenizerError(f"the chat template refused the conversation: {error}") from None
+        return list(self._wrapper.encode(text, add_special_tokens=False))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids, special tokens left out; bytes that are no character become U+FFFD."""
+        kept = [token for token in ids if token not in self.special]
+        return self._wrapper.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False) if kept else ""
+
+    def pieces(self, ids: Iterable[int]) -> tuple[str, ...]:
+        """The text of each id in its place; a character made of several byte tokens stands at the last of them."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        return tuple(decoder.decode(self._bytes(token)) for token in ids)
+
+    def _bytes(self, token: int) -> bytes:
+        piece = self._pieces.get(token, "")
+        if token in self.special:
+            return b""
+        if match := BYTE.fullmatch(piece):
+            return bytes([int(match[1], 16)])
+        return piece.replace("▁", " ").encode()
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a model folder. Raises TokenizerError where there is none, or a broken one."""
+    if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model")):
+        raise TokenizerError(
+            f"{folder} has neither tokenizer.json nor tokenizer.model: copy them from the original model"
+        )
+    from mlx_lm.tokenizer_utils import load
+
+    try:
+        wrapper = load(folder)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise TokenizerError(f"the tokenizer in {folder} cannot be loaded: {reason}") from error
+    # Without a tokenizer.json transformers flags every user-defined piece: here, line breaks and HTML tags too.
+    declared = wrapper.added_tokens_decoder.items() if (folder / "tokenizer.json").exists() else ()
+    return Tokenizer(wrapper, [token for token, piece in declared if piece.special])
+
+
+def _control_ids(wrapper: Any, vocabulary: Mapping[str, int]) -> set[int]:
+    """Ids of the pieces that are never text, by their role or their spelling."""
+    named = {wrapper.bos_token_id, wrapper.eos_token_id, wrapper.pad_token_id, wrapper.unk_token_id}
+    spelled = {token for piece, token in vocabulary.items() if piece.startswith("<") and CONTROL.fullmatch(piece)}
+    return {token for token in named if token is not None} | spelled
+
+
+class Transcript:
+    """Collects the tokens of an answer, keeps the model's thinking apart, and gives out text as it becomes certain.
+
+    A character whose bytes are not all there yet is held back until they are, or until the answer ends.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._thinking = False
+        self._answer = _Growing(tokenizer, "")
+        self._thought = _Growing(tokenizer, THOUGHT_NAME)
+
+    def add(self, tokens: Iterable[int], *, last: bool) -> tuple[str, str]:
+        """More tokens of the answer -> what they add to its text, and to the thinking."""
+        for token in tokens:
+            if token == self._tokenizer.thought_open:
+                self._thinking = True
+            elif token == self._tokenizer.thought_close:
+                self._thinking = False
+            else:
+                (self._thought if self._thinking else self._answer).ids.append(token)
+        return self._answer.text(last), self._thought.text(last)
+
+    def thought_positions(self, canvas: Sequence[int]) -> int:
+        """How many leading positions of a canvas belong to the thinking, its tags included."""
+        if self._thinking or canvas[:1] == (self._tokenizer.thought_open,):
+            closing = self._tokenizer.thought_close
+            return next((place + 1 for place, token in enumerate(canvas) if token == closing), len(canvas))
+        return 0
+
+
+class _Growing:
+    """Ids that grow, and the part of their text that was not given out yet."""
+
+    def __init__(self, tokenizer: Tokenizer, header: str) -> None:
+        self.ids: list[int] = []
+        self._tokenizer = tokenizer
+        self._header = header
+        self._given = 0
+
+    def text(self, last: bool) -> str:
+        whole = self._tokenizer.decode(self.ids)
+        whole = "" if self._header.startswith(whole) else whole.removeprefix(self._header)
+        certain = whole if last else whole.rstrip("\ufffd")
+        fresh = certain[self._given :]
+        self._given = max(self._given, len(certain))
+        return fresh

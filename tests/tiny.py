@@ -1,0 +1,92 @@
+"""What several tests need: a tiny configuration, a model that says what it is told to, the recorded fixtures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import mlx.core as mx
+from mlx.utils import tree_map
+
+from mlx_diffgemma.cache import Cache
+from mlx_diffgemma.config import LayerConfig, ModelConfig
+from mlx_diffgemma.model import DiffusionGemma
+
+FIXTURES = Path(__file__).parent / "fixtures"
+PARITY = FIXTURES / "parity"
+PUBLISHED = FIXTURES / "checkpoints"
+
+SLIDING = LayerConfig(kind="sliding_attention", head_dim=8, num_key_value_heads=2)
+FULL = LayerConfig(kind="full_attention", head_dim=16, num_key_value_heads=1)
+
+
+def tiny_config(**changes: object) -> ModelConfig:
+    """Three layers of both kinds, a window of 8, canvases of 16."""
+    values = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "moe_intermediate_size": 16,
+        "num_experts": 6,
+        "top_k_experts": 2,
+        "num_attention_heads": 4,
+        "layers": (SLIDING, FULL, SLIDING, FULL),
+        "vocab_size": 64,
+        "sliding_window": 8,
+        "canvas_length": 16,
+        "max_position_embeddings": 512,
+    }
+    return ModelConfig(**{**values, **changes})
+
+
+def random_model(config: ModelConfig | None = None, seed: int = 0) -> DiffusionGemma:
+    """Random weights of useful size, evaluated."""
+    model = DiffusionGemma(config or tiny_config())
+    keys = iter(mx.random.split(mx.random.key(seed), 500))
+    model.update(
+        tree_map(
+            lambda array: mx.random.normal(array.shape, key=next(keys))
+            * (0.2 if array.ndim == 1 else array.shape[-1] ** -0.5)
+            + (1.0 if array.ndim == 1 else 0.0),
+            model.parameters(),
+        )
+    )
+    mx.eval(model.parameters())
+    return model
+
+
+class ScriptedModel:
+    """Predicts, in its k-th denoising step, the k-th canvas of the script, with certainty `margin` (a logit).
+
+    It keeps the canvases it was shown and the tokens it encoded, and has the attributes that the engine relies on.
+    """
+
+    def __init__(self, script: Sequence[Sequence[int]], vocab_size: int = 32, margin: float = 30.0) -> None:
+        self.script = [list(canvas) for canvas in script]
+        self.margin = margin
+        self.seen: list[list[int]] = []
+        self.encoded: list[list[int]] = []
+        self.config = SimpleNamespace(
+            vocab_size=vocab_size, canvas_length=len(self.script[0]), max_position_embeddings=1000
+        )
+
+    def make_cache(self) -> Cache:
+        """A prefix without layers."""
+        return Cache((), 1)
+
+    def encode(self, tokens: mx.array, cache: Cache) -> mx.array:
+        """Remembers the tokens."""
+        self.encoded.append(tokens[0].tolist())
+        cache.offset += tokens.shape[1]
+        return tokens
+
+    def denoise(self, canvas: mx.array, cache: Cache, signal: mx.array | None = None) -> mx.array:
+        """The next canvas of the script as logits."""
+        self.seen.append(canvas[0].tolist())
+        target = mx.array([self.script[len(self.seen) - 1]])
+        ids = mx.arange(self.config.vocab_size)
+        return mx.where(target[..., None] == ids, self.margin, 0.0)
+
+    def signal(self, processed: mx.array, top_k: int | None = None) -> mx.array:
+        """No conditioning."""
+        return mx.zeros((*processed.shape[:2], 1))
