@@ -86,12 +86,17 @@ def read_json(path: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", parsed)
 
 
-def parse_config(raw: Raw) -> ModelConfig:
-    """Resolve a parsed config.json. Raises ConfigError naming the key at fault."""
+def require_model_type(raw: Raw) -> None:
+    """Raise ConfigError for the config.json of another kind of model."""
     if raw.get("model_type") != MODEL_TYPE:
         raise ConfigError(
             f"not a DiffusionGemma: config.json has model_type {raw.get('model_type')!r}, not {MODEL_TYPE!r}"
         )
+
+
+def parse_config(raw: Raw) -> ModelConfig:
+    """Resolve a parsed config.json. Raises ConfigError naming the key at fault."""
+    require_model_type(raw)
     text = raw.get("text_config")
     if not isinstance(text, Mapping):
         raise ConfigError("config.json: no text_config object")

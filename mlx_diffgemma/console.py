@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from mlx_diffgemma.errors import DiffGemmaError
@@ -15,7 +15,7 @@ INTERRUPTED = 130
 
 
 @contextmanager
-def reported(*, debug: bool, quiet: bool = False) -> Iterator[None]:
+def reported(*, debug: bool, quiet: bool = False) -> Generator[None]:
     """Run a program's body: an expected failure becomes `error: ...` and exit code 1, Ctrl-C exit code 130.
 
     With `debug` the exception goes through with its traceback. `quiet` drops warnings, never errors.

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import mlx.core as mx
 
@@ -192,16 +192,21 @@ def denoised(draft: Draft, before: Sequence[int], block: int, step: int, config:
         step=step,
         max_steps=config.max_steps,
         best=best,
-        accepted=tuple(bool(flag) for flag in draft.accepted[0].tolist()),
+        accepted=tuple(map(bool, _row(draft.accepted))),
         changed=tuple(now != then for now, then in zip(best, before or [-1] * len(best), strict=True)),
-        mean_entropy=fmean(draft.entropy[0].tolist()),
+        mean_entropy=fmean(_row(draft.entropy)),
         end=next((place for place, token in enumerate(best) if token in config.stop_tokens), None),
     )
 
 
-def _ids(row: mx.array) -> tuple[int, ...]:
+def _ids(tokens: mx.array) -> tuple[int, ...]:
     """Ids of the first row of [B, C]."""
-    return tuple(int(token) for token in row[0].tolist())
+    return tuple(map(int, _row(tokens)))
+
+
+def _row(batch: mx.array) -> list[float]:
+    """The first row of [B, C] as Python numbers."""
+    return cast("list[float]", batch[0].tolist())
 
 
 class Clock:

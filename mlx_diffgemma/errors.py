@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 
@@ -47,7 +47,7 @@ class ConvertError(DiffGemmaError):
 
 
 @contextmanager
-def out_of_memory(doing: str, remedy: str) -> Iterator[None]:
+def out_of_memory(doing: str, remedy: str) -> Generator[None]:
     """Turn an allocation failure, which MLX reports in a different way per device, into one OutOfMemoryError."""
     try:
         yield

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from mlx_diffgemma.config import load_generation_config, read_json
+from mlx_diffgemma.config import load_generation_config, read_json, require_model_type
 from mlx_diffgemma.engine import stream as stream_tokens
 from mlx_diffgemma.errors import DiffGemmaError, PromptError, out_of_memory
 from mlx_diffgemma.events import BlockCommitted, Denoised, Event, Finished, FinishReason, Stats
@@ -111,7 +111,9 @@ def load(model: str | Path, *, revision: str | None = None, dtype: str | None = 
     is bfloat16 on a GPU and float32 on the CPU. Raises a DiffGemmaError that says what is wrong with the folder.
     """
     folder = resolve(model, revision)
-    defaults = load_generation_config(folder, read_json(folder / "config.json"))
+    raw = read_json(folder / "config.json")
+    require_model_type(raw)
+    defaults = load_generation_config(folder, raw)
     # The tokenizer first: a folder without one is found out before gigabytes are read.
     tokenizer = load_tokenizer(folder)
     return Session(load_model(folder, dtype), tokenizer, defaults)

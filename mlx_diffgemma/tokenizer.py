@@ -26,6 +26,9 @@ CONTROL = re.compile(
     r"<\|[^<>|\s]+\|?>|<[^<>|\s]+\|>|<unused\d+>|<(?:pad|eos|bos|unk|mask)>|<\|\"\|>|<(?:start|end)_of_\w+>"
 )
 """Pieces that steer the model and are never text."""
+UTF8 = codecs.getincrementaldecoder("utf-8")
+PROBE = "A b  é漢🙂\n<b>"
+"""Text that a tokenizer must reproduce: words, spaces, characters it knows and bytes of those it does not."""
 BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 TURNS = (
     "{{ bos_token }}"
@@ -34,7 +37,7 @@ TURNS = (
     "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] | trim }}"
     "{% set messages = messages[1:] %}{% endif %}<turn|>\n{% endif %}"
     "{% for message in messages %}<|turn>{{ 'model' if message['role'] == 'assistant' else message['role'] }}\n"
-    "{{ message['content'] | trim }}<turn|>\n{% endfor %}<|turn>model\n"
+    "{{ message['content'] | trim }}<turn|>\n{% endfor %}<|turn>model{{ '\n' }}"
 )
 """The turn format of the release, for folders that bring no chat template."""
 
@@ -76,15 +79,15 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids, special tokens left out; bytes that are no character become U+FFFD."""
-        kept = [token for token in ids if token not in self.special]
-        return self._wrapper.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False) if kept else ""
+        return b"".join(map(self.bytes, ids)).decode("utf-8", "replace")
 
     def pieces(self, ids: Iterable[int]) -> tuple[str, ...]:
         """The text of each id in its place; a character made of several byte tokens stands at the last of them."""
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        return tuple(decoder.decode(self._bytes(token)) for token in ids)
+        decoder = UTF8(errors="replace")
+        return tuple(decoder.decode(self.bytes(token)) for token in ids)
 
-    def _bytes(self, token: int) -> bytes:
+    def bytes(self, token: int) -> bytes:
+        """What one id adds to the text, in UTF-8: part of a character, or nothing, or more."""
         piece = self._pieces.get(token, "")
         if token in self.special:
             return b""
@@ -108,7 +111,10 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise TokenizerError(f"the tokenizer in {folder} cannot be loaded: {reason}") from error
     # Without a tokenizer.json transformers flags every user-defined piece: here, line breaks and HTML tags too.
     declared = wrapper.added_tokens_decoder.items() if (folder / "tokenizer.json").exists() else ()
-    return Tokenizer(wrapper, [token for token, piece in declared if piece.special])
+    tokenizer = Tokenizer(wrapper, [token for token, piece in declared if piece.special])
+    if tokenizer.decode(tokenizer.encode(PROBE)) != PROBE:
+        raise TokenizerError(f"the tokenizer in {folder} is not of Gemma's kind (▁ for spaces, <0x..> for bytes)")
+    return tokenizer
 
 
 def _control_ids(wrapper: Any, vocabulary: Mapping[str, int]) -> set[int]:
@@ -138,8 +144,8 @@ class Transcript:
             elif token == self._tokenizer.thought_close:
                 self._thinking = False
             else:
-                (self._thought if self._thinking else self._answer).ids.append(token)
-        return self._answer.text(last), self._thought.text(last)
+                (self._thought if self._thinking else self._answer).add(token)
+        return self._answer.take(last), self._thought.take(last)
 
     def thought_positions(self, canvas: Sequence[int]) -> int:
         """How many leading positions of a canvas belong to the thinking, its tags included."""
@@ -150,18 +156,23 @@ class Transcript:
 
 
 class _Growing:
-    """Ids that grow, and the part of their text that was not given out yet."""
+    """Text that grows token by token, and the part of it that was not given out yet."""
 
     def __init__(self, tokenizer: Tokenizer, header: str) -> None:
-        self.ids: list[int] = []
         self._tokenizer = tokenizer
-        self._header = header
-        self._given = 0
+        self._decoder = UTF8(errors="replace")
+        self._held = header
+        self._fresh = ""
 
-    def text(self, last: bool) -> str:
-        whole = self._tokenizer.decode(self.ids)
-        whole = "" if self._header.startswith(whole) else whole.removeprefix(self._header)
-        certain = whole if last else whole.rstrip("\ufffd")
-        fresh = certain[self._given :]
-        self._given = max(self._given, len(certain))
-        return fresh
+    def add(self, token: int) -> None:
+        self._fresh += self._decoder.decode(self._tokenizer.bytes(token))
+
+    def take(self, last: bool) -> str:
+        """What became certain since the last call; a header at the very beginning is left out."""
+        if last:
+            self._fresh += self._decoder.decode(b"", final=True)
+        if self._held.startswith(self._fresh) and not last:
+            return ""
+        text, self._fresh = self._fresh.removeprefix(self._held), ""
+        self._held = ""
+        return text

@@ -13,6 +13,7 @@ import logging
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -73,7 +74,8 @@ def build(config: ModelConfig, table: QuantizationTable | None, sources: Mapping
         if path not in packed or not hasattr(module, "to_quantized"):
             return False
         entry = table.at(path)
-        if (row := module.weight.shape[-1]) % entry.group_size:
+        row = cast("mx.array", module.weight).shape[-1]
+        if row % entry.group_size:
             raise QuantizationError(f"{path}: rows of {row} values do not divide into groups of {entry.group_size}")
         return {"group_size": entry.group_size, "bits": entry.bits, "mode": entry.mode}
 
@@ -103,7 +105,7 @@ def check(model: nn.Module, contents: Contents) -> None:
 def install(model: nn.Module, sources: Mapping[str, Source], dtype: mx.Dtype) -> None:
     """Put the sources' values in place as `dtype`, at most one layer's worth of files being held twice at any time."""
     files = {part.file for source in sources.values() for part in source.parts}
-    lazy = {file: mx.load(str(file)) for file in sorted(files)}
+    lazy = {file: cast("dict[str, mx.array]", mx.load(str(file))) for file in sorted(files)}
     groups: dict[str, list[tuple[str, mx.array]]] = {}
     for name, source in sources.items():
         parts = [lazy[part.file][part.name] for part in source.parts]

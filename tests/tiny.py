@@ -45,9 +45,10 @@ def random_model(config: ModelConfig | None = None, seed: int = 0) -> DiffusionG
     keys = iter(mx.random.split(mx.random.key(seed), 500))
     model.update(
         tree_map(
-            lambda array: mx.random.normal(array.shape, key=next(keys))
-            * (0.2 if array.ndim == 1 else array.shape[-1] ** -0.5)
-            + (1.0 if array.ndim == 1 else 0.0),
+            lambda array: (
+                mx.random.normal(array.shape, key=next(keys)) * (0.2 if array.ndim == 1 else array.shape[-1] ** -0.5)
+                + (1.0 if array.ndim == 1 else 0.0)
+            ),
             model.parameters(),
         )
     )

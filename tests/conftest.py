@@ -1,0 +1,18 @@
+"""Folders that several test modules use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from demo_checkpoint import write_tokenizer
+from random_checkpoint import write_checkpoint
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random checkpoint in Google's layout, with tokenizer and template: everything `load` needs."""
+    folder = tmp_path_factory.mktemp("demo")
+    write_checkpoint(folder, layers=3, width="tiny", vocab_size=1024)
+    write_tokenizer(folder)
+    return folder

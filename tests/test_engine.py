@@ -1,0 +1,188 @@
+"""The loop on scripted predictions: what ends a canvas, what ends an answer, what is encoded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import mlx.core as mx
+import pytest
+from tiny import ScriptedModel, random_model
+
+from mlx_diffgemma.engine import Rules, cut, default_rules, prefill, refine, stream
+from mlx_diffgemma.errors import OptionError, PromptError
+from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, Prefilled
+from mlx_diffgemma.generation_config import GenerationConfig
+from mlx_diffgemma.sampler import Draft, random_key
+from mlx_diffgemma.schedule import LinearTemperature
+from mlx_diffgemma.stopping import StableAndConfident
+
+STOP = 9
+A, B, C = [1, 2, 3, 4], [5, 6, 7, 8], [1, STOP, 3, 4]
+CONFIG = GenerationConfig(max_tokens=100, stop_tokens=(STOP,), max_steps=6)
+
+
+def run(model: Any, prompt: list[int] | None = None, config: GenerationConfig = CONFIG) -> list[Event]:
+    return list(stream(model, prompt or [10, 11], config))
+
+
+def of(kind: type, events: list[Event]) -> list[Any]:
+    return [event for event in events if isinstance(event, kind)]
+
+
+def test_a_canvas_ends_when_its_prediction_repeats() -> None:
+    model = ScriptedModel([A, B, B, C, C])
+    events = run(model)
+    assert [block.steps for block in of(BlockCommitted, events)] == [3, 2]
+    assert [block.tokens for block in of(BlockCommitted, events)] == [(5, 6, 7, 8), (1, STOP)]
+
+
+def test_events_come_in_the_order_of_their_happening() -> None:
+    kinds = [type(event) for event in run(ScriptedModel([A, A, C, C]))]
+    block = [CanvasStarted, Denoised, Denoised, BlockCommitted]
+    assert kinds == [Prefilled, *block, *block, Finished]
+
+
+def test_a_canvas_ends_at_max_steps_whatever_it_says() -> None:
+    model = ScriptedModel([A, B, A, C], margin=30)
+    blocks = of(BlockCommitted, run(model, config=replace(CONFIG, max_steps=4)))
+    assert [block.steps for block in blocks] == [4]
+    assert blocks[0].tokens == (1, STOP)
+
+
+def test_an_uncertain_canvas_does_not_end_though_it_repeats() -> None:
+    model = ScriptedModel([A] * 6 + [C] * 6, margin=2)
+    assert [block.steps for block in of(BlockCommitted, run(model))] == [6, 6]
+
+
+def test_the_answer_is_cut_behind_its_end_token() -> None:
+    events = run(ScriptedModel([C, C]))
+    assert of(BlockCommitted, events)[0].tokens == (1, STOP)
+    assert of(Finished, events)[0].reason == "stop"
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "tokens", "reason"),
+    [
+        (3, (1, 2, 3), "length"),
+        (4, (1, 2, 3, 4), "length"),
+        (5, (1, 2, 3, 4, 1), "length"),
+        (6, (1, 2, 3, 4, 1, 9), "stop"),
+    ],
+)
+def test_tokens_beyond_max_tokens_are_cut(max_tokens: int, tokens: tuple[int, ...], reason: str) -> None:
+    events = run(ScriptedModel([A, A, C, C]), config=replace(CONFIG, max_tokens=max_tokens))
+    assert sum((block.tokens for block in of(BlockCommitted, events)), ()) == tokens
+    assert of(Finished, events)[0].reason == reason
+    assert of(Finished, events)[0].stats.tokens == len(tokens)
+
+
+def test_whole_blocks_are_encoded_and_the_last_one_is_not() -> None:
+    model = ScriptedModel([A, A, B, B, C, C])
+    run(model, [10, 11])
+    assert model.encoded == [[10, 11], A, B]
+
+
+def test_only_the_last_block_says_that_none_follows() -> None:
+    assert [block.last for block in of(BlockCommitted, run(ScriptedModel([A, A, C, C])))] == [False, True]
+
+
+def test_denoised_events_tell_what_changed_and_where_the_end_is() -> None:
+    first, second, third = of(Denoised, run(ScriptedModel([A, C, C])))
+    assert first.changed == (True, True, True, True)
+    assert second.changed == (False, True, False, False)
+    assert third.changed == (False, False, False, False)
+    assert (first.end, second.end) == (None, 1)
+    assert second.accepted == (True, True, True, True)
+    assert second.mean_entropy == pytest.approx(0, abs=1e-6)
+
+
+def test_stats_count_what_happened() -> None:
+    stats = of(Finished, run(ScriptedModel([A, A, A, B, B, C, C]), [10, 11, 12]))[0].stats
+    assert (stats.prompt_tokens, stats.tokens, stats.blocks, stats.steps_per_block) == (3, 10, 3, (2, 3, 2))
+    assert stats.tokens_per_forward == pytest.approx(10 / 7)
+    assert 0 < stats.prefill_seconds < stats.seconds_to_first_block < stats.seconds
+    assert stats.tokens_per_second == pytest.approx(10 / stats.seconds)
+    assert stats.seconds_per_step * 7 == pytest.approx(stats.seconds - stats.prefill_seconds, rel=0.05)
+    assert stats.peak_memory > 0
+
+
+class Agreeing:
+    """A model of two rows: row 0 predicts the same from the start, row 1 only from its third step on."""
+
+    def __init__(self) -> None:
+        self.step = 0
+
+    def denoise(self, canvas: mx.array, cache: Any, signal: Any = None) -> mx.array:
+        self.step += 1
+        # Row 0 changes its mind after it is finished; its result must not follow.
+        first = A if self.step <= 2 else B
+        second = [self.step] * 4 if self.step < 4 else C
+        return 30.0 * (mx.array([first, second])[..., None] == mx.arange(32))
+
+    def signal(self, processed: mx.array) -> mx.array:
+        return processed
+
+
+def test_a_row_that_has_stopped_keeps_its_result_while_others_go_on() -> None:
+    rules = Rules(
+        sampler=default_rules(ScriptedModel([A]), CONFIG).sampler,
+        schedule=LinearTemperature(t_min=0.4, t_max=0.8, steps=9),
+        stop=StableAndConfident(stability=1, confidence=0.005),
+        max_steps=9,
+    )
+    keys = (random_key(0, 0, step) for step in range(1, 10))
+    drafts: list[Draft] = list(refine(Agreeing(), None, mx.zeros((2, 4), dtype=mx.int32), rules, keys))
+    assert len(drafts) == 5
+    assert drafts[-1].best.tolist() == [A, C]
+
+
+def test_the_same_seed_gives_the_same_tokens_and_another_seed_others() -> None:
+    model = random_model()
+    config = GenerationConfig(max_tokens=40, max_steps=5, stop_tokens=())
+    once, again = (of(BlockCommitted, run(model, config=config)) for _ in range(2))
+    other = of(BlockCommitted, run(model, config=replace(config, seed=1)))
+    assert once == again
+    assert [block.tokens for block in once] != [block.tokens for block in other]
+
+
+def test_a_shorter_canvas_gives_more_blocks() -> None:
+    config = GenerationConfig(max_tokens=24, max_steps=2, canvas_length=6, stop_tokens=())
+    blocks = of(BlockCommitted, run(random_model(), config=config))
+    assert [len(block.tokens) for block in blocks] == [6, 6, 6, 6]
+
+
+def test_prefill_reports_every_chunk_and_fills_the_cache() -> None:
+    model = random_model()
+    tokens = mx.random.randint(0, 64, (1, 2048 + 300), key=mx.random.key(0))
+    cache = model.make_cache()
+    assert list(prefill(model, tokens, cache)) == [2048, 2348]
+    assert cache.offset == 2348
+    assert cache.layers[1].length == 2348
+
+
+@pytest.mark.parametrize(
+    ("prompt", "config", "message"),
+    [
+        ([], CONFIG, "empty"),
+        (
+            [1] * 950,
+            CONFIG,
+            "950 prompt tokens and max_tokens=100 in canvases of 4 need 1050 positions, the model has 1000",
+        ),
+        ([32], CONFIG, "token id 32 is outside"),
+    ],
+)
+def test_prompts_that_cannot_be_answered_are_named(prompt: list[int], config: GenerationConfig, message: str) -> None:
+    with pytest.raises(PromptError, match=message):
+        next(stream(ScriptedModel([A]), prompt, config))
+
+
+def test_a_canvas_longer_than_the_models_is_refused() -> None:
+    with pytest.raises(OptionError, match="canvas_length=5 is longer than the 4 positions"):
+        run(ScriptedModel([A]), config=replace(CONFIG, canvas_length=5))
+
+
+@pytest.mark.parametrize(("room", "kept", "stopped"), [(9, (1, STOP), True), (2, (1, STOP), True), (1, (1,), False)])
+def test_an_end_token_that_does_not_fit_does_not_count(room: int, kept: tuple[int, ...], stopped: bool) -> None:
+    assert cut(C, (STOP,), room) == (kept, stopped)

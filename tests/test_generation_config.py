@@ -1,0 +1,100 @@
+"""Options: the defaults, the file's names for them, and their ranges."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+from tiny import PUBLISHED
+
+from mlx_diffgemma.errors import ConfigError, OptionError
+from mlx_diffgemma.generation_config import GenerationConfig, parse_generation_config
+
+DEFAULTS = {
+    "max_tokens": 256,
+    "canvas_length": None,
+    "max_steps": 48,
+    "t_min": 0.4,
+    "t_max": 0.8,
+    "entropy_bound": 0.1,
+    "stability": 1,
+    "confidence": 0.005,
+    "seed": 0,
+    "greedy": False,
+    "stop_tokens": (1, 106, 50),
+    "system": None,
+    "thinking": False,
+    "raw": False,
+}
+
+
+def test_the_defaults_are_those_of_the_reference() -> None:
+    assert asdict(GenerationConfig()) == DEFAULTS
+
+
+def test_the_file_of_the_release_says_the_same() -> None:
+    raw = json.loads((PUBLISHED / "generation_config.json").read_text())
+    assert asdict(parse_generation_config(raw)) == DEFAULTS
+
+
+def test_the_files_names_are_understood() -> None:
+    raw = {
+        "max_new_tokens": 10,
+        "max_denoising_steps": 5,
+        "t_min": 0.1,
+        "t_max": 1,
+        "stability_threshold": 3,
+        "confidence_threshold": 0.5,
+        "sampler_config": {"_cls_name": "EntropyBoundSamplerConfig", "entropy_bound": 2},
+        "eos_token_id": 4,
+    }
+    config = parse_generation_config(raw)
+    assert (config.max_tokens, config.max_steps, config.t_min, config.t_max) == (10, 5, 0.1, 1)
+    assert (config.stability, config.confidence, config.entropy_bound, config.stop_tokens) == (3, 0.5, 2.0, (4,))
+
+
+def test_nulls_keep_the_defaults() -> None:
+    raw = {"t_min": None, "sampler_config": None, "eos_token_id": None}
+    assert asdict(parse_generation_config(raw)) == DEFAULTS
+    assert parse_generation_config(raw, stop_tokens=(5,)).stop_tokens == (5,)
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"max_new_tokens": "many"}, "max_new_tokens must be a number, not 'many'"),
+        ({"max_denoising_steps": 1.5}, "max_denoising_steps must be a number"),
+        ({"t_min": 0.9}, "t_min=0.9 must not be above t_max=0.8"),
+        ({"sampler_config": {"_cls_name": "Other", "entropy_bound": 1}}, "is not an EntropyBoundSamplerConfig"),
+        ({"sampler_config": 3}, "sampler_config must be an object"),
+        ({"eos_token_id": "</s>"}, "eos_token_id must be a token id"),
+    ],
+)
+def test_a_file_that_cannot_be_meant_is_refused(raw: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_generation_config(raw)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_tokens": 0}, "max_tokens=0 must be at least 1"),
+        ({"max_steps": 0}, "max_steps=0 must be at least 1"),
+        ({"canvas_length": 0}, "canvas_length=0 must be at least 1"),
+        ({"t_min": -0.1}, "t_min=-0.1 must be at least 0"),
+        ({"t_min": 0.0, "t_max": 0.0}, "t_max=0.0 must be above 0"),
+        ({"t_min": 0.9}, "t_min=0.9 must not be above t_max=0.8"),
+        ({"entropy_bound": 0.0}, "entropy_bound=0.0 must be above 0 nats"),
+        ({"stability": -1}, "stability=-1 must be at least 0 steps"),
+        ({"confidence": 0.0}, "confidence=0.0 must be above 0 nats"),
+        ({"seed": -1}, "seed=-1 must be from 0 to"),
+        ({"stop_tokens": (-1,)}, "stop_tokens="),
+        ({"raw": True, "thinking": True}, "raw sends the prompt as it is"),
+        ({"raw": True, "system": "Be brief."}, "raw sends the prompt as it is"),
+    ],
+)
+def test_options_out_of_range_are_named_with_their_value(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        GenerationConfig(**options)

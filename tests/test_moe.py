@@ -1,0 +1,80 @@
+"""The sorted, gathered mixture of experts against the obvious loop, packed and not."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+import pytest
+from tiny import tiny_config
+
+from mlx_diffgemma.moe import Experts, Router, geglu
+
+CONFIG = tiny_config(hidden_size=64, moe_intermediate_size=64)
+
+
+def make_experts(seed: int = 0) -> Experts:
+    experts = Experts(CONFIG)
+    first, second = mx.random.split(mx.random.key(seed))
+    experts.gate_up_proj.weight = mx.random.normal(experts.gate_up_proj.weight.shape, key=first) / 8
+    experts.down_proj.weight = mx.random.normal(experts.down_proj.weight.shape, key=second) / 8
+    return experts
+
+
+def slow(experts: Experts, hidden: mx.array, weights: mx.array, indices: mx.array) -> mx.array:
+    """One token and one expert at a time."""
+    out = []
+    for row in range(hidden.shape[0]):
+        total = mx.zeros((CONFIG.hidden_size,))
+        for weight, expert in zip(weights[row], indices[row].tolist(), strict=True):
+            gate, up = mx.split(experts.gate_up_proj.weight[expert] @ hidden[row], 2)
+            total = total + weight * (experts.down_proj.weight[expert] @ geglu(gate, up))
+        out.append(total)
+    return mx.stack(out)
+
+
+def routed(rows: int) -> tuple[mx.array, mx.array, mx.array]:
+    router = Router(CONFIG)
+    router.per_expert_scale = mx.arange(1, CONFIG.num_experts + 1) / CONFIG.num_experts
+    hidden = mx.random.normal((rows, CONFIG.hidden_size), key=mx.random.key(7))
+    return (hidden, *router(hidden))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 33])
+def test_experts_equal_the_loop_over_tokens_and_experts(rows: int) -> None:
+    experts = make_experts()
+    hidden, weights, indices = routed(rows)
+    difference = experts(hidden, weights, indices) - slow(experts, hidden, weights, indices)
+    assert mx.max(mx.abs(difference)).item() < 1e-5
+
+
+@pytest.mark.parametrize(("mode", "bits", "group"), [("affine", 4, 64), ("affine", 8, 32), ("mxfp4", 4, 32)])
+def test_packed_experts_equal_the_loop_over_their_unpacked_weights(mode: str, bits: int, group: int) -> None:
+    experts = make_experts()
+    hidden, weights, indices = routed(9)
+    packed = make_experts()
+    nn.quantize(packed, group_size=group, bits=bits, mode=mode)
+    for name in ("gate_up_proj", "down_proj"):
+        part = packed[name]
+        unpacked = mx.dequantize(part.weight, part.scales, part.biases, group_size=group, bits=bits, mode=mode)
+        experts[name].weight = unpacked.astype(mx.float32)
+    difference = packed(hidden, weights, indices) - slow(experts, hidden, weights, indices)
+    assert mx.max(mx.abs(difference)).item() < 1e-4
+
+
+def test_the_router_weighs_the_likeliest_experts_by_their_renormalised_softmax() -> None:
+    router = Router(CONFIG)
+    router.proj.weight = mx.random.normal(router.proj.weight.shape, key=mx.random.key(1))
+    router.scale = mx.random.normal(router.scale.shape, key=mx.random.key(2))
+    router.per_expert_scale = mx.random.uniform(0.5, 2.0, router.per_expert_scale.shape, key=mx.random.key(3))
+    hidden = mx.random.normal((20, CONFIG.hidden_size), key=mx.random.key(4))
+    weights, indices = router(hidden)
+    normed = hidden * mx.rsqrt(mx.mean(hidden**2, axis=-1, keepdims=True) + CONFIG.rms_norm_eps)
+    probabilities = mx.softmax(router.proj(normed * router.scale * CONFIG.hidden_size**-0.5), axis=-1)
+    for row in range(20):
+        ranked = sorted(range(CONFIG.num_experts), key=lambda expert: -probabilities[row, expert].item())
+        chosen = ranked[: CONFIG.top_k_experts]
+        assert sorted(indices[row].tolist()) == sorted(chosen)
+        total = sum(probabilities[row, expert].item() for expert in chosen)
+        for weight, expert in zip(weights[row].tolist(), indices[row].tolist(), strict=True):
+            expected = probabilities[row, expert].item() / total * router.per_expert_scale[expert].item()
+            assert weight == pytest.approx(expected, rel=1e-4)

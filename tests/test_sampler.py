@@ -1,0 +1,99 @@
+"""The acceptance rule on canvases small enough to work by hand, and the draws."""
+
+from __future__ import annotations
+
+import math
+
+import mlx.core as mx
+import pytest
+
+from mlx_diffgemma.sampler import EntropyBoundSampler, accept, random_key, settle, token_entropy
+
+
+def logits(*probabilities: list[float]) -> mx.array:
+    """[1, C, V]"""
+    return mx.log(mx.array([probabilities]))
+
+
+CANVAS = logits(
+    [0.97, 0.01, 0.01, 0.01], [0.25, 0.25, 0.25, 0.25], [0.01, 0.99 - 0.02, 0.01, 0.01], [0.1, 0.1, 0.1, 0.7]
+)
+
+
+def test_entropy_is_in_nats() -> None:
+    assert token_entropy(CANVAS)[0, 1].item() == pytest.approx(math.log(4), abs=1e-6)
+    expected = -(0.7 * math.log(0.7) + 0.3 * math.log(0.1))
+    assert token_entropy(CANVAS)[0, 3].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_entropy_of_a_certain_position_is_zero_and_finite() -> None:
+    assert token_entropy(mx.array([[30.0 * 2.5, -75.0, -75.0]])).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("bound", "accepted"),
+    [
+        # Ascending entropies 0.1, 0.2, 0.4, 0.9 at positions 2, 0, 3, 1; before each stand 0, 0.1, 0.3, 0.7.
+        (0.0, [False, False, True, False]),
+        (0.09, [False, False, True, False]),
+        (0.11, [True, False, True, False]),
+        (0.29, [True, False, True, False]),
+        (0.31, [True, False, True, True]),
+        (0.69, [True, False, True, True]),
+        (0.71, [True, True, True, True]),
+    ],
+)
+def test_the_most_certain_positions_are_accepted_up_to_the_bound(bound: float, accepted: list[bool]) -> None:
+    assert accept(mx.array([[0.2, 0.9, 0.1, 0.4]]), bound).tolist() == [accepted]
+
+
+def test_rows_of_a_batch_are_judged_apart() -> None:
+    entropy = mx.array([[0.0, 0.0], [5.0, 4.0]])
+    assert accept(entropy, 0.1).tolist() == [[True, True], [False, True]]
+
+
+def test_accepted_positions_take_the_draw_and_others_fresh_noise() -> None:
+    draft = settle(CANVAS, mx.array([[3, 3, 3, 3]]), mx.array([[7, 8, 9, 10]]), bound=0.2)
+    assert draft.accepted.tolist() == [[True, False, True, False]]
+    assert draft.canvas.tolist() == [[3, 8, 3, 10]]
+    assert draft.best.tolist()[0][0] == 0
+    assert draft.best.tolist()[0][2:] == [1, 3]
+
+
+def test_greedy_positions_take_the_most_likely_token() -> None:
+    sampler = EntropyBoundSampler(vocab_size=4, entropy_bound=100.0, greedy=True)
+    for step in range(5):
+        draft = sampler.step(CANVAS, mx.zeros((1, 4)), random_key(0, 0, step))
+        assert draft.canvas.tolist() == draft.best.tolist()
+
+
+def test_draws_follow_the_distribution() -> None:
+    sampler = EntropyBoundSampler(vocab_size=4, entropy_bound=1e9)
+    processed = mx.repeat(logits([0.1, 0.2, 0.3, 0.4]), 4000, axis=1)
+    drawn = sampler.step(processed, mx.zeros((1, 4000)), random_key(3, 0, 1)).canvas
+    for token, probability in enumerate([0.1, 0.2, 0.3, 0.4]):
+        share = mx.mean((drawn == token).astype(mx.float32)).item()
+        # Four standard deviations of a share of 4000 draws.
+        assert abs(share - probability) < 4 * math.sqrt(probability * (1 - probability) / 4000)
+
+
+def test_a_canvas_begins_as_noise_over_the_whole_vocabulary() -> None:
+    canvas = EntropyBoundSampler(vocab_size=50, entropy_bound=0.1).start((2, 2000), random_key(0, 0, 0))
+    assert canvas.shape == (2, 2000)
+    assert set(canvas.flatten().tolist()) == set(range(50))
+
+
+def test_keys_depend_on_seed_block_and_step_and_nothing_else() -> None:
+    coordinates = [(seed, block, step) for seed in (0, 1, 2**40) for block in (0, 1) for step in (0, 1, 2)]
+    keys = {tuple(random_key(*where).tolist()) for where in coordinates}
+    assert len(keys) == len(coordinates)
+    assert random_key(5, 2, 3).tolist() == random_key(5, 2, 3).tolist()
+
+
+def test_keys_are_the_same_on_every_machine() -> None:
+    assert random_key(0, 0, 0).tolist() == FIRST_KEY
+    assert random_key(7, 1, 48).tolist() == OTHER_KEY
+
+
+FIRST_KEY = [4088532484, 613525653]
+OTHER_KEY = [3915900407, 124782552]

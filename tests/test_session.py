@@ -1,0 +1,220 @@
+"""From a prompt to a Completion: one code path, any thread, any number of times."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import pytest
+
+import mlx_diffgemma
+from mlx_diffgemma import Completion, GenerationConfig, Session, load
+from mlx_diffgemma.errors import ConfigError, ModelNotFoundError, OutOfMemoryError, PromptError, TokenizerError
+from mlx_diffgemma.events import BlockCommitted, Denoised, Finished
+from mlx_diffgemma.session import gather
+
+CONFIG = GenerationConfig(max_tokens=40, max_steps=4)
+
+
+@pytest.fixture(scope="module")
+def session(demo: Path) -> Session:
+    return load(demo)
+
+
+def test_generate_is_stream_drained(session: Session) -> None:
+    events = list(session.stream("Hello", CONFIG))
+    completion = session.generate("Hello", CONFIG)
+    blocks = [event for event in events if isinstance(event, BlockCommitted)]
+    assert completion.text == "".join(block.text for block in blocks)
+    assert completion.tokens == sum((block.tokens for block in blocks), ())
+    assert completion.text == session.tokenizer.decode(completion.tokens)
+    assert isinstance(events[-1], Finished)
+    assert completion.finish_reason == events[-1].reason
+
+
+def test_events_carry_the_text_of_every_position(session: Session) -> None:
+    for event in session.stream("Hello", CONFIG):
+        if isinstance(event, Denoised):
+            assert len(event.pieces) == len(event.best) == 16
+            assert event.pieces == session.tokenizer.pieces(event.best)
+
+
+def test_defaults_come_from_the_checkpoint(demo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(demo, folder)
+    (folder / "generation_config.json").write_text('{"max_new_tokens": 5, "max_denoising_steps": 2}')
+    completion = load(folder).generate("Hello")
+    assert len(completion.tokens) == 5
+    assert completion.stats.steps_per_block == (2,)
+
+
+def test_a_conversation_and_a_system_prompt_change_the_prompt(session: Session) -> None:
+    question = session.tokens("Hi", CONFIG)
+    assert session.tokens([{"role": "user", "content": "Hi"}], CONFIG) == question
+    instructed = session.tokens("Hi", replace(CONFIG, system="Be brief."))
+    assert session.tokenizer.decode(instructed).startswith("system\nBe brief.")
+    assert len(session.tokens("Hi", replace(CONFIG, thinking=True))) > len(question)
+    assert session.tokens("Hi", replace(CONFIG, raw=True)) == session.tokenizer.encode("Hi")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "changes", "message"),
+    [
+        ("", {}, "the prompt is empty"),
+        (" \n", {}, "the prompt is empty"),
+        ([], {}, "the conversation is empty"),
+        ([{"role": "system", "content": "a"}], {"system": "b"}, "system message and the options another"),
+        ([{"role": "user", "content": "a"}], {"raw": True}, "a conversation needs the chat template"),
+        ("word " * 300_000, {}, r"prompt tokens and max_tokens=40 in canvases of 16 need \d+ positions"),
+    ],
+)
+def test_prompts_that_say_nothing_or_too_much_are_refused(
+    session: Session, prompt: Any, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(PromptError, match=message):
+        session.generate(prompt, replace(CONFIG, **changes))
+
+
+def test_looking_at_every_event_changes_nothing(session: Session) -> None:
+    looked: list[str] = []
+
+    def watch() -> Any:
+        for event in session.stream("Hello", CONFIG):
+            looked.append(repr(event))
+            # A watcher that uses MLX and its global randomness must not disturb the canvas.
+            mx.eval(mx.random.normal((3,)))
+            yield event
+
+    watched = gather(watch())
+    assert watched.tokens == session.generate("Hello", CONFIG).tokens
+    assert len(looked) > 10
+
+
+def test_the_same_seed_gives_the_same_tokens_in_another_process(session: Session, demo: Path) -> None:
+    program = (
+        "import json, sys; from mlx_diffgemma import GenerationConfig, load;"
+        "print(json.dumps(load(sys.argv[1]).generate('Hello', GenerationConfig(max_tokens=40, max_steps=4)).tokens))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", program, str(demo)], check=True, capture_output=True, text=True, timeout=120
+    )
+    assert tuple(json.loads(out.stdout)) == session.generate("Hello", CONFIG).tokens
+
+
+def test_any_thread_may_generate_and_several_at_once(demo: Path, session: Session) -> None:
+    expected = session.generate("Hello", CONFIG).tokens
+    results: list[Completion] = []
+    problems: list[BaseException] = []
+
+    def work(given: Session | None) -> None:
+        try:
+            results.append((given or load(demo)).generate("Hello", CONFIG))
+        except BaseException as error:
+            problems.append(error)
+            raise
+
+    threads = [threading.Thread(target=work, args=(given,)) for given in (session, session, None)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    assert [result.tokens for result in results] == [expected] * 3
+
+
+def test_a_session_loaded_in_a_thread_serves_others(demo: Path, session: Session) -> None:
+    loaded: list[Session] = []
+    thread = threading.Thread(target=lambda: loaded.append(load(demo)))
+    thread.start()
+    thread.join()
+    assert loaded[0].generate("Hello", CONFIG).tokens == session.generate("Hello", CONFIG).tokens
+
+
+def test_generation_works_in_a_stream_of_the_callers_choice(session: Session) -> None:
+    expected = session.generate("Hello", CONFIG).tokens
+    with mx.stream(mx.new_stream(mx.default_device())):
+        assert session.generate("Hello", CONFIG).tokens == expected
+    assert session.generate("Hello", CONFIG).tokens == expected
+
+
+def test_fifty_generations_leave_no_memory_and_no_time_behind(session: Session) -> None:
+    """Prompts and canvases of changing lengths: the shapes that fill an allocator's cache."""
+    seconds, active = [], []
+    for round_ in range(50):
+        config = replace(CONFIG, max_tokens=12, max_steps=2, canvas_length=4 + round_ % 5)
+        start = time.perf_counter()
+        session.generate("word " * (1 + 7 * (round_ % 10)), config)
+        seconds.append(time.perf_counter() - start)
+        active.append(mx.get_active_memory() + mx.get_cache_memory())
+    early, late = sorted(seconds[10:30]), sorted(seconds[30:])
+    # The lengths repeat every ten rounds, so both halves did the same work; medians, because other programs run here.
+    assert late[len(late) // 2] < 1.5 * early[len(early) // 2]
+    assert max(active[40:]) <= max(active[:10]) * 1.02
+
+
+def test_leaving_a_stream_early_is_no_trouble(session: Session) -> None:
+    stream = session.stream("Hello", CONFIG)
+    next(stream)
+    stream.close()
+    assert session.generate("Hello", CONFIG).finish_reason in ("stop", "length")
+
+
+def test_running_out_of_memory_is_one_clear_error(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("[metal::malloc] Attempting to allocate 99999 bytes which is greater than the maximum")
+
+    monkeypatch.setattr(session.model, "denoise", fail)
+    with pytest.raises(OutOfMemoryError, match="out of memory while generating: lower canvas_length"):
+        session.generate("Hello", CONFIG)
+
+
+def test_other_runtime_errors_are_not_taken_for_missing_memory(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(session.model, "denoise", fail)
+    with pytest.raises(RuntimeError, match="something else"):
+        session.generate("Hello", CONFIG)
+
+
+def test_the_tokenizer_is_looked_for_before_the_weights_are_read(demo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(demo, folder)
+    (folder / "tokenizer.json").unlink()
+    (folder / "model-00001-of-00001.safetensors").write_bytes(b"")
+    with pytest.raises(TokenizerError, match="neither tokenizer"):
+        load(folder)
+
+
+def test_names_that_lead_nowhere_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match="no such folder"):
+        load(tmp_path / "absent")
+    with pytest.raises(ModelNotFoundError, match=r"has no config\.json"):
+        load(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "gemma4"}')
+    with pytest.raises(ConfigError, match="model_type 'gemma4'"):
+        load(tmp_path)
+
+
+def test_importing_the_package_imports_neither_mlx_nor_transformers() -> None:
+    program = "import sys, mlx_diffgemma; print(sorted({'mlx', 'mlx_lm', 'numpy', 'transformers'} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, env=os.environ)
+    assert out.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there() -> None:
+    for name in mlx_diffgemma.__all__:
+        assert getattr(mlx_diffgemma, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        _ = mlx_diffgemma.nonsense

@@ -1,0 +1,56 @@
+"""The stop rule and the schedule, step by step."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import pytest
+
+from mlx_diffgemma.schedule import LinearTemperature
+from mlx_diffgemma.stopping import StableAndConfident
+
+SURE = mx.zeros((1, 3))
+
+
+def judgements(rule: StableAndConfident, canvases: list[list[int]], entropy: mx.array = SURE) -> list[bool]:
+    memory = rule.start((1, 3))
+    out = []
+    for canvas in canvases:
+        memory, done = rule.judge(memory, mx.array([canvas]), entropy)
+        out.append(done.item())
+    return out
+
+
+A, B = [1, 2, 3], [1, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("stability", "expected"),
+    [
+        (0, [True, True, True, True, True]),
+        (1, [False, True, False, True, True]),
+        (2, [False, False, False, False, True]),
+        (3, [False, False, False, False, False]),
+    ],
+)
+def test_a_canvas_is_stable_after_as_many_equal_steps_before_it(stability: int, expected: list[bool]) -> None:
+    rule = StableAndConfident(stability=stability, confidence=0.1)
+    assert judgements(rule, [A, A, B, B, B]) == expected
+
+
+def test_a_stable_canvas_must_be_confident_too() -> None:
+    rule = StableAndConfident(stability=1, confidence=0.1)
+    assert judgements(rule, [A, A], mx.array([[0.0, 0.0, 0.29]])) == [False, True]
+    assert judgements(rule, [A, A], mx.array([[0.0, 0.0, 0.31]])) == [False, False]
+
+
+def test_rows_are_judged_apart() -> None:
+    rule = StableAndConfident(stability=1, confidence=0.1)
+    memory = rule.start((2, 2))
+    memory, _ = rule.judge(memory, mx.array([[1, 1], [2, 2]]), mx.zeros((2, 2)))
+    _, done = rule.judge(memory, mx.array([[1, 1], [2, 3]]), mx.zeros((2, 2)))
+    assert done.tolist() == [True, False]
+
+
+def test_the_temperature_falls_linearly_from_its_maximum() -> None:
+    schedule = LinearTemperature(t_min=0.4, t_max=0.8, steps=4)
+    assert [schedule.temperature(step) for step in (1, 2, 3, 4)] == pytest.approx([0.8, 0.7, 0.6, 0.5])

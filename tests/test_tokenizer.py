@@ -1,0 +1,227 @@
+"""Text and ids: templates, special tokens, thinking, characters made of several tokens."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import sentencepiece
+from demo_checkpoint import CONTROLS
+from tiny import PUBLISHED
+
+from mlx_diffgemma.errors import TokenizerError
+from mlx_diffgemma.tokenizer import Tokenizer, Transcript, load_tokenizer
+
+TEXTS = [
+    "Hello world",
+    "  two  spaces\n\n\tand a tab\r\n",
+    "def f(x):\n    return '<b>x</b>'",
+    "漢字 wörld ñ",
+    "🙂👩‍👩‍👧 e\u0301",
+    "x" * 300,
+]
+TURN, END, THINK_OPEN, THINK_CLOSE = 105, 106, 100, 101
+
+
+@pytest.fixture(scope="module")
+def tokenizer(demo: Path) -> Tokenizer:
+    return load_tokenizer(demo)
+
+
+@pytest.fixture(scope="module")
+def sentencepiece_folder(tmp_path_factory: pytest.TempPathFactory, demo: Path) -> Path:
+    """config.json and a SentencePiece model, nothing else; line breaks are user-defined pieces as in Gemma's."""
+    folder = tmp_path_factory.mktemp("sentencepiece")
+    controls = [CONTROLS.get(token, f"<unused{token}>") for token in range(4, 107)]
+    corpus = folder / "corpus.txt"
+    corpus.write_text((Path(__file__).parent.parent / "LICENSE").read_text() + "wörld 🙂")
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(corpus),
+        model_prefix=str(folder / "tokenizer"),
+        vocab_size=1000,
+        model_type="bpe",
+        byte_fallback=True,
+        pad_id=0,
+        eos_id=1,
+        bos_id=2,
+        unk_id=3,
+        pad_piece="<pad>",
+        eos_piece="<eos>",
+        bos_piece="<bos>",
+        user_defined_symbols=[*controls, "\n", "\n\n", "<b>", "</b>"],
+        add_dummy_prefix=False,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        minloglevel=2,
+    )
+    corpus.unlink()
+    (folder / "tokenizer.vocab").unlink()
+    shutil.copy(demo / "config.json", folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["tokenizer.json", "tokenizer.model"])
+def either(request: pytest.FixtureRequest, tokenizer: Tokenizer, sentencepiece_folder: Path) -> Tokenizer:
+    return tokenizer if request.param == "tokenizer.json" else load_tokenizer(sentencepiece_folder)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_survives_the_way_to_ids_and_back(either: Tokenizer, text: str) -> None:
+    ids = either.encode(text)
+    assert either.decode(ids) == text
+    assert "".join(either.pieces(ids)) == text
+
+
+def test_a_raw_prompt_begins_with_bos_once(either: Tokenizer) -> None:
+    ids = either.encode("Hello")
+    assert ids[0] == 2
+    assert either.encode("<bos>Hello") == ids
+
+
+def test_a_folder_with_only_a_sentencepiece_model_encodes_as_sentencepiece_does(sentencepiece_folder: Path) -> None:
+    own = sentencepiece.SentencePieceProcessor(model_file=str(sentencepiece_folder / "tokenizer.model"))
+    tokenizer = load_tokenizer(sentencepiece_folder)
+    for text in TEXTS:
+        assert tokenizer.encode(text)[1:] == own.encode(text)
+
+
+def turns(tokenizer: Tokenizer, *messages: tuple[str, str], thinking: bool = False) -> str:
+    """The rendered conversation with its control tokens visible."""
+    ids = tokenizer.chat([{"role": role, "content": content} for role, content in messages], thinking=thinking)
+    return tokenizer._wrapper.decode(ids, skip_special_tokens=False)
+
+
+def test_a_question_becomes_a_turn_and_the_models_turn_begins(either: Tokenizer) -> None:
+    assert turns(either, ("user", " Hi ")) == "<bos><|turn>user\nHi<turn|>\n<|turn>model\n"
+
+
+def test_system_prompt_thinking_and_history_have_their_places(either: Tokenizer) -> None:
+    messages = [("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello!"), ("user", "Bye")]
+    assert turns(either, *messages, thinking=True) == (
+        "<bos><|turn>system\n<|think|>\nBe brief.<turn|>\n<|turn>user\nHi<turn|>\n"
+        "<|turn>model\nHello!<turn|>\n<|turn>user\nBye<turn|>\n<|turn>model\n"
+    )
+
+
+def test_thinking_is_off_unless_asked_for(either: Tokenizer) -> None:
+    assert "<|think|>" not in turns(either, ("user", "Hi"))
+
+
+def test_control_tokens_become_one_id_each(either: Tokenizer) -> None:
+    ids = either.chat([{"role": "user", "content": "Hi"}])
+    assert (ids.count(TURN), ids.count(END), ids[0]) == (2, 1, 2)
+
+
+def test_the_template_of_the_release_renders_as_the_built_in_one(demo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "release"
+    shutil.copytree(demo, folder)
+    shutil.copy(PUBLISHED / "chat_template.jinja", folder / "chat_template.jinja")
+    published = load_tokenizer(folder)
+    (folder / "chat_template.jinja").unlink()
+    built_in = load_tokenizer(folder)
+    conversations: list[list[tuple[str, str]]] = [
+        [("user", "Hi")],
+        [("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello!"), ("user", "Bye")],
+    ]
+    for conversation in conversations:
+        for thinking in (False, True):
+            assert turns(published, *conversation, thinking=thinking) == turns(
+                built_in, *conversation, thinking=thinking
+            )
+
+
+def test_special_tokens_never_reach_the_text(either: Tokenizer) -> None:
+    words = either.encode("good words")[1:]
+    for special in CONTROLS:
+        assert either.decode([special, *words, special, 7]) == "good words"
+        assert "".join(either.pieces([special, *words, special, 7])) == "good words"
+
+
+def test_line_breaks_and_tags_of_a_sentencepiece_model_are_text(sentencepiece_folder: Path) -> None:
+    tokenizer = load_tokenizer(sentencepiece_folder)
+    own = sentencepiece.SentencePieceProcessor(model_file=str(sentencepiece_folder / "tokenizer.model"))
+    assert tokenizer.decode([own.piece_to_id("\n\n"), own.piece_to_id("<b>")]) == "\n\n<b>"
+
+
+def added(tokenizer: Tokenizer, *blocks: Sequence[int]) -> list[tuple[str, str]]:
+    transcript = Transcript(tokenizer)
+    return [transcript.add(block, last=index == len(blocks) - 1) for index, block in enumerate(blocks)]
+
+
+def test_a_character_cut_by_a_block_appears_when_it_is_whole(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode("a🙂b")[1:]
+    assert len(ids) == 6
+    assert added(tokenizer, ids[:3], ids[3:]) == [("a", ""), ("🙂b", "")]
+
+
+def test_bytes_that_never_become_a_character_are_replaced_at_the_end(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode("a🙂")[1:-1]
+    assert added(tokenizer, ids) == [("a\ufffd", "")]
+
+
+def test_text_given_out_is_never_taken_back(tokenizer: Tokenizer) -> None:
+    """transformers decodes a run of byte tokens as one: a bad byte spoils the good ones before it, already shown."""
+    good, bad = tokenizer.encode("\x01")[1:], tokenizer.encode("🙂")[1:2]
+    assert added(tokenizer, good, [*bad, *good]) == [("\x01", ""), ("\ufffd\x01", "")]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_is_what_transformers_decodes(either: Tokenizer, text: str) -> None:
+    ids = either.encode(text)[1:]
+    assert either.decode(ids) == either._wrapper.decode(ids)
+
+
+def test_a_tokenizer_of_another_kind_is_refused(demo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(demo, folder)
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["normalizer"] = {"type": "Lowercase"}
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(TokenizerError, match="not of Gemma's kind"):
+        load_tokenizer(folder)
+
+
+def test_an_empty_thought_is_no_part_of_the_text(tokenizer: Tokenizer) -> None:
+    name, answer = tokenizer.encode("thought\n")[1:], tokenizer.encode("Yes.")[1:]
+    assert added(tokenizer, [THINK_OPEN, *name, THINK_CLOSE, *answer, END]) == [("Yes.", "")]
+
+
+def test_thinking_is_kept_apart_over_blocks(tokenizer: Tokenizer) -> None:
+    name, answer = tokenizer.encode("thought\n")[1:], tokenizer.encode("Yes.")[1:]
+    first, second = tokenizer.encode("Hm, ")[1:], tokenizer.encode("is it?")[1:]
+    blocks = [[THINK_OPEN, *name[:1]], [*name[1:], *first], [*second, THINK_CLOSE, *answer, END]]
+    assert added(tokenizer, *blocks) == [("", ""), ("", "Hm, "), ("Yes.", "is it?")]
+
+
+def test_the_positions_of_a_thought_on_the_canvas_are_known(tokenizer: Tokenizer) -> None:
+    transcript = Transcript(tokenizer)
+    assert transcript.thought_positions((400, 401)) == 0
+    assert transcript.thought_positions((THINK_OPEN, 400, THINK_CLOSE, 401)) == 3
+    assert transcript.thought_positions((THINK_OPEN, 400)) == 2
+    transcript.add([THINK_OPEN, 400], last=False)
+    assert transcript.thought_positions((401, THINK_CLOSE, 402)) == 2
+
+
+def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TokenizerError, match=r"neither tokenizer\.json nor tokenizer\.model"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_broken_tokenizer_is_named(demo: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(demo, folder)
+    (folder / name).write_text("{")
+    with pytest.raises(TokenizerError, match="cannot be loaded"):
+        load_tokenizer(folder)
+
+
+def test_a_template_that_refuses_says_why(demo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "refusing"
+    shutil.copytree(demo, folder)
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('roles must alternate') }}")
+    with pytest.raises(TokenizerError, match="roles must alternate"):
+        load_tokenizer(folder).chat([{"role": "user", "content": "Hi"}])
