@@ -49,4 +49,6 @@ def complain(message: str) -> None:
 class _OneLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         message = " ".join(record.getMessage().split())
-        return message if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {message}"
+        # A status line may stand where this one goes, and be longer.
+        erase = "\x1b[K" if sys.stderr.isatty() else ""
+        return erase + (message if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {message}")

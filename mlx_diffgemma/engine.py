@@ -131,18 +131,19 @@ def stream(
     answer: list[int] = []
     for block in range(math.ceil(config.max_tokens / canvas_length)):
         # 2
+        room = config.max_tokens - len(answer)
         canvas = rules.sampler.start((1, canvas_length), random_key(config.seed, block, 0))
-        yield CanvasStarted(block=block, canvas=_ids(canvas))
+        yield CanvasStarted(block=block, canvas=_ids(canvas)[:room])
         # 3
         keys = (random_key(config.seed, block, step) for step in range(1, config.max_steps + 1))
         best: tuple[int, ...] = ()
         steps = 0
         for steps, draft in enumerate(refine(model, cache, canvas, rules, keys), start=1):
-            event = denoised(draft, best, block, steps, config)
+            event = denoised(draft, best, block, steps, config, room)
             best = event.best
             yield event
         # 4
-        kept, stopped = cut(best, config.stop_tokens, config.max_tokens - len(answer))
+        kept, stopped = cut(best, config.stop_tokens)
         answer += kept
         last = stopped or len(answer) >= config.max_tokens
         clock.committed(steps)
@@ -177,25 +178,31 @@ def check_lengths(model: DiffusionGemma, tokens: Sequence[int], config: Generati
     return length
 
 
-def cut(best: Sequence[int], stop_tokens: Sequence[int], room: int) -> tuple[tuple[int, ...], bool]:
-    """The part of a canvas that belongs to the answer, and whether its end token is in it."""
-    end = next((place for place, token in enumerate(best) if token in stop_tokens), None)
-    kept = len(best) if end is None else end + 1
-    return tuple(best[: min(kept, room)]), end is not None and kept <= room
+def cut(best: Sequence[int], stop_tokens: Sequence[int]) -> tuple[tuple[int, ...], bool]:
+    """The part of a canvas that belongs to the answer, and whether an end token is its last."""
+    end = end_of(best, stop_tokens)
+    return (tuple(best), False) if end is None else (tuple(best[: end + 1]), True)
 
 
-def denoised(draft: Draft, before: Sequence[int], block: int, step: int, config: GenerationConfig) -> Denoised:
-    """The event of one step, for the first row of the batch."""
-    best = _ids(draft.best)
+def end_of(best: Sequence[int], stop_tokens: Sequence[int]) -> int | None:
+    """The position of the first end token."""
+    return next((place for place, token in enumerate(best) if token in stop_tokens), None)
+
+
+def denoised(
+    draft: Draft, before: Sequence[int], block: int, step: int, config: GenerationConfig, room: int
+) -> Denoised:
+    """The event of one step, for the first row of the batch and the positions that max_tokens has room for."""
+    best = _ids(draft.best)[:room]
     return Denoised(
         block=block,
         step=step,
         max_steps=config.max_steps,
         best=best,
-        accepted=tuple(map(bool, _row(draft.accepted))),
+        accepted=tuple(map(bool, _row(draft.accepted)[:room])),
         changed=tuple(now != then for now, then in zip(best, before or [-1] * len(best), strict=True)),
         mean_entropy=fmean(_row(draft.entropy)),
-        end=next((place for place, token in enumerate(best) if token in config.stop_tokens), None),
+        end=end_of(best, config.stop_tokens),
     )
 
 

@@ -53,7 +53,10 @@ class Prefilled:
 
 @dataclass(frozen=True, kw_only=True)
 class CanvasStarted:
-    """Block `block` (from 0) begins as noise: `canvas` are uniformly random token ids."""
+    """Block `block` (from 0) begins as noise: `canvas` are uniformly random token ids.
+
+    Here and in Denoised, positions that max_tokens has no room for are left out.
+    """
 
     block: int
     canvas: tuple[int, ...]

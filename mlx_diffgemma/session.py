@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -40,7 +40,7 @@ class Session:
         self.tokenizer = tokenizer
         self.defaults = defaults
 
-    def stream(self, prompt: Prompt, config: GenerationConfig | None = None) -> Iterator[Event]:
+    def stream(self, prompt: Prompt, config: GenerationConfig | None = None) -> Generator[Event]:
         """Generate an answer, yielding every event with its text attached.
 
         `config` is used as given; start from `defaults` to keep the checkpoint's options:
@@ -107,7 +107,7 @@ def gather(events: Iterator[Event]) -> Completion:
 def load(model: str | Path, *, revision: str | None = None, dtype: str | None = None) -> Session:
     """Load a model from a folder or a Hub repository id.
 
-    revision: branch, tag or commit of a Hub repository. dtype: "bfloat16", "float16" or "float32" to compute in; None
+    revision: branch, tag or commit of a Hub repository. dtype: "bfloat16" or "float32" to compute in; None
     is bfloat16 on a GPU and float32 on the CPU. Raises a DiffGemmaError that says what is wrong with the folder.
     """
     folder = resolve(model, revision)

@@ -28,8 +28,8 @@ from mlx_diffgemma.safetensors import read_folder
 
 logger = logging.getLogger("mlx_diffgemma")
 
-DTYPES = {"bfloat16": mx.bfloat16, "float16": mx.float16, "float32": mx.float32}
-"""Compute dtypes by the names that options use."""
+DTYPES = {"bfloat16": mx.bfloat16, "float32": mx.float32}
+"""Compute dtypes by the names that options use; activations of this family exceed the range of float16."""
 
 FLOATS = ("BF16", "F16", "F32")
 LAYER = re.compile(r"\.layers\.(\d+)\.")

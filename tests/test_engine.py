@@ -183,6 +183,16 @@ def test_a_canvas_longer_than_the_models_is_refused() -> None:
         run(ScriptedModel([A]), config=replace(CONFIG, canvas_length=5))
 
 
-@pytest.mark.parametrize(("room", "kept", "stopped"), [(9, (1, STOP), True), (2, (1, STOP), True), (1, (1,), False)])
-def test_an_end_token_that_does_not_fit_does_not_count(room: int, kept: tuple[int, ...], stopped: bool) -> None:
-    assert cut(C, (STOP,), room) == (kept, stopped)
+def test_positions_beyond_max_tokens_are_on_no_canvas_that_is_shown() -> None:
+    events = run(ScriptedModel([A, A, C, C]), config=replace(CONFIG, max_tokens=5))
+    lengths = [len(event.best) for event in of(Denoised, events)]
+    assert lengths == [4, 4, 1, 1]
+    assert [len(event.canvas) for event in of(CanvasStarted, events)] == [4, 1]
+    assert all(len(event.accepted) == len(event.changed) == len(event.best) for event in of(Denoised, events))
+    assert of(Denoised, events)[-1].end is None
+
+
+def test_a_canvas_without_an_end_token_is_kept_whole() -> None:
+    assert cut(A, (STOP,)) == ((1, 2, 3, 4), False)
+    assert cut(C, (STOP,)) == ((1, STOP), True)
+    assert cut([STOP, STOP], (STOP,)) == ((STOP,), True)

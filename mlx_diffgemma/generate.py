@@ -1,0 +1,260 @@
+"""The program `mlx_diffgemma.generate`: one prompt, one answer.
+
+argument and stdin -> prompt
+options over the checkpoint's defaults -> GenerationConfig
+session.stream -> events -> Interrupt.until -> display.drawn | display.written -> Answer
+Answer -> stdout (--json), stderr (statistics), exit code
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json as jsonlib
+import math
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from mlx_diffgemma import options
+from mlx_diffgemma.console import INTERRUPTED, complain, reported
+from mlx_diffgemma.errors import PromptError
+from mlx_diffgemma.events import BlockCommitted, Event, Finished, FinishReason, Stats
+from mlx_diffgemma.generation_config import GenerationConfig
+from mlx_diffgemma.interrupt import Interrupt
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+MISUSED = 2
+"""Exit code of usage errors, typer's too."""
+DERIVED = ("steps", "tokens_per_forward", "tokens_per_second")
+"""Properties of Stats that --json prints beside its fields."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the command line asks for; a choice of None is left to the checkpoint."""
+
+    argument: str | None
+    model: str | None
+    revision: str | None
+    dtype: str | None
+    choices: Mapping[str, Any]
+    live: bool
+    quiet: bool
+    json: bool
+
+    def over(self, defaults: GenerationConfig) -> GenerationConfig:
+        """`defaults` with what was chosen in their place. Raises OptionError."""
+        given = {name: choice for name, choice in self.choices.items() if choice is not None}
+        return dataclasses.replace(defaults, **given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What came of the events; without `stats` when Ctrl-C ended them."""
+
+    text: str
+    thought: str
+    tokens: tuple[int, ...]
+    finish_reason: FinishReason | None
+    stats: Stats | None
+
+    def as_json(self) -> str:
+        """One line: text, thought, tokens, finish_reason ("stop", "length", "interrupted") and stats."""
+        stats = self.stats and {
+            **dataclasses.asdict(self.stats),
+            **{name: getattr(self.stats, name) for name in DERIVED},
+        }
+        record = {
+            "text": self.text,
+            "thought": self.thought,
+            "tokens": self.tokens,
+            "finish_reason": self.finish_reason or "interrupted",
+            "stats": stats,
+        }
+        return jsonlib.dumps(record, ensure_ascii=False)
+
+
+@app.command()
+def generate(  # noqa: PLR0917 - its parameters are the options
+    prompt: Annotated[str | None, typer.Argument(help="What to ask; piped text is added below it.")] = None,
+    model: options.Model = None,
+    revision: options.Revision = None,
+    dtype: options.Dtype = None,
+    system: options.System = None,
+    thinking: options.Thinking = None,
+    raw: options.Raw = None,
+    max_tokens: options.MaxTokens = None,
+    stop_token: options.StopToken = None,
+    seed: options.Seed = None,
+    canvas_length: options.CanvasLength = None,
+    max_steps: options.MaxSteps = None,
+    t_min: options.TMin = None,
+    t_max: options.TMax = None,
+    entropy_bound: options.EntropyBound = None,
+    stability: options.Stability = None,
+    confidence: options.Confidence = None,
+    greedy: options.Greedy = None,
+    live: options.Live = True,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+    version: options.Version = False,  # noqa: ARG001 - its callback has answered it
+) -> None:
+    """Answer PROMPT, drawing the canvas while it is denoised.
+
+    The answer goes to stdout, everything else to stderr. An option that is not given is the checkpoint's own.
+    """
+    choices = {
+        "system": system,
+        "thinking": thinking,
+        "raw": raw,
+        "max_tokens": max_tokens,
+        "stop_tokens": tuple(stop_token) if stop_token else None,
+        "seed": seed,
+        "canvas_length": canvas_length,
+        "max_steps": max_steps,
+        "t_min": t_min,
+        "t_max": t_max,
+        "entropy_bound": entropy_bound,
+        "stability": stability,
+        "confidence": confidence,
+        "greedy": greedy,
+    }
+    with reported(debug=debug, quiet=quiet):
+        answer(
+            Request(
+                argument=prompt,
+                model=model,
+                revision=revision,
+                dtype=dtype,
+                choices=choices,
+                live=live,
+                quiet=quiet,
+                json=json,
+            )
+        )
+
+
+def answer(request: Request) -> None:
+    """Load the model, generate, print. Raises DiffGemmaError; SystemExit for usage errors and after Ctrl-C."""
+    from mlx_diffgemma.display import passing_note, report
+
+    # Everything is checked first: gigabytes are not read for a request that cannot be met.
+    if request.model is None:
+        refuse("no model is named: pass --model or set MLX_DIFFGEMMA_MODEL")
+    piped = read_stdin()
+    if request.argument is None and piped is None:
+        refuse("no prompt: pass it as an argument or pipe it in")
+    prompt = compose(request.argument, piped)
+    request.over(UNBOUNDED)
+    with nullcontext() if request.quiet else passing_note(f"loading {request.model}", sys.stderr):
+        from mlx_diffgemma.session import load
+
+        session = load(request.model, revision=request.revision, dtype=request.dtype)
+    result = shown(session.stream(prompt, request.over(session.defaults)), request)
+    if request.json:
+        stdout_line(result.as_json())
+    elif result.stats and not request.quiet:
+        report(result.stats, sys.stderr)
+    if result.finish_reason is None:
+        raise SystemExit(INTERRUPTED)
+
+
+def refuse(message: str) -> NoReturn:
+    """End with a usage error."""
+    complain(f"{message} (--help lists all options)")
+    raise SystemExit(MISUSED)
+
+
+def stdout_line(line: str) -> None:
+    """Write one line, harmless on a terminal."""
+    from mlx_diffgemma.display import printable
+
+    sys.stdout.write((printable(line) if sys.stdout.isatty() else line) + "\n")
+    sys.stdout.flush()
+
+
+UNBOUNDED = GenerationConfig(t_min=0.0, t_max=math.inf)
+"""Allows every option that some checkpoint's defaults allow."""
+
+
+def read_stdin() -> str | None:
+    """What is piped in, None where stdin is a terminal or closed. Raises PromptError for bytes that are not UTF-8."""
+    if sys.stdin is None or sys.stdin.isatty():
+        return None
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise PromptError(f"stdin is not UTF-8 text: {error.reason} at byte {error.start}") from None
+
+
+def compose(argument: str | None, piped: str | None) -> str:
+    """The prompt: the argument, what is piped in, or both with a blank line between. Raises PromptError."""
+    parts = [part for part in (argument, piped) if part and part.strip()]
+    if not parts:
+        raise PromptError("the prompt is empty: say what to write")
+    return "\n\n".join(parts)
+
+
+def shown(events: Iterator[Event], request: Request) -> Answer:
+    """Drain `events`, writing their text as the request wants it."""
+    from mlx_diffgemma.display import can_draw, drawn, written
+
+    with Interrupt() as interrupt:
+        happening = interrupt.until(events)
+        if request.json:
+            return gathered(happening)
+        if request.live and not request.quiet and can_draw(sys.stdout, sys.stderr):
+            return gathered(drawn(happening, sys.stdout, sys.stderr))
+        return gathered(written(happening, sys.stdout))
+
+
+def gathered(events: Iterator[Event]) -> Answer:
+    """The answer that `events`, whole or interrupted, amount to."""
+    blocks: list[BlockCommitted] = []
+    end: Finished | None = None
+    for event in events:
+        match event:
+            case BlockCommitted():
+                blocks.append(event)
+            case Finished():
+                end = event
+            case _:
+                pass
+    return Answer(
+        text="".join(block.text for block in blocks),
+        thought="".join(block.thought for block in blocks),
+        tokens=tuple(token for block in blocks for token in block.tokens),
+        finish_reason=end and end.reason,
+        stats=end and end.stats,
+    )
+
+
+def main() -> None:
+    """Entry point of the program."""
+    signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # An encoding without the answer's characters costs those characters, not the answer.
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        app(prog_name="mlx_diffgemma.generate")
+    finally:
+        # A second Ctrl-C must not cut short the interpreter's own leaving.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _terminate(number: int, _frame: FrameType | None) -> None:
+    """Leave as from an error, so that the terminal is restored."""
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""The command line options that the programs share, one alias per option; a default of None is the checkpoint's."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import typer
+
+MODEL, GENERATION, SAMPLER, OUTPUT = "Model", "Generation", "Sampler", "Output"
+
+Model: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        envvar="MLX_DIFFGEMMA_MODEL",
+        help="Folder or Hub repository of the model.",
+        rich_help_panel=MODEL,
+    ),
+]
+Revision: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="Branch, tag or commit of the Hub repository.", rich_help_panel=MODEL),
+]
+Dtype: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="Compute in bfloat16 or float32.", rich_help_panel=MODEL),
+]
+
+System: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--system", "-s", help="System prompt.", rich_help_panel=GENERATION),
+]
+Thinking: TypeAlias = Annotated[
+    bool | None,
+    typer.Option("--thinking/--no-thinking", help="Let the model think first.", rich_help_panel=GENERATION),
+]
+Raw: TypeAlias = Annotated[
+    bool | None,
+    typer.Option("--raw", help="Send the prompt as it is, without chat template.", rich_help_panel=GENERATION),
+]
+MaxTokens: TypeAlias = Annotated[
+    int | None,
+    typer.Option("--max-tokens", "-n", help="Tokens of the answer at most.", rich_help_panel=GENERATION),
+]
+StopToken: TypeAlias = Annotated[
+    list[int] | None,
+    typer.Option(
+        help="Id of a token that ends the answer, in place of the checkpoint's; can be repeated.",
+        rich_help_panel=GENERATION,
+    ),
+]
+Seed: TypeAlias = Annotated[
+    int | None,
+    typer.Option(help="The same seed gives the same answer.", rich_help_panel=GENERATION),
+]
+
+CanvasLength: TypeAlias = Annotated[
+    int | None,
+    typer.Option(help="Tokens denoised at once.", rich_help_panel=SAMPLER),
+]
+MaxSteps: TypeAlias = Annotated[
+    int | None,
+    typer.Option(help="Denoising steps per canvas at most.", rich_help_panel=SAMPLER),
+]
+TMin: TypeAlias = Annotated[
+    float | None,
+    typer.Option(help="Temperature at the last step.", rich_help_panel=SAMPLER),
+]
+TMax: TypeAlias = Annotated[
+    float | None,
+    typer.Option(help="Temperature at the first step.", rich_help_panel=SAMPLER),
+]
+EntropyBound: TypeAlias = Annotated[
+    float | None,
+    typer.Option(help="Nats that the positions accepted in one step may sum to.", rich_help_panel=SAMPLER),
+]
+Stability: TypeAlias = Annotated[
+    int | None,
+    typer.Option(help="Steps without a change before a canvas is finished.", rich_help_panel=SAMPLER),
+]
+Confidence: TypeAlias = Annotated[
+    float | None,
+    typer.Option(help="Mean entropy, in nats, below which a canvas is finished.", rich_help_panel=SAMPLER),
+]
+Greedy: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--greedy/--no-greedy", help="Accept the most likely tokens, without a draw.", rich_help_panel=SAMPLER
+    ),
+]
+
+Live: TypeAlias = Annotated[
+    bool,
+    typer.Option("--live/--no-live", help="Draw the canvas, on a terminal.", rich_help_panel=OUTPUT),
+]
+Json: TypeAlias = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON object with text and statistics.", rich_help_panel=OUTPUT),
+]
+Quiet: TypeAlias = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Print the answer and errors only.", rich_help_panel=OUTPUT),
+]
+Debug: TypeAlias = Annotated[
+    bool,
+    typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=OUTPUT),
+]
+
+
+def print_version(wanted: bool) -> None:
+    """Callback of --version."""
+    if wanted:
+        # Imported here: no other option needs it, and it costs time that --help does not have.
+        from importlib.metadata import version
+
+        typer.echo(version("mlx-diffgemma"))
+        raise typer.Exit
+
+
+Version: TypeAlias = Annotated[
+    bool,
+    typer.Option("--version", callback=print_version, is_eager=True, help="Print the version.", rich_help_panel=OUTPUT),
+]

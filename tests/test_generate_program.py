@@ -1,0 +1,245 @@
+"""The program mlx_diffgemma.generate as its user meets it: streams, exit codes, options, time to --help."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from terminal import SCRIPTED, environment, run_in_terminal
+
+from mlx_diffgemma.errors import PromptError
+from mlx_diffgemma.generate import compose
+from mlx_diffgemma.generation_config import GenerationConfig
+
+PROGRAM = (sys.executable, "-m", "mlx_diffgemma.generate")
+EVERY_OPTION = {
+    "--system": "Be brief.",
+    "--max-tokens": "9",
+    "--stop-token": "7",
+    "--seed": "3",
+    "--canvas-length": "16",
+    "--max-steps": "5",
+    "--t-min": "0.1",
+    "--t-max": "0.2",
+    "--entropy-bound": "0.3",
+    "--stability": "2",
+    "--confidence": "0.01",
+}
+
+
+def run(
+    *arguments: str, stdin: str | bytes = "", command: tuple[str, ...] = SCRIPTED, **script: object
+) -> subprocess.CompletedProcess[bytes]:
+    data = stdin.encode() if isinstance(stdin, str) else stdin
+    env = environment(SCRIPT=json.dumps(script))
+    return subprocess.run([*command, *arguments], input=data, capture_output=True, env=env, timeout=60, check=False)
+
+
+def test_help_answers_at_once_without_the_heavy_libraries():
+    def seconds() -> float:
+        # Processor time: what else this machine is doing does not count.
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = run("--help", command=PROGRAM)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert (done.returncode, b"--max-tokens" in done.stdout) == (0, True)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(seconds() for _ in range(3)) < 0.3
+    probe = (
+        "import sys; sys.argv = ['generate', '--help']\n"
+        "from mlx_diffgemma.generate import main\n"
+        "try: main()\n"
+        "except SystemExit: print({'mlx', 'transformers', 'numpy', 'mlx_lm', 'huggingface_hub'} & set(sys.modules))"
+    )
+    assert run(command=(sys.executable, "-c", probe)).stdout.splitlines()[-1] == b"set()"
+
+
+def test_version():
+    assert run("--version", command=PROGRAM).stdout.startswith(b"0.")
+
+
+def test_the_answer_alone_is_on_stdout_and_the_statistics_on_stderr():
+    done = run("hi", text="One.\n\nTwo 東京.\n", length=3)
+    assert (done.returncode, done.stdout.decode()) == (0, "One.\n\nTwo 東京.\n")
+    assert done.stderr.decode().startswith("10 tokens in 4 blocks · 6.0 steps/block")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_quiet_leaves_stderr_empty():
+    done = run("hi", "--quiet", text="One.")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"One.\n", b"")
+
+
+def test_json_is_one_object_with_everything():
+    done = run("hi", "--json", text="Yes 東.", thought="Hm.", length=2, steps=3)
+    assert (done.returncode, done.stderr, done.stdout.count(b"\n")) == (0, b"", 1)
+    answer = json.loads(done.stdout)
+    assert answer == {
+        "text": "Yes 東.",
+        "thought": "Hm.",
+        "tokens": [100, 101, 100, 101, 100, 1],
+        "finish_reason": "stop",
+        "stats": answer["stats"],
+    }
+    assert answer["stats"]["steps_per_block"] == [3, 3, 3]
+    assert answer["stats"]["steps"] == 9
+    assert answer["stats"]["tokens_per_second"] == 3.0
+    assert answer["stats"]["tokens_per_forward"] == pytest.approx(6 / 9)
+
+
+def test_argument_and_piped_text_compose():
+    assert run("Translate:", stdin="Bonjour\n", text="<{prompt}>").stdout == b"<Translate:\n\nBonjour\n>\n"
+    assert run("Translate:", text="<{prompt}>").stdout == b"<Translate:>\n"
+    assert run(stdin="Bonjour", text="<{prompt}>").stdout == b"<Bonjour>\n"
+
+
+@pytest.mark.parametrize("parts", [(None, None), ("", None), (None, " \n"), (" ", "\t")])
+def test_a_prompt_that_says_nothing_is_refused(parts: tuple[str | None, str | None]):
+    with pytest.raises(PromptError, match="empty"):
+        compose(*parts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "message"),
+    [
+        ((" ",), b"", "error: the prompt is empty: say what to write"),
+        ((), b"caf\xe9", "error: stdin is not UTF-8 text: unexpected end of data at byte 3"),
+        (("hi", "--max-tokens", "0"), b"", "error: max_tokens=0 must be at least 1"),
+        (("hi", "--t-max", "nan"), b"", "error: t_max=nan must be above 0"),
+        (("hi", "--t-min", "0.9", "--t-max", "0.5"), b"", "error: t_min=0.9 must not be above t_max=0.5"),
+        (("hi", "--t-min", "0.9"), b"", "error: t_min=0.9 must not be above t_max=0.8"),
+        (("hi", "--raw", "--system", "x"), b"", "error: raw sends the prompt as it is"),
+    ],
+)
+def test_expected_failures_are_one_line_and_exit_1(arguments: tuple[str, ...], stdin: bytes, message: str):
+    done = run(*arguments, stdin=stdin)
+    assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (1, b"", 1)
+    assert done.stderr.decode().startswith(message)
+
+
+def test_debug_shows_the_traceback():
+    done = run("hi", "--max-tokens", "0", "--debug")
+    assert done.returncode == 1
+    assert b"Traceback" in done.stderr
+
+
+def test_usage_errors_exit_2():
+    assert run("hi", "--max-tokens", "many").returncode == 2
+    assert run("hi", "--nonsense").returncode == 2
+    unnamed = run("hi", command=PROGRAM)
+    assert unnamed.returncode == 2
+    assert unnamed.stderr.startswith(b"error: no model is named: pass --model or set MLX_DIFFGEMMA_MODEL")
+
+
+def test_no_prompt_on_a_terminal_is_a_usage_error():
+    shown = run_in_terminal(SCRIPTED, (100, 20), environment())
+    assert shown.code == 2
+    assert shown.rows == ["error: no prompt: pass it as an argument or pipe it in (--help lists all options)"]
+
+
+def test_a_closed_stdin_is_no_prompt():
+    closed = ("/bin/sh", "-c", '"$@" <&-', "sh", *SCRIPTED)
+    assert run(command=closed).returncode == 2
+    assert run("hi", command=closed, text="<{prompt}>").stdout == b"<hi>\n"
+
+
+def test_options_that_are_not_given_are_the_checkpoints():
+    answer = run("hi", "--seed", "5", text="{config}").stdout.decode().strip()
+    assert answer == repr(GenerationConfig(max_tokens=77, seed=5))
+
+
+def test_every_generation_option_has_its_command_line_option():
+    arguments = [word for option in EVERY_OPTION.items() for word in option]
+    answer = run("hi", *arguments, "--thinking", "--greedy", text="{config}", length=1000).stdout.decode().strip()
+    expected = GenerationConfig(
+        max_tokens=9,
+        canvas_length=16,
+        max_steps=5,
+        t_min=0.1,
+        t_max=0.2,
+        entropy_bound=0.3,
+        stability=2,
+        confidence=0.01,
+        seed=3,
+        greedy=True,
+        stop_tokens=(7,),
+        system="Be brief.",
+        thinking=True,
+    )
+    assert answer == repr(expected)
+    unset = {
+        field.name
+        for field in dataclasses.fields(GenerationConfig)
+        if getattr(expected, field.name) == getattr(GenerationConfig(), field.name)
+    }
+    assert unset == {"raw"}
+    assert run("hi", "--raw", text="{config}").stdout.decode().strip() == repr(
+        GenerationConfig(max_tokens=77, raw=True)
+    )
+
+
+def test_a_reader_that_goes_away_is_no_news():
+    process = subprocess.Popen(
+        [*SCRIPTED, "hi"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(SCRIPT=json.dumps({"text": "word " * 400, "length": 8, "delay": 0.001})),
+    )
+    assert process.stdout is not None
+    assert process.stdout.read(4) == b"word"
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    assert process.wait() == 1
+
+
+def interrupted(folder: Path, *options: str) -> tuple[int, bytes, bytes]:
+    """Exit code, stdout and stderr of a program on which Ctrl-C is hammered while it waits for a slow step."""
+    stopped = folder / "stopped"
+    script = {"text": "Hello world", "stop_at": 4, "stopped": str(stopped)}
+    process = subprocess.Popen(
+        [*SCRIPTED, "hi", *options],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(SCRIPT=json.dumps(script)),
+    )
+    while not stopped.exists():
+        time.sleep(0.02)
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.01)
+    stdout, stderr = process.communicate(timeout=10)
+    return process.returncode, stdout, stderr
+
+
+def test_ctrl_c_in_a_pipe_prints_what_is_settled(tmp_path: Path):
+    assert interrupted(tmp_path) == (130, b"Hello world\n", b"")
+
+
+def test_ctrl_c_with_json_prints_the_object_of_what_is_settled(tmp_path: Path):
+    code, stdout, stderr = interrupted(tmp_path, "--json")
+    assert (code, stderr) == (130, b"")
+    assert json.loads(stdout) == {
+        "text": "Hello world",
+        "thought": "",
+        "tokens": [100, 101, 102],
+        "finish_reason": "interrupted",
+        "stats": None,
+    }
+
+
+def test_a_polite_kill_restores_the_terminal(tmp_path: Path):
+    stopped = tmp_path / "stopped"
+    env = environment(SCRIPT=json.dumps({"text": "Hello world", "stop_at": 4, "stopped": str(stopped)}))
+    kill = f'"$@" & while [ ! -e {stopped} ]; do sleep 0.05; done; kill $!; wait $!'
+    shown = run_in_terminal(["/bin/sh", "-c", kill, "sh", *SCRIPTED, "hi"], (60, 20), env)
+    assert (shown.code, shown.cursor_visible, shown.echo) == (143, True, True)

@@ -1,0 +1,41 @@
+"""Facts about the project that nothing else would notice."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import mlx_diffgemma
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    assert PROJECT["version"] == mlx_diffgemma.__version__
+    assert f"## {mlx_diffgemma.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_constraints_name_versions_and_no_addresses() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9._]+", line) for line in lines if not line.startswith("#"))
+
+
+def test_every_dependency_has_a_tested_version() -> None:
+    pinned = {line.partition("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").open()}
+    wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    for requirement in wanted:
+        name = re.match(r"[A-Za-z0-9._-]+", requirement)
+        assert name is not None
+        assert name[0].lower().replace("_", "-") in pinned
+
+
+def test_the_programs_are_console_scripts_and_modules() -> None:
+    for program in ("generate", "convert"):
+        assert PROJECT["scripts"][f"mlx_diffgemma.{program}"] == f"mlx_diffgemma.{program}:main"
+        command = [sys.executable, "-m", f"mlx_diffgemma.{program}", "--help"]
+        out = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+        assert "Usage" in out.stdout

@@ -1,0 +1,83 @@
+"""What the README shows is run, on a tiny model under the names that it uses."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+REPOSITORY = "google/diffusiongemma-26B-A4B-it"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def programs() -> list[str]:
+    """Every shell line that calls one of our programs, in order."""
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    return [line for line in lines if re.search(r"(^|\| )mlx_diffgemma\.\w+ ", line)]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory, demo: Path) -> Path:
+    """A folder where the repository's name is a tiny model; canvases of 64 and two steps keep it quick."""
+    folder = tmp_path_factory.mktemp("readme")
+    model = folder / REPOSITORY
+    shutil.copytree(demo, model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"canvas_length": 64}))
+    (model / "generation_config.json").write_text('{"max_denoising_steps": 2, "eos_token_id": [1, 106, 50]}')
+    (folder / "README.md").write_text("A short text about a lighthouse.")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def converted(workplace: Path) -> Path:
+    run(workplace, programs()[0])
+    return workplace
+
+
+def run(folder: Path, command: str) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "MLX_DIFFGEMMA_MODEL": "diffusiongemma-4bit"}
+    out = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], check=False, cwd=folder, env=env, capture_output=True, text=True
+    )
+    assert out.returncode == 0, f"{command}\n{out.stderr}"
+    return out.stdout
+
+
+def test_the_first_command_converts() -> None:
+    assert programs()[0].startswith(f"mlx_diffgemma.convert {REPOSITORY} diffusiongemma-4bit")
+
+
+@pytest.mark.parametrize("command", programs()[1:])
+def test_every_command_runs(converted: Path, command: str) -> None:
+    printed = run(converted, command)
+    if "--json" in command:
+        assert set(json.loads(printed)) >= {"text", "tokens", "finish_reason", "stats"}
+    elif ">" in command:
+        assert printed == ""
+        assert (converted / "story.txt").read_text().strip()
+    else:
+        assert printed.strip()
+
+
+@pytest.mark.parametrize("program", blocks("python"))
+def test_every_python_example_runs(converted: Path, program: str) -> None:
+    (converted / "example.py").write_text(program)
+    assert run(converted, f"{sys.executable} example.py").strip()
+
+
+def test_every_file_that_the_readme_links_to_exists() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
