@@ -139,7 +139,7 @@ def stream(
         best: tuple[int, ...] = ()
         steps = 0
         for steps, draft in enumerate(refine(model, cache, canvas, rules, keys), start=1):
-            event = denoised(draft, best, block, steps, config, room)
+            event = denoised(draft, best, config, block=block, step=steps, room=room)
             best = event.best
             yield event
         # 4
@@ -190,7 +190,7 @@ def end_of(best: Sequence[int], stop_tokens: Sequence[int]) -> int | None:
 
 
 def denoised(
-    draft: Draft, before: Sequence[int], block: int, step: int, config: GenerationConfig, room: int
+    draft: Draft, before: Sequence[int], config: GenerationConfig, *, block: int, step: int, room: int
 ) -> Denoised:
     """The event of one step, for the first row of the batch and the positions that max_tokens has room for."""
     best = _ids(draft.best)[:room]

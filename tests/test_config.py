@@ -83,7 +83,7 @@ def test_what_does_not_fit_is_named(text: dict[str, Any], message: str) -> None:
 
 
 def test_another_kind_of_model_is_named() -> None:
-    with pytest.raises(ConfigError, match="not a DiffusionGemma: config.json has model_type 'llama'"):
+    with pytest.raises(ConfigError, match=r"not a DiffusionGemma: config\.json has model_type 'llama'"):
         parse_config({"model_type": "llama"})
 
 

@@ -255,9 +255,7 @@ def test_a_vision_tower_is_skipped_with_one_line(
     assert_same(model, reference)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "expected"), [("bfloat16", mx.bfloat16), ("float16", mx.float16), ("float32", mx.float32)]
-)
+@pytest.mark.parametrize(("dtype", "expected"), [("bfloat16", mx.bfloat16), ("float32", mx.float32)])
 def test_the_compute_dtype_can_be_chosen(tmp_path: Path, plain: Arrays, dtype: str, expected: mx.Dtype) -> None:
     model = load_model(write(tmp_path, plain), dtype)
     assert {array.dtype for _, array in tree_flatten(model.parameters())} == {expected}
@@ -271,7 +269,7 @@ def test_the_compute_dtype_of_the_cpu_is_float32(tmp_path: Path, plain: Arrays) 
 
 
 def test_an_unknown_compute_dtype_is_named(tmp_path: Path, plain: Arrays) -> None:
-    with pytest.raises(OptionError, match="dtype='int4' must be one of bfloat16, float16, float32"):
+    with pytest.raises(OptionError, match="dtype='int4' must be one of bfloat16, float32"):
         load_model(write(tmp_path, plain), "int4")
 
 

@@ -1,0 +1,241 @@
+"""Write a random DiffusionGemma checkpoint in Google's layout, of any depth and three widths, a few MB at a time.
+
+    python benchmarks/random_checkpoint.py FOLDER --width full --layers 3
+
+The values are scaled as a fresh initialization is, so that every layer does something; the text is noise. Tests use the
+tiny width, the demo the mid one, and the conversion benchmark the full one (three layers: 6.4 GB).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from mlx_diffgemma_convert.parameters import text_shapes
+from mlx_diffgemma_convert.shards import Entry, group, index, lay_out
+from mlx_diffgemma_convert.writer import shard_file, write_text
+
+from mlx_diffgemma.config import parse_config
+from mlx_diffgemma.layout import BARE_EXPERTS, SCALAR
+from mlx_diffgemma.safetensors import INDEX
+
+Width = Literal["full", "mid", "tiny"]
+Bits = npt.NDArray[np.uint16]
+
+WIDTHS: dict[Width, dict[str, int]] = {
+    "full": {
+        "vocab_size": 262_144, "hidden_size": 2816, "intermediate_size": 2112, "moe_intermediate_size": 704,
+        "num_experts": 128, "top_k_experts": 8, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 256,
+        "num_global_key_value_heads": 2, "global_head_dim": 512, "sliding_window": 1024,
+    },
+    "mid": {
+        "vocab_size": 8192, "hidden_size": 512, "intermediate_size": 512, "moe_intermediate_size": 128,
+        "num_experts": 16, "top_k_experts": 4, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 64,
+        "num_global_key_value_heads": 2, "global_head_dim": 128, "sliding_window": 256,
+    },
+    "tiny": {
+        "vocab_size": 512, "hidden_size": 64, "intermediate_size": 64, "moe_intermediate_size": 64,
+        "num_experts": 4, "top_k_experts": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
+        "num_global_key_value_heads": 1, "global_head_dim": 64, "sliding_window": 24,
+    },
+}  # fmt: skip
+CANVAS = {"full": 256, "mid": 64, "tiny": 16}
+
+VISION = {
+    "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32,
+    "global_head_dim": 32, "num_hidden_layers": 2, "patch_size": 16, "pooling_kernel_size": 3,
+    "position_embedding_size": 64, "max_position_embeddings": 131072, "default_output_length": 280,
+}  # fmt: skip
+
+GENERATION = {
+    "confidence_threshold": 0.005,
+    "eos_token_id": [1, 106, 50],
+    "max_denoising_steps": 48,
+    "max_new_tokens": 256,
+    "pad_token_id": 0,
+    "sampler_config": {"_cls_name": "EntropyBoundSamplerConfig", "entropy_bound": 0.1},
+    "stability_threshold": 1,
+    "t_max": 0.8,
+    "t_min": 0.4,
+}
+"""The defaults of the public checkpoint."""
+
+BLOCK = 4 << 20
+"""Values made at a time."""
+
+
+def write_checkpoint(
+    folder: Path,
+    *,
+    layers: int = 3,
+    width: Width = "tiny",
+    vocab_size: int | None = None,
+    vision: bool = False,
+    seed: int = 0,
+    shard_bytes: int = 5_000_000_000,
+) -> None:
+    """Write a checkpoint of bf16 values into `folder`, which is created: weights, index, both configurations.
+
+    Layers are sliding but for every sixth and the last. `vision` adds a tower of two small layers. The same arguments
+    give the same bytes. There is no tokenizer.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = _config(layers, width, vocab_size, vision=vision)
+    shapes = {_google_name(name): shape for name, shape in text_shapes(parse_config(config)).items()}
+    if vision:
+        shapes |= _vision_shapes(WIDTHS[width]["hidden_size"])
+    groups = group(([Entry(name=name, dtype="BF16", shape=shape)] for name, shape in shapes.items()), shard_bytes)
+    shards = lay_out(groups)
+    random = np.random.default_rng(seed)
+    for shard in shards:
+        with shard_file(folder, shard) as file:
+            for entry in shard.entries:
+                start = 0
+                for block in _values(entry.name, entry.shape, random):
+                    file.write(entry.name, start, block.data)
+                    start += block.nbytes
+    write_text(folder / INDEX, json.dumps(index(shards), indent=1))
+    write_text(folder / "config.json", json.dumps(config, indent=1))
+    write_text(folder / "generation_config.json", json.dumps(GENERATION, indent=1))
+
+
+def _config(layers: int, width: Width, vocab_size: int | None, *, vision: bool) -> dict[str, Any]:
+    kinds = ["full_attention" if (i + 1) % 6 == 0 else "sliding_attention" for i in range(layers - 1)]
+    sizes = WIDTHS[width] if vocab_size is None else {**WIDTHS[width], "vocab_size": vocab_size}
+    text = {
+        **sizes,
+        "model_type": "diffusion_gemma_text",
+        "num_hidden_layers": layers,
+        "layer_types": [*kinds, "full_attention"],
+        "hidden_activation": "gelu_pytorch_tanh",
+        "rms_norm_eps": 1e-6,
+        "final_logit_softcapping": 30.0,
+        "max_position_embeddings": 262_144,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        },
+        "attention_bias": False,
+        "use_bidirectional_attention": "vision",
+        "tie_word_embeddings": True,
+        "dtype": "bfloat16",
+        "bos_token_id": 2,
+        "eos_token_id": 1,
+        "pad_token_id": 0,
+    }
+    tower = {
+        **VISION,
+        "model_type": "gemma4_vision",
+        "hidden_activation": "gelu_pytorch_tanh",
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 100.0},
+        "standardize": True,
+        "use_clipped_linears": False,
+        "dtype": "bfloat16",
+    }
+    return {
+        "architectures": ["DiffusionGemmaForBlockDiffusion"],
+        "model_type": "diffusion_gemma",
+        "canvas_length": CANVAS[width],
+        "dtype": "bfloat16",
+        "eos_token_id": [1, 106],
+        "boi_token_id": 255_999,
+        "eoi_token_id": 258_882,
+        "image_token_id": 258_880,
+        "initializer_range": 0.02,
+        "tie_word_embeddings": True,
+        "text_config": text,
+        "vision_config": tower if vision else None,
+        "vision_soft_tokens_per_image": 280,
+    }
+
+
+def _google_name(name: str) -> str:
+    bare = name.removesuffix(".weight")
+    return bare if bare.endswith(BARE_EXPERTS) else name
+
+
+def _vision_shapes(text_hidden: int) -> dict[str, tuple[int, ...]]:
+    hidden, inner, head_dim = VISION["hidden_size"], VISION["intermediate_size"], VISION["head_dim"]
+    projected = VISION["num_attention_heads"] * head_dim
+    tower = "model.encoder.vision_tower."
+    shapes: dict[str, tuple[int, ...]] = {
+        f"{tower}std_bias": (hidden,),
+        f"{tower}std_scale": (hidden,),
+        f"{tower}patch_embedder.input_proj.weight": (hidden, 3 * VISION["patch_size"] ** 2),
+        f"{tower}patch_embedder.position_embedding_table": (2, VISION["position_embedding_size"], hidden),
+        "model.encoder.embed_vision.embedding_projection.weight": (text_hidden, hidden),
+    }
+    for layer in range(VISION["num_hidden_layers"]):
+        at = f"{tower}encoder.layers.{layer}."
+        shapes |= {f"{at}self_attn.{part}_proj.linear.weight": (projected, hidden) for part in "qkv"}
+        shapes[f"{at}self_attn.o_proj.linear.weight"] = (hidden, projected)
+        shapes |= {f"{at}self_attn.{part}_norm.weight": (head_dim,) for part in "qk"}
+        shapes |= {f"{at}mlp.{part}_proj.linear.weight": (inner, hidden) for part in ("gate", "up")}
+        shapes[f"{at}mlp.down_proj.linear.weight"] = (hidden, inner)
+        for norm in ("input", "post_attention", "pre_feedforward", "post_feedforward"):
+            shapes[f"{at}{norm}_layernorm.weight"] = (hidden,)
+    return shapes
+
+
+def _values(name: str, shape: Sequence[int], random: np.random.Generator) -> Iterator[Bits]:
+    """The values of one tensor as bf16 bits, in blocks of BLOCK values."""
+    mean, spread = _scale(name, shape)
+    count = math.prod(shape)
+    if count <= 65_536:
+        yield _bf16(mean + spread * random.standard_normal(count, dtype=np.float32))
+        return
+    # Normal values by table: 65,536 quantiles drawn by uniform 16-bit numbers, ten times as fast as drawing normals.
+    table = _bf16(mean + spread * QUANTILES)
+    for start in range(0, count, BLOCK):
+        draws = random.integers(0, 65_536, min(BLOCK, count - start), dtype=np.uint16)
+        yield table[draws]
+
+
+def _scale(name: str, shape: Sequence[int]) -> tuple[float, float]:
+    """(mean, standard deviation) of a tensor's values."""
+    if name.endswith(SCALAR):
+        # Far from 1, as trained ones are; the encoder's differ from the decoder's, as after fine-tuning.
+        return (0.7 if name.startswith("model.decoder.") else 0.5), 0.07
+    if len(shape) == 1:
+        return (0.0 if name.endswith("std_bias") else 1.0), 0.1
+    return 0.0, shape[-1] ** -0.5
+
+
+def _bf16(values: npt.NDArray[np.float32]) -> Bits:
+    bits = values.astype(np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+QUANTILES = np.array([NormalDist().inv_cdf((i + 0.5) / 65_536) for i in range(65_536)], dtype=np.float32)
+
+
+def main() -> None:
+    """Write the checkpoint that the command line asks for."""
+    parser = argparse.ArgumentParser(description="Write a random DiffusionGemma checkpoint.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--width", choices=list(WIDTHS), default="tiny")
+    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--vocab-size", type=int)
+    parser.add_argument("--vision", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    write_checkpoint(
+        options.folder,
+        layers=options.layers,
+        width=options.width,
+        vocab_size=options.vocab_size,
+        vision=options.vision,
+        seed=options.seed,
+    )
+
+
+if __name__ == "__main__":
+    main()

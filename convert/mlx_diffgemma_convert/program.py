@@ -1,0 +1,162 @@
+"""The program mlx_diffgemma.convert: options -> Options, then a progress bar and the closing table.
+
+Imports of the array library are inside the function: `--help` and usage errors answer at once.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Generator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+import typer
+
+from mlx_diffgemma.console import reported
+from mlx_diffgemma.errors import OptionError, QuantizationError
+from mlx_diffgemma_convert.recipe import Kind, Recipe, choose, make_recipe, parse_setting
+
+NAME = "mlx_diffgemma.convert"
+DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kMG]B)", re.IGNORECASE)
+FACTORS = {"kb": 1_000, "mb": 1_000_000, "gb": 1_000_000_000}
+
+app = typer.Typer(name=NAME, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+# One parameter per option is how typer reads them: the one place with more than eight.
+@app.command(no_args_is_help=True)
+def convert(  # noqa: PLR0917
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SRC", help="A folder, or a Hub repository such as google/diffusiongemma-26B-A4B-it."),
+    ],
+    destination: Annotated[Path, typer.Argument(metavar="DST", help="The folder to write.")],
+    bits: Annotated[
+        Literal["4", "5", "6", "8"] | None, typer.Option(help="Bits per value [default: 4, or the mode's own].")
+    ] = None,
+    mode: Annotated[
+        Literal["affine", "mxfp4", "mxfp8", "nvfp4"] | None,
+        typer.Option(help="Number format of packed values [default: affine]."),
+    ] = None,
+    group_size: Annotated[
+        int | None, typer.Option(help="Values that share a scale [default: 64, or the mode's own].")
+    ] = None,
+    recipe: Annotated[
+        Literal["mixed", "uniform"] | None,
+        typer.Option(help="mixed: 8 bits but for experts and self-conditioning; uniform: all alike [default: mixed]."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="CLASS=BITS|bf16",
+            help="Bits of one class: embed, attention, mlp, router, experts, conditioning. Repeatable.",
+        ),
+    ] = None,
+    no_quantize: Annotated[
+        bool, typer.Option("--no-quantize", help="Pack nothing: only bring names and configuration into MLX layout.")
+    ] = False,
+    dtype: Annotated[
+        Literal["bfloat16", "float16", "float32"],
+        typer.Option(help="Of what is not packed, and of scales; the vision tower stays bfloat16."),
+    ] = "bfloat16",
+    max_shard_size: Annotated[str, typer.Option(metavar="SIZE", help="Of one weights file, as in 500MB.")] = "5GB",
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the Hub repository.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DST where it is a converted model.")] = False,
+    upload_repo: Annotated[
+        str | None, typer.Option(metavar="USER/NAME", help="Send the result to this Hub repository.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no table, no warnings.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Convert a DiffusionGemma checkpoint to MLX layout, packed or in bf16, a piece at a time.
+
+    An interrupted conversion goes on where it stopped when the same command is run again.
+    """
+    chosen = _recipe(bits, mode, group_size, recipe, settings or [], no_quantize=no_quantize)
+    max_shard_bytes = _bytes(max_shard_size)
+    with reported(debug=debug, quiet=quiet):
+        from rich.console import Console
+
+        from mlx_diffgemma.hub import resolve
+        from mlx_diffgemma_convert import conversion, screen, upload
+
+        if upload_repo is not None:
+            upload.check_login(upload_repo)
+        folder = resolve(source, revision)
+        repository = not Path(source).expanduser().is_dir()
+        destination = destination.expanduser().absolute()
+        options = conversion.Options(
+            source=folder,
+            destination=destination,
+            recipe=chosen,
+            name=source if repository else folder.resolve().name,
+            repository=repository,
+            target=upload_repo,
+            dtype=DTYPES[dtype],
+            max_shard_bytes=max_shard_bytes,
+            overwrite=overwrite,
+        )
+        with _interrupted_once(), closing(conversion.convert(options)) as events:
+            lines = screen.watch(events, console=Console(stderr=True), quiet=quiet)
+        if not quiet:
+            Console().print(screen.table(lines))
+        if upload_repo is not None:
+            typer.echo(upload.upload(destination, upload_repo))
+
+
+@contextmanager
+def _interrupted_once() -> Generator[None]:
+    """Let the first Ctrl-C stop the work, and no further one disturb the stopping: threads have to end their pieces."""
+
+    def stop(*_: object) -> NoReturn:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("interrupted: the same command goes on where it stopped", err=True)
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _recipe(
+    bits: str | None,
+    mode: str | None,
+    group_size: int | None,
+    kind: Kind | None,
+    settings: list[str],
+    *,
+    no_quantize: bool,
+) -> Recipe:
+    """The recipe that the options describe. Raises typer.BadParameter for options that contradict each other."""
+    if no_quantize:
+        if bits or mode or group_size or kind or settings:
+            raise typer.BadParameter(
+                "leaves nothing for --bits, --mode, --group-size, --recipe or --set", param_hint="--no-quantize"
+            )
+        return Recipe()
+    try:
+        chosen = choose(mode or "affine", int(bits) if bits else None, group_size)
+        return make_recipe(kind or "mixed", chosen, dict(map(parse_setting, settings)))
+    except (OptionError, QuantizationError) as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _bytes(text: str) -> int:
+    match = SIZE.fullmatch(text.strip())
+    value = float(match["number"]) * FACTORS[match["unit"].lower()] if match else 0
+    if value < 1:
+        raise typer.BadParameter(f"{text!r} is no size: write one as 500MB or 5GB", param_hint="--max-shard-size")
+    return int(value)
+
+
+def main() -> None:
+    """Run the program on the command line's arguments."""
+    app(prog_name=NAME)

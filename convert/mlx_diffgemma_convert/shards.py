@@ -1,0 +1,93 @@
+"""Where every tensor of the output lies: names, shapes and byte offsets of all shards, fixed before a byte is written.
+
+Knowing the offsets first is what lets a tensor be written in pieces, in any order and from several threads, and what
+makes an interrupted conversion give the same bytes when it is resumed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlx_diffgemma.safetensors import ITEM_BYTES
+
+ALIGNMENT = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One tensor of the output; `dtype` as safetensors spells it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the file."""
+        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One safetensors file: its header, and each tensor's first byte counted from the start of the file."""
+
+    name: str
+    entries: tuple[Entry, ...]
+    header: bytes
+    offsets: dict[str, int]
+    size: int
+
+
+def group(entries: Iterable[Sequence[Entry]], max_bytes: int) -> list[list[Sequence[Entry]]]:
+    """Fill shards in order, up to `max_bytes` of tensors each; what belongs together stays together.
+
+    A group that is larger than `max_bytes` on its own gets a shard of its own.
+    """
+    shards: list[list[Sequence[Entry]]] = []
+    filled = max_bytes
+    for together in entries:
+        size = sum(entry.nbytes for entry in together)
+        if filled + size > max_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(together)
+        filled += size
+    return shards
+
+
+def lay_out(shards: Iterable[Iterable[Sequence[Entry]]]) -> list[Shard]:
+    """Name the shards and give every tensor its place."""
+    flat = [[entry for together in groups for entry in together] for groups in shards]
+    return [_shard(f"model-{i:05}-of-{len(flat):05}.safetensors", entries) for i, entries in enumerate(flat, 1)]
+
+
+def index(shards: Iterable[Shard]) -> dict[str, Any]:
+    """The contents of model.safetensors.index.json."""
+    placed = {entry.name: (shard.name, entry.nbytes) for shard in shards for entry in shard.entries}
+    total = sum(size for _, size in placed.values())
+    return {"metadata": {"total_size": total}, "weight_map": {name: placed[name][0] for name in sorted(placed)}}
+
+
+def _shard(name: str, entries: Iterable[Entry]) -> Shard:
+    # Widest values first, so that every tensor starts at a multiple of its own width.
+    ordered = sorted(entries, key=lambda entry: -ITEM_BYTES[entry.dtype])
+    table: dict[str, Any] = {"__metadata__": {"format": "mlx"}}
+    position = 0
+    for entry in ordered:
+        span = [position, position + entry.nbytes]
+        table[entry.name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": span}
+        position += entry.nbytes
+    text = json.dumps(table, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % ALIGNMENT)
+    start = 8 + len(text)
+    return Shard(
+        name=name,
+        entries=tuple(ordered),
+        header=len(text).to_bytes(8, "little") + text,
+        offsets={entry.name: start + table[entry.name]["data_offsets"][0] for entry in ordered},
+        size=start + position,
+    )

@@ -1,0 +1,101 @@
+"""Everything in the result but tensors and model card: config.json in Google's spelling, the index, copied files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlx_diffgemma.config import ModelConfig, Raw, read_json
+from mlx_diffgemma.errors import ConfigError, ConvertError
+from mlx_diffgemma.safetensors import INDEX
+from mlx_diffgemma_convert.plan import Plan, has_vision
+from mlx_diffgemma_convert.shards import index
+from mlx_diffgemma_convert.summary import NAMES
+from mlx_diffgemma_convert.writer import write_text, writing
+
+GENERATION = "generation_config.json"
+COPIED = (
+    GENERATION,
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+)
+"""What is copied as it is, where the source has it."""
+TOKENIZERS = ("tokenizer.json", "tokenizer.model")
+
+
+def copied_files(source: Path) -> list[Path]:
+    """The files of `source` that go into the result as they are."""
+    return [source / name for name in COPIED if (source / name).is_file()]
+
+
+def generation_defaults(source: Path, raw: Raw) -> Mapping[str, Any] | None:
+    """The checkpoint's generation config as it stands in its file or in config.json, or None where there is none."""
+    if (source / GENERATION).is_file():
+        return read_json(source / GENERATION)
+    return raw.get("generation_config")
+
+
+def write_sidecar(source: Path, folder: Path, config: Mapping[str, Any], plan: Plan) -> None:
+    """Write the index and config.json into `folder` and copy the rest. Raises ConvertError."""
+    for file in copied_files(source):
+        try:
+            contents = file.read_bytes()
+        except OSError as error:
+            raise ConvertError(f"{file} cannot be read: {error.strerror}") from None
+        with writing(folder / file.name):
+            (folder / file.name).write_bytes(contents)
+    shards = [shard for shard, _ in plan.shards]
+    write_text(folder / INDEX, json.dumps(index(shards), indent=2) + "\n")
+    write_text(folder / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def output_config(
+    raw: Raw, config: ModelConfig, plan: Plan, dtype: str, generation: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The result's config.json: the source's, in Google's spelling, with the packing table and generation defaults.
+
+    Raises ConfigError where layers of one kind differ, which that spelling cannot say.
+    """
+    dropped = ("quantization", "quantization_config", "torch_dtype", "generation_config")
+    result: dict[str, Any] = {key: value for key, value in raw.items() if key not in dropped}
+    result["dtype"] = NAMES[dtype]
+    result["text_config"] = _text_config(raw["text_config"], config, dtype)
+    if not has_vision(plan):
+        result["vision_config"] = None
+    if generation is not None:
+        result["generation_config"] = dict(generation)
+        # The list to stop on: config.json's own lacks the end of a tool call.
+        result["eos_token_id"] = generation.get("eos_token_id") or raw.get("eos_token_id")
+    if plan.table is not None:
+        # Under both names: mlx-lm and mlx-vlm read the first, the Hub shows the second.
+        result["quantization"] = result["quantization_config"] = plan.table.to_dict()
+    return result
+
+
+def _text_config(raw: Raw, config: ModelConfig, dtype: str) -> dict[str, Any]:
+    result = {key: value for key, value in raw.items() if key not in ("per_layer_config", "torch_dtype")}
+    sliding = {(layer.head_dim, layer.num_key_value_heads) for layer in config.layers if layer.sliding}
+    full = {(layer.head_dim, layer.num_key_value_heads) for layer in config.layers if not layer.sliding}
+    if len(sliding) > 1 or len(full) > 1:
+        raise ConfigError("config.json: layers of one kind differ in head_dim or num_key_value_heads")
+    head_dim, heads = sliding.pop() if sliding else (raw["head_dim"], raw["num_key_value_heads"])
+    global_head_dim, global_heads = full.pop()
+    return {
+        **result,
+        "dtype": NAMES[dtype],
+        "head_dim": head_dim,
+        "num_key_value_heads": heads,
+        "global_head_dim": global_head_dim,
+        "num_global_key_value_heads": global_heads,
+        "final_logit_softcapping": config.final_logit_softcapping,
+        "layer_types": [layer.kind for layer in config.layers],
+    }

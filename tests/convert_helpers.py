@@ -1,0 +1,74 @@
+"""What the converter's tests share: tiny sources in several spellings, a conversion run to its end, tensors by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx_diffgemma_convert.conversion import Converted, Options, convert
+from mlx_diffgemma_convert.recipe import Recipe, choose, make_recipe
+from mlx_diffgemma_convert.summary import Line
+from random_checkpoint import write_checkpoint
+
+from mlx_diffgemma.config import read_json
+
+MIXED_4 = make_recipe("mixed", choose("affine", 4, None), {})
+SMALL_SHARDS = 60_000
+"""Bytes; about eight shards for a tiny checkpoint."""
+
+
+def options(source: Path, destination: Path, recipe: Recipe = MIXED_4) -> Options:
+    """Options of one conversion; dataclasses.replace changes more."""
+    return Options(source=source, destination=destination, recipe=recipe, name=source.name)
+
+
+def run(wanted: Options) -> dict[str, Line]:
+    """Convert to the end; the closing lines by class."""
+    *_, last = convert(wanted)
+    assert isinstance(last, Converted)
+    return {line.kind: line for line in last.lines}
+
+
+def tiny_source(folder: Path, *, vision: bool = False, layers: int = 3) -> Path:
+    """A random checkpoint in Google's layout."""
+    write_checkpoint(folder, vision=vision, layers=layers)
+    return folder
+
+
+def tensors(folder: Path) -> dict[str, mx.array]:
+    """Every tensor of a folder."""
+    return {name: array for file in folder.glob("*.safetensors") for name, array in mx.load(str(file)).items()}
+
+
+def rewrite(folder: Path, contents: Mapping[str, mx.array]) -> None:
+    """Replace a folder's weights by one file without an index."""
+    for file in [*folder.glob("*.safetensors"), *folder.glob("*.index.json")]:
+        file.unlink()
+    mx.save_safetensors(str(folder / "model.safetensors"), dict(contents), metadata={"format": "pt"})
+
+
+def edit_json(path: Path, changes: Mapping[str, Any]) -> None:
+    """Change keys of a JSON file."""
+    path.write_text(json.dumps({**read_json(path), **changes}))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Name -> bytes of every file in a folder."""
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def program(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the program as a user does, with a wide terminal and no way to the Hub."""
+    return python("-m", "mlx_diffgemma.convert", *map(str, arguments))
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run this interpreter."""
+    environment = {**os.environ, "COLUMNS": "120", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment, check=False)
