@@ -13,12 +13,20 @@ import json
 import sys
 from pathlib import Path
 
+import mlx.core as mx
 from tokenizers import Tokenizer, decoders, models, normalizers, trainers
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 from random_checkpoint import write_checkpoint
 
 VOCABULARY = 1024
+CANVAS = 64
+SETTLING = {
+    ".post_attention_layernorm.weight": 0.06,
+    ".post_feedforward_layernorm.weight": 0.06,
+    "decoder.norm.weight": 3.0,
+}
+"""Factors by the end of a parameter's name."""
 CONTROLS = {
     0: "<pad>", 1: "<eos>", 2: "<bos>", 3: "<unk>", 4: "<mask>",
     46: "<|tool>", 47: "<tool|>", 48: "<|tool_call>", 49: "<tool_call|>",
@@ -56,9 +64,27 @@ TEMPLATE = """\
 
 
 def write_demo(folder: Path, *, layers: int = 6, seed: int = 0) -> None:
-    """A checkpoint of `layers` mid-size layers (about 130 MB), ready for the converter or for `load`."""
-    write_checkpoint(folder, layers=layers, width="mid", vocab_size=VOCABULARY, seed=seed)
+    """A checkpoint of `layers` tiny layers, ready for the converter or for `load`, whose canvases settle."""
+    write_checkpoint(folder, layers=layers, width="tiny", vocab_size=VOCABULARY, seed=seed)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"canvas_length": CANVAS}, indent=1))
+    make_settle(folder)
     write_tokenizer(folder)
+
+
+def make_settle(folder: Path) -> None:
+    """Scale the norms so that layers add little and the head is sure: a token then mostly predicts itself.
+
+    With random weights as they are nothing ever settles, and there would be nothing to see.
+    """
+    for shard in folder.glob("*.safetensors"):
+        weights = mx.load(str(shard))
+        for name in weights:
+            factor = next((factor for end, factor in SETTLING.items() if name.endswith(end)), None)
+            if factor is not None:
+                weights[name] = (weights[name] * factor).astype(weights[name].dtype)
+        mx.eval(weights)
+        mx.save_safetensors(str(shard), weights)
 
 
 def write_tokenizer(folder: Path) -> None:

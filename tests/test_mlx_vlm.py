@@ -1,0 +1,70 @@
+"""The peer: mlx-vlm 0.7.10 and this runtime read each other's conversions and compute the same logits from them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+from mlx_vlm.utils import load_model as load_with_mlx_vlm
+from random_checkpoint import write_checkpoint
+
+from mlx_diffgemma.weights import load_model
+
+# The tokenizer and the processor have no part in this; mlx-vlm's converter insists on one.
+CONVERT = """
+import importlib, sys
+class NoProcessor:
+    def save_pretrained(self, *_, **__): pass
+importlib.import_module("mlx_vlm.utils").load_processor = lambda *_, **__: NoProcessor()
+options = dict(option.split("=") for option in sys.argv[3:])
+whole = {name: int(value) if value.isdigit() else value for name, value in options.items()}
+importlib.import_module("mlx_vlm.convert").convert(sys.argv[1], sys.argv[2], quantize=True, **whole)
+"""
+# Logits are of order 10. mlx-vlm itself is up to 1.5e-4 from transformers in float32 on such checkpoints.
+TOLERANCE = 1e-3
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mlx-vlm") / "source"
+    write_checkpoint(folder, layers=4, width="tiny", vision=True)
+    return folder
+
+
+def assert_same_logits(folder: Path) -> None:
+    """A prefix of more than one window, a canvas, with and without conditioning."""
+    theirs = load_with_mlx_vlm(folder)
+    theirs.set_dtype(mx.float32)
+    ours = load_model(folder, "float32")
+    tokens = mx.random.randint(0, 512, (1, 40), key=mx.random.key(0))
+    canvas = mx.random.randint(0, 512, (1, 16), key=mx.random.key(1))
+    processed = 3 * mx.random.normal((1, 16, 512), key=mx.random.key(2))
+    cache = ours.make_cache()
+    ours.encode(tokens, cache)
+    for conditioning in (None, processed):
+        expected = theirs(input_ids=tokens, canvas_ids=canvas, self_conditioning_logits=conditioning).logits
+        found = ours.denoise(canvas, cache, None if conditioning is None else ours.signal(conditioning))
+        assert mx.max(mx.abs(expected)).item() > 1
+        assert mx.max(mx.abs(found - expected)).item() < TOLERANCE
+
+
+@pytest.mark.parametrize("options", [["--bits", "4"], ["--bits", "6", "--recipe", "uniform"], ["--no-quantize"]])
+def test_both_compute_the_same_from_our_conversion(source: Path, tmp_path: Path, options: list[str]) -> None:
+    folder = tmp_path / "ours"
+    command = [sys.executable, "-m", "mlx_diffgemma.convert", str(source), str(folder), "--quiet", *options]
+    subprocess.run(command, check=True, timeout=120)
+    assert_same_logits(folder)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["q_bits=4"], ["q_bits=8"], ["q_bits=4", "q_mode=mxfp4", "q_group_size=32"], ["q_mode=nvfp4", "q_group_size=16"]],
+)
+def test_both_compute_the_same_from_mlx_vlms_conversion(source: Path, tmp_path: Path, options: list[str]) -> None:
+    folder = tmp_path / "theirs"
+    command = [sys.executable, "-c", CONVERT, str(source), str(folder), *options]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    assert_same_logits(folder)
