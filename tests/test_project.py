@@ -6,9 +6,13 @@ import re
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
+from demo_checkpoint import write_demo
+
 import mlx_diffgemma
+from mlx_diffgemma import load
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -31,6 +35,27 @@ def test_every_dependency_has_a_tested_version() -> None:
         name = re.match(r"[A-Za-z0-9._-]+", requirement)
         assert name is not None
         assert name[0].lower().replace("_", "-") in pinned
+
+
+def test_a_machine_without_python_is_told_what_is_missing(tmp_path: Path) -> None:
+    out = subprocess.run(
+        ["/bin/sh", str(ROOT / ".ci" / "venv"), str(tmp_path / "venv"), "."],
+        check=False,
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert out.returncode == 1
+    assert out.stderr.startswith("error: no Python >= 3.11 with the venv module was found")
+    assert not (tmp_path / "venv").exists()
+
+
+def test_the_canvases_of_the_demo_settle(tmp_path: Path) -> None:
+    write_demo(tmp_path)
+    session = load(tmp_path)
+    stats = session.generate("Why is the sky blue?", replace(session.defaults, max_tokens=128)).stats
+    assert stats.blocks == 2
+    assert max(stats.steps_per_block) < session.defaults.max_steps
 
 
 def test_the_programs_are_console_scripts_and_modules() -> None:

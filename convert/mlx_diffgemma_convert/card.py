@@ -24,11 +24,10 @@ base_model: {base_model}
 
 # {title}
 
-Converted from {origin} with [mlx-diffgemma](https://pypi.org/project/mlx-diffgemma/) {version}.
+Converted from {origin} with mlx-diffgemma {version}.
 DiffusionGemma writes by denoising: a canvas of 256 tokens starts as noise and settles over a few dozen steps.
 
 ```sh
-pip install mlx-diffgemma
 mlx_diffgemma.generate --model {target} "Why is the sky blue?"
 ```
 

@@ -52,10 +52,10 @@ def _bar(console: Console, *, hidden: bool) -> Progress:
 def table(lines: Sequence[Line]) -> Table:
     """The closing table: bytes, bits per weight and error of every class, then the total."""
     result = Table(box=SIMPLE_HEAD, caption=ERROR_NOTE, caption_justify="left")
-    result.add_column("class")
-    result.add_column("packing")
-    for heading in ("size", "bits per weight", "largest error"):
-        result.add_column(heading, justify="right")
+    result.add_column("class", no_wrap=True)
+    result.add_column("packing", no_wrap=True)
+    for heading in ("size", "bits/weight", "largest error"):
+        result.add_column(heading, justify="right", no_wrap=True)
     for line in lines:
         result.add_row(
             line.kind,
