@@ -23,6 +23,7 @@ from mlx_diffgemma.config import ModelConfig, parse_config, read_json
 from mlx_diffgemma.errors import OptionError, QuantizationError, WeightsError, out_of_memory
 from mlx_diffgemma.layout import Contents, Source, resolve
 from mlx_diffgemma.model import DiffusionGemma
+from mlx_diffgemma.moe import ExpertLinear
 from mlx_diffgemma.quantization import QuantizationTable, parse_table
 from mlx_diffgemma.safetensors import read_folder
 
@@ -56,6 +57,7 @@ def load_model(folder: Path, dtype: str | None = None) -> DiffusionGemma:
         logger.info("skipping the vision tower (%d tensors): this version reads text only", len(contents.vision))
     model = build(config, table, contents.text)
     check(model, contents)
+    check_device(model, compute)
     with out_of_memory("loading the weights", "choose a smaller quantization, or close other programs"):
         install(model, contents.text, compute)
     return model
@@ -100,6 +102,15 @@ def check(model: nn.Module, contents: Contents) -> None:
     if problems:
         rest = f" (and {len(problems) - LISTED} more)" if len(problems) > LISTED else ""
         raise WeightsError(f"the weights do not fit config.json: {'; '.join(problems[:LISTED])}{rest}")
+
+
+def check_device(model: nn.Module, dtype: mx.Dtype) -> None:
+    """Raise OptionError for a dtype that MLX's CPU backend cannot multiply unpacked experts in."""
+    unpacked = any(isinstance(module, ExpertLinear) for module in model.modules())
+    if unpacked and dtype != mx.float32 and mx.default_device() == mx.Device(mx.cpu):
+        raise OptionError(
+            "unquantized experts need dtype=float32 on the CPU: leave the dtype to the runtime, or convert to 4 bits"
+        )
 
 
 def install(model: nn.Module, sources: Mapping[str, Source], dtype: mx.Dtype) -> None:

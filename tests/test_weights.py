@@ -257,10 +257,19 @@ def test_a_vision_tower_is_skipped_with_one_line(
 
 @pytest.mark.parametrize(("dtype", "expected"), [("bfloat16", mx.bfloat16), ("float32", mx.float32)])
 def test_the_compute_dtype_can_be_chosen(tmp_path: Path, plain: Arrays, dtype: str, expected: mx.Dtype) -> None:
-    model = load_model(write(tmp_path, plain), dtype)
-    assert {array.dtype for _, array in tree_flatten(model.parameters())} == {expected}
-    hidden = model.embed(mx.array([[1, 2]]))
-    assert hidden.dtype == expected
+    files, _, entry = packed_as(Packing("v2", 4), plain)
+    model = load_model(write(tmp_path, files, RAW | {"quantization": entry}), dtype)
+    assert {array.dtype for _, array in tree_flatten(model.parameters())} == {expected, mx.uint32}
+    assert model.embed(mx.array([[1, 2]])).dtype == expected
+    logits, causal = outputs(model)
+    assert logits.dtype == causal.dtype == mx.float32
+    assert mx.all(mx.isfinite(logits)).item()
+
+
+@pytest.mark.skipif(mx.default_device() != mx.Device(mx.cpu), reason="a GPU has kernels for it")
+def test_unpacked_experts_in_bfloat16_are_refused_on_the_cpu(tmp_path: Path, plain: Arrays) -> None:
+    with pytest.raises(OptionError, match="unquantized experts need dtype=float32 on the CPU"):
+        load_model(write(tmp_path, plain), "bfloat16")
 
 
 def test_the_compute_dtype_of_the_cpu_is_float32(tmp_path: Path, plain: Arrays) -> None:
@@ -340,7 +349,7 @@ def test_weights_are_not_held_twice(tmp_path: Path, plain: Arrays) -> None:
     mx.clear_cache()
     before = mx.get_active_memory()
     mx.reset_peak_memory()
-    model = load_model(folder, "bfloat16")
+    model = load_model(folder, "float32")
     size = sum(array.nbytes for _, array in tree_flatten(model.parameters()))
     layer = max(
         sum(array.nbytes for _, array in tree_flatten(part.parameters()))
