@@ -18,8 +18,11 @@ INTERRUPTED = 130
 def reported(*, debug: bool, quiet: bool = False) -> Generator[None]:
     """Run a program's body: an expected failure becomes `error: ...` and exit code 1, Ctrl-C exit code 130.
 
-    With `debug` the exception goes through with its traceback. `quiet` drops warnings, never errors.
+    With `debug` the exception goes through with its traceback. `quiet` drops warnings and download bars, never errors.
     """
+    if quiet:
+        # huggingface_hub reads this when it is imported, which is later.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine())
     logger = logging.getLogger("mlx_diffgemma")

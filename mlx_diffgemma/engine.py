@@ -107,7 +107,7 @@ def refine(
         done = state.done | finished
         mx.eval(draft, best, memory, done)
         yield draft._replace(best=best)
-        if mx.all(done).item():
+        if all(cast("list[bool]", done.tolist())):
             return
         state = Refinement(draft.canvas, best, model.signal(processed), memory, done)
 

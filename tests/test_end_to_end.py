@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from demo_checkpoint import write_demo
 from terminal import environment, plain_rows, run_in_terminal
 
 from mlx_diffgemma import Completion, load
@@ -57,6 +58,18 @@ def test_watching_ignoring_and_piping_give_the_same_tokens(converted: Path, expe
     answer = json.loads(piped.stdout)
     assert tuple(answer["tokens"]) == completion.tokens
     assert answer["text"] == completion.text
+
+
+def test_ctrl_c_prints_what_is_settled_and_restores_the_terminal(tmp_path: Path) -> None:
+    write_demo(tmp_path)
+    program = [sys.executable, "-m", "mlx_diffgemma.generate", "--model", str(tmp_path), "--stop-token", "4"]
+    program += ["--max-tokens", "2000", "Hello"]
+    shown = run_in_terminal(program, (80, 24), environment(), keys=[("block 2", b"\x03")], timeout=120)
+    assert shown.code == 130
+    assert shown.cursor_visible
+    assert shown.echo
+    assert any(row.strip() for row in shown.rows)
+    assert not any("block 2" in row or "Traceback" in row for row in shown.rows)
 
 
 def test_a_prompt_from_a_pipe_is_the_same_prompt(converted: Path, expected: tuple[int, Completion]) -> None:
