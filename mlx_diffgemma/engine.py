@@ -99,8 +99,8 @@ def refine(
     memory = rules.stop.start((rows, length))
     state = Refinement(canvas, canvas, None, memory, mx.zeros((rows,), dtype=mx.bool_))
     for step in range(1, rules.max_steps + 1):
-        logits = model.denoise(state.canvas, cache, state.signal)
-        processed = logits / rules.schedule.temperature(step)
+        # At full size each array over the vocabulary is 268 MB: none is named that the next step does not need.
+        processed = model.denoise(state.canvas, cache, state.signal) / rules.schedule.temperature(step)
         draft = rules.sampler.step(processed, state.canvas, next(keys))
         best = mx.where(state.done[:, None], state.best, draft.best)
         memory, finished = rules.stop.judge(state.memory, best, draft.entropy)

@@ -70,10 +70,8 @@ def settle(processed: mx.array, drawn: mx.array | None, noise: mx.array, bound: 
 
 def token_entropy(logits: mx.array) -> mx.array:
     """Entropy of the softmax of logits [..., V] in nats, [...]."""
-    shifted = logits - mx.max(logits, axis=-1, keepdims=True)
-    weights = mx.exp(shifted)
-    total = mx.sum(weights, axis=-1)
-    return mx.log(total) - mx.sum(weights * shifted, axis=-1) / total
+    log_probabilities = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+    return -mx.sum(mx.exp(log_probabilities) * log_probabilities, axis=-1)
 
 
 def accept(entropy: mx.array, bound: float) -> mx.array:
