@@ -60,7 +60,11 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.top_k_experts > self.num_experts:
-            raise ConfigError(f"config.json: {self.top_k_experts=} is above {self.num_experts=}".replace("self.", ""))
+            raise ConfigError(
+                f"config.json: top_k_experts={self.top_k_experts} is above num_experts={self.num_experts}"
+            )
+        if self.full_rotary_factor > 1:
+            raise ConfigError(f"config.json: partial_rotary_factor={self.full_rotary_factor} is above 1")
         for index, layer in enumerate(self.layers):
             if self.num_attention_heads % layer.num_key_value_heads:
                 raise ConfigError(
@@ -97,10 +101,9 @@ def require_model_type(raw: Raw) -> None:
 def parse_config(raw: Raw) -> ModelConfig:
     """Resolve a parsed config.json. Raises ConfigError naming the key at fault."""
     require_model_type(raw)
-    text = raw.get("text_config")
-    if not isinstance(text, Mapping):
+    text = _object(raw, "text_config")
+    if text is None:
         raise ConfigError("config.json: no text_config object")
-    text = cast("Raw", text)
     _refuse_unsupported(raw, text)
     _warn_unknown("config.json", raw, KNOWN_KEYS)
     _warn_unknown("config.json: text_config", text, KNOWN_TEXT_KEYS)
@@ -131,8 +134,7 @@ def load_generation_config(folder: Path, raw: Raw) -> GenerationConfig:
     path = folder / "generation_config.json"
     if path.exists():
         return parse_generation_config(read_json(path), stop_tokens)
-    inside = raw.get("generation_config")
-    return parse_generation_config(cast("Raw", inside) if isinstance(inside, Mapping) else {}, stop_tokens)
+    return parse_generation_config(_object(raw, "generation_config") or {}, stop_tokens)
 
 
 def _layers(text: Raw) -> tuple[LayerConfig, ...]:
@@ -144,21 +146,20 @@ def _layers(text: Raw) -> tuple[LayerConfig, ...]:
         "head_dim": _whole(text, "global_head_dim", 512),
         "num_key_value_heads": _whole(text, "num_global_key_value_heads", kv_heads),
     }
-    per_layer = text.get("per_layer_config")
-    if per_layer is None:
-        overrides: Mapping[str, Any] = {str(i): full for i, kind in enumerate(kinds) if kind == "full_attention"}
-    elif isinstance(per_layer, Mapping):
-        overrides = cast("Mapping[str, Any]", per_layer)
-    else:
-        raise ConfigError(f"config.json: per_layer_config must be an object, not {per_layer!r}")
-    return tuple(
-        LayerConfig(
-            kind=kind,
-            head_dim=_whole(overrides.get(str(index), {}), "head_dim", head_dim),
-            num_key_value_heads=_whole(overrides.get(str(index), {}), "num_key_value_heads", kv_heads),
+    overrides = _object(text, "per_layer_config")
+    if overrides is None:
+        overrides = {str(index): full for index, kind in enumerate(kinds) if kind == "full_attention"}
+    layers: list[LayerConfig] = []
+    for index, kind in enumerate(kinds):
+        own = _object(overrides, str(index)) or {}
+        layers.append(
+            LayerConfig(
+                kind=kind,
+                head_dim=_whole(own, "head_dim", head_dim),
+                num_key_value_heads=_whole(own, "num_key_value_heads", kv_heads),
+            )
         )
-        for index, kind in enumerate(kinds)
-    )
+    return tuple(layers)
 
 
 def _layer_kinds(text: Raw, count: int) -> list[AttentionKind]:
@@ -168,16 +169,17 @@ def _layer_kinds(text: Raw, count: int) -> list[AttentionKind]:
         kinds = ["full_attention" if (index + 1) % 6 == 0 else "sliding_attention" for index in range(count)]
     if not isinstance(kinds, list) or len(cast("list[Any]", kinds)) != count:
         raise ConfigError(f"config.json: layer_types must list {count} layers, not {kinds!r}")
-    if strange := set(cast("list[Any]", kinds)) - {"sliding_attention", "full_attention"}:
-        raise ConfigError(f"config.json: unknown layer_types {sorted(map(str, strange))}")
+    for kind in cast("list[Any]", kinds):
+        if kind not in ("sliding_attention", "full_attention"):
+            raise ConfigError(f"config.json: unknown layer type {kind!r}")
     return [*cast("list[AttentionKind]", kinds)[:-1], "full_attention"]
 
 
 def _rope(text: Raw) -> tuple[Raw, Raw]:
     """(sliding, full) rope parameters, of the two types that this model has."""
-    rope: Any = text.get("rope_parameters") or {}
-    sliding = rope.get("sliding_attention") or {"rope_type": "default", "rope_theta": 10_000.0}
-    full = rope.get("full_attention") or {
+    rope = _object(text, "rope_parameters") or {}
+    sliding = _object(rope, "sliding_attention") or {"rope_type": "default", "rope_theta": 10_000.0}
+    full = _object(rope, "full_attention") or {
         "rope_type": "proportional",
         "partial_rotary_factor": 0.25,
         "rope_theta": 1_000_000.0,
@@ -204,6 +206,13 @@ def _refuse_unsupported(raw: Raw, text: Raw) -> None:
         if value not in supported:
             wanted = " or ".join(repr(choice) for choice in supported)
             raise ConfigError(f"config.json: {key}={value!r} is not supported, only {wanted}")
+
+
+def _object(raw: Raw, key: str) -> Raw | None:
+    value = raw.get(key)
+    if value is not None and not isinstance(value, Mapping):
+        raise ConfigError(f"config.json: {key} must be an object, not {value!r}")
+    return cast("Raw | None", value)
 
 
 def _whole(raw: Raw, key: str, default: int | None = None) -> int:

@@ -74,7 +74,7 @@ def default_rules(model: DiffusionGemma, config: GenerationConfig, sampler: Samp
 def prefill(model: DiffusionGemma, tokens: mx.array, cache: Cache) -> Iterator[int]:
     """Encode tokens [B, L] in chunks; yields how many are in the cache after each.
 
-    A chunk is shorter the longer the prefix is, so that memory grows with the cache alone.
+    A chunk is shorter the longer the prefix is, down to what a canvas needs in every step anyway.
     """
     total = tokens.shape[1]
     done = 0

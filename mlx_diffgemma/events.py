@@ -15,7 +15,11 @@ FinishReason: TypeAlias = Literal["stop", "length"]
 
 @dataclass(frozen=True, kw_only=True)
 class Stats:
-    """Figures of one generation; seconds are wall clock, memory is MLX's peak in this process, in bytes."""
+    """Figures of one generation.
+
+    Seconds are wall clock, what the watcher does between two events included. `peak_memory` is the most that MLX ever
+    held in this process, loading included, in bytes.
+    """
 
     prompt_tokens: int
     tokens: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from mlx_diffgemma.errors import ConfigError, OptionError
 
@@ -46,21 +46,44 @@ class GenerationConfig:
     raw: bool = False
 
     def __post_init__(self) -> None:
+        for name in WHOLE:
+            _require(_is_whole(getattr(self, name)), name, getattr(self, name), "a whole number")
+        for name in REAL:
+            _require(_is_number(getattr(self, name)), name, getattr(self, name), "a number")
         for name in ("max_tokens", "max_steps"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         if self.canvas_length is not None:
-            _require(self.canvas_length >= 1, "canvas_length", self.canvas_length, "at least 1")
+            holds = _is_whole(self.canvas_length) and self.canvas_length >= 1
+            _require(holds, "canvas_length", self.canvas_length, "a whole number, at least 1")
         _require(self.t_min >= 0, "t_min", self.t_min, "at least 0")
         _require(self.t_max > 0, "t_max", self.t_max, "above 0")
         if self.t_min > self.t_max:
-            raise OptionError(f"{self.t_min=} must not be above {self.t_max=}".replace("self.", ""))
+            raise OptionError(f"t_min={self.t_min} must not be above t_max={self.t_max}")
         _require(self.entropy_bound > 0, "entropy_bound", self.entropy_bound, "above 0 nats")
         _require(self.stability >= 0, "stability", self.stability, "at least 0 steps")
         _require(self.confidence > 0, "confidence", self.confidence, "above 0 nats")
         _require(0 <= self.seed < 2**64, "seed", self.seed, "from 0 to 2**64 - 1")
-        _require(all(token >= 0 for token in self.stop_tokens), "stop_tokens", self.stop_tokens, "token ids")
+        _require(_are_ids(self.stop_tokens), "stop_tokens", self.stop_tokens, "a tuple of token ids")
         if self.raw and (self.system is not None or self.thinking):
             raise OptionError("raw sends the prompt as it is: system and thinking need the chat template")
+
+
+WHOLE = ("max_tokens", "max_steps", "stability", "seed")
+REAL = ("t_min", "t_max", "entropy_bound", "confidence")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return _is_whole(value) or isinstance(value, float)
+
+
+def _are_ids(value: object) -> bool:
+    if not isinstance(value, tuple):
+        return False
+    return all(isinstance(token, int) and token >= 0 for token in cast("tuple[object, ...]", value))
 
 
 def _require(holds: bool, name: str, value: object, wanted: str) -> None:
@@ -78,8 +101,6 @@ FIELDS = {
 }
 """generation_config.json's names -> ours."""
 
-WHOLE = ("max_tokens", "max_steps", "stability")
-
 
 def parse_generation_config(raw: Mapping[str, Any], stop_tokens: tuple[int, ...] = ()) -> GenerationConfig:
     """Read generation_config.json (or the object of that name inside config.json); absent keys keep the defaults.
@@ -91,8 +112,7 @@ def parse_generation_config(raw: Mapping[str, Any], stop_tokens: tuple[int, ...]
         value = raw.get(theirs)
         if value is None:
             continue
-        kinds = int if ours in WHOLE else (int, float)
-        if not isinstance(value, kinds) or isinstance(value, bool):
+        if not (_is_whole(value) if ours in WHOLE else _is_number(value)):
             raise ConfigError(f"generation_config.json: {theirs} must be a number, not {value!r}")
         values[ours] = value
     sampler = raw.get("sampler_config")

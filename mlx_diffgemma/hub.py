@@ -37,6 +37,8 @@ def _download(repository: str, revision: str | None) -> Path:
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
+        HFValidationError,
+        HTTPError,  # pyright: ignore[reportPrivateImportUsage] - of the HTTP client, whichever it is
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -48,6 +50,8 @@ def _download(repository: str, revision: str | None) -> Path:
         raise ModelNotFoundError(
             f"{repository} is gated: accept its terms on huggingface.co and log in with `hf auth login`"
         ) from None
+    except HFValidationError:
+        raise ModelNotFoundError(f"no folder {repository}, and no name that a Hub repository can have") from None
     except RepositoryNotFoundError:
         raise ModelNotFoundError(
             f"no folder and no Hub repository {repository}: check the name; a private one needs `hf auth login`"
@@ -60,3 +64,6 @@ def _download(repository: str, revision: str | None) -> Path:
         ) from None
     except HfHubHTTPError as error:
         raise ModelNotFoundError(f"the Hub refused {repository}: {error}".splitlines()[0]) from None
+    except (OSError, HTTPError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelNotFoundError(f"{repository} could not be downloaded: {reason}: run it again to go on") from None

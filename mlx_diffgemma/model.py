@@ -106,12 +106,14 @@ class DiffusionGemma(nn.Module):
     def encode_embeddings(self, embeddings: mx.array, cache: Cache) -> mx.array:
         """Append embeddings [B, L, D] to the cache -> final hidden states [B, L, D]."""
         hidden, length = embeddings, embeddings.shape[1]
+        window = self.config.sliding_window
+        # Sliding layers all keep the same tokens: the last window - 1.
+        sliding = encoder_mask(length, min(cache.offset, window - 1), window)
+        full = encoder_mask(length, cache.offset, None)
         scalars = self.model.encoder.language_model.layers
         for index, layer in enumerate(self.model.decoder.layers):
-            own = cache.layers[index]
-            window = self.config.sliding_window if self.config.layers[index].sliding else None
-            mask = encoder_mask(length, own.length, window)
-            hidden = layer(hidden, own.append, cache.offset, mask) * scalars[index].layer_scalar
+            mask = sliding if self.config.layers[index].sliding else full
+            hidden = layer(hidden, cache.layers[index].append, cache.offset, mask) * scalars[index].layer_scalar
         cache.offset += length
         return self.model.decoder.norm(hidden)
 
@@ -134,7 +136,7 @@ class DiffusionGemma(nn.Module):
         probabilities = mx.softmax(processed.astype(self.dtype), axis=-1, precise=True)
         if top_k is None:
             return self._scale(self._expectation(probabilities))
-        likely = mx.argpartition(-probabilities, kth=top_k - 1, axis=-1)[..., :top_k]
+        likely = mx.argpartition(probabilities, kth=-top_k, axis=-1)[..., -top_k:]
         weights = mx.take_along_axis(probabilities, likely, axis=-1)
         rows = self.model.decoder.embed_tokens(likely).astype(self.dtype)
         return self._scale((weights[..., None, :] @ rows).squeeze(-2))

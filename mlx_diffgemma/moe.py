@@ -80,7 +80,7 @@ class Router(nn.Module):
         """hidden [N, D], before any norm -> float32 weights [N, k] and expert indices [N, k]"""
         normed = mx.fast.rms_norm(hidden, None, self._eps) * self.scale * self._root
         scores = self.proj(normed).astype(mx.float32)
-        indices = mx.argpartition(-scores, kth=self._top_k - 1, axis=-1)[:, : self._top_k]
+        indices = mx.argpartition(scores, kth=-self._top_k, axis=-1)[:, -self._top_k :]
         # Picking experts has no gradient; without this, differentiating through the indices fails.
         indices = mx.stop_gradient(indices)
         # The softmax over all experts, renormalised over the chosen ones, is the softmax over the chosen ones.
@@ -107,4 +107,5 @@ class Experts(nn.Module):
         gate, up = mx.split(self.gate_up_proj(hidden[order // top_k], experts), 2, axis=-1)
         out = self.down_proj(geglu(gate, up), experts)
         out = out[mx.argsort(order)].reshape(tokens, top_k, -1)
-        return (out * weights[..., None].astype(out.dtype)).sum(axis=1)
+        # The weights are float32, so the sum is too; it is rounded once.
+        return (out * weights[..., None]).sum(axis=1).astype(hidden.dtype)

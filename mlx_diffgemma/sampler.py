@@ -8,6 +8,7 @@ decision is made afresh in every step; nothing stays accepted by having been acc
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import mlx.core as mx
@@ -15,7 +16,7 @@ import numpy as np
 
 
 class Draft(NamedTuple):
-    """One step's outcome, everything [B, C]."""
+    """One step's outcome, everything [B, C]; ids are int32."""
 
     canvas: mx.array
     """Ids that the next step starts from: accepted tokens and fresh noise."""
@@ -61,17 +62,23 @@ class EntropyBoundSampler:
 
 def settle(processed: mx.array, drawn: mx.array | None, noise: mx.array, bound: float) -> Draft:
     """The rule without its randomness: processed [B, C, V], drawn and noise [B, C]; None draws the most likely."""
-    best = mx.argmax(processed, axis=-1)
+    best = mx.argmax(processed, axis=-1).astype(mx.int32)
     entropy = token_entropy(processed)
     accepted = accept(entropy, bound)
-    canvas = mx.where(accepted, best if drawn is None else drawn, noise)
+    canvas = mx.where(accepted, best if drawn is None else drawn.astype(mx.int32), noise)
     return Draft(canvas=canvas, best=best, accepted=accepted, entropy=entropy)
 
 
 def token_entropy(logits: mx.array) -> mx.array:
     """Entropy of the softmax of logits [..., V] in nats, [...]."""
-    log_probabilities = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-    return -mx.sum(mx.exp(log_probabilities) * log_probabilities, axis=-1)
+    return -mx.sum(_weighted_log(logits, mx.logsumexp(logits, axis=-1, keepdims=True)), axis=-1)
+
+
+@partial(mx.compile, shapeless=True)
+def _weighted_log(logits: mx.array, total: mx.array) -> mx.array:
+    """p log p in one kernel: its steps would be arrays over the vocabulary, of 268 MB each at full size."""
+    log_probabilities = logits - total
+    return mx.exp(log_probabilities) * log_probabilities
 
 
 def accept(entropy: mx.array, bound: float) -> mx.array:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from mlx_diffgemma.config import load_generation_config, read_json, require_model_type
+from mlx_diffgemma.engine import check_lengths
 from mlx_diffgemma.engine import stream as stream_tokens
 from mlx_diffgemma.errors import DiffGemmaError, PromptError, out_of_memory
 from mlx_diffgemma.events import BlockCommitted, Denoised, Event, Finished, FinishReason, Stats
@@ -41,7 +42,7 @@ class Session:
         self.defaults = defaults
 
     def stream(self, prompt: Prompt, config: GenerationConfig | None = None) -> Generator[Event]:
-        """Generate an answer, yielding every event with its text attached.
+        """Generate an answer, yielding every event with its text attached. What is wrong is said at once.
 
         `config` is used as given; start from `defaults` to keep the checkpoint's options:
         `dataclasses.replace(session.defaults, max_tokens=64)`. Raises PromptError, OptionError, TokenizerError,
@@ -49,6 +50,10 @@ class Session:
         """
         config = config or self.defaults
         tokens = self.tokens(prompt, config)
+        check_lengths(self.model, tokens, config)
+        return self._stream(tokens, config)
+
+    def _stream(self, tokens: Sequence[int], config: GenerationConfig) -> Generator[Event]:
         transcript = Transcript(self.tokenizer)
         with out_of_memory("generating", "lower canvas_length, or shorten the prompt"):
             for event in stream_tokens(self.model, tokens, config):
@@ -66,8 +71,9 @@ class Session:
         """The answer of `stream`, whole."""
         return gather(self.stream(prompt, config))
 
-    def tokens(self, prompt: Prompt, config: GenerationConfig) -> list[int]:
+    def tokens(self, prompt: Prompt, config: GenerationConfig | None = None) -> list[int]:
         """The ids that the model is given for a prompt. Raises PromptError for one that says nothing."""
+        config = config or self.defaults
         if isinstance(prompt, str):
             if not prompt.strip():
                 raise PromptError("the prompt is empty: say what to write")
@@ -80,11 +86,21 @@ class Session:
             messages = list(prompt)
         if not messages:
             raise PromptError("the conversation is empty: give it at least one message")
+        for message in messages:
+            if not _is_message(message):
+                raise PromptError(f"{message!r} is no message: give role and content, both text")
         if config.system is not None:
             if messages[0].get("role") == "system":
                 raise PromptError("the conversation has a system message and the options another: give one of them")
             messages = [{"role": "system", "content": config.system}, *messages]
         return self.tokenizer.chat(messages, thinking=config.thinking)
+
+
+def _is_message(message: object) -> bool:
+    if not isinstance(message, Mapping):
+        return False
+    entries = cast("Mapping[object, object]", message)
+    return all(isinstance(entries.get(key), str) for key in ("role", "content"))
 
 
 def gather(events: Iterator[Event]) -> Completion:

@@ -38,6 +38,5 @@ class StableAndConfident:
         """-> memory with `best` as its newest, and which rows are stable and confident"""
         stable = mx.all(memory == best[None], axis=(0, 2))
         confident = mx.mean(entropy, axis=-1) < self.confidence
-        return mx.concatenate([memory, best[None].astype(mx.int32)])[
-            1:
-        ] if self.stability else memory, stable & confident
+        kept = mx.concatenate([memory, best[None]])[1:] if self.stability else memory
+        return kept, stable & confident

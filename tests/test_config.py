@@ -73,7 +73,20 @@ def test_layer_types_default_to_five_sliding_and_one_full() -> None:
         ({"hidden_activation": "silu"}, "hidden_activation='silu' is not supported"),
         ({"use_bidirectional_attention": "all"}, "use_bidirectional_attention='all' is not supported"),
         ({"layer_types": ["full_attention"]}, "layer_types must list 30 layers"),
-        ({"layer_types": ["linear_attention"] * 30}, "unknown layer_types"),
+        ({"layer_types": ["linear_attention"] * 30}, "unknown layer type 'linear_attention'"),
+        ({"layer_types": [{}] * 30}, "unknown layer type {}"),
+        ({"per_layer_config": {"5": 3}}, "5 must be an object, not 3"),
+        ({"per_layer_config": [5]}, "per_layer_config must be an object"),
+        ({"rope_parameters": [1]}, "rope_parameters must be an object"),
+        ({"rope_parameters": {"full_attention": 1}}, "full_attention must be an object"),
+        (
+            {
+                "rope_parameters": {
+                    "full_attention": {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 4.0}
+                }
+            },
+            "partial_rotary_factor=4.0 is above 1",
+        ),
         ({"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "rope_type 'yarn' of full_attention"),
     ],
 )

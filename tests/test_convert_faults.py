@@ -354,6 +354,27 @@ def test_an_empty_folder_is_filled(case: Case) -> None:
     assert read_bits(case.destination) == 4
 
 
+def test_a_link_is_followed_and_stays_a_link(case: Case, tmp_path: Path) -> None:
+    disk = tmp_path / "disk" / "models"
+    disk.mkdir(parents=True)
+    case.destination.symlink_to(disk)
+    run(case.options)
+    run(replace(case.options, overwrite=True, recipe=make_recipe("mixed", choose("affine", 6, None), {})))
+    assert case.destination.is_symlink()
+    assert read_bits(disk) == 6
+    assert sorted(path.name for path in disk.parent.iterdir()) == ["models"]
+
+
+def test_a_crash_before_tidying_up_is_repaired(case: Case) -> None:
+    run(case.options)
+    shutil.copytree(case.destination, case.destination.with_name("result.replaced"))
+    (case.destination / "progress.json").write_text("{}")
+    with pytest.raises(ConvertError, match="exists already: add --overwrite"):
+        run(case.options)
+    assert sorted(path.name for path in case.destination.parent.iterdir()) == ["result", "source"]
+    assert not (case.destination / "progress.json").exists()
+
+
 @pytest.mark.parametrize("where", [".", "inner", "../source"])
 def test_the_source_is_never_replaced(case: Case, where: str) -> None:
     if where == "inner":

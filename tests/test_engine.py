@@ -13,7 +13,7 @@ from mlx_diffgemma.engine import Rules, cut, default_rules, prefill, refine, str
 from mlx_diffgemma.errors import OptionError, PromptError
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, Prefilled
 from mlx_diffgemma.generation_config import GenerationConfig
-from mlx_diffgemma.sampler import Draft, random_key
+from mlx_diffgemma.sampler import Draft, EntropyBoundSampler, random_key
 from mlx_diffgemma.schedule import LinearTemperature
 from mlx_diffgemma.stopping import StableAndConfident
 
@@ -135,6 +135,37 @@ def test_a_row_that_has_stopped_keeps_its_result_while_others_go_on() -> None:
     drafts: list[Draft] = list(refine(Agreeing(), None, mx.zeros((2, 4), dtype=mx.int32), rules, keys))
     assert len(drafts) == 5
     assert drafts[-1].best.tolist() == [A, C]
+
+
+class Wide:
+    """A head over a wide vocabulary and nothing else."""
+
+    def __init__(self, vocabulary: int) -> None:
+        self.table = mx.random.normal((vocabulary, 4), key=mx.random.key(0))
+        mx.eval(self.table)
+
+    def denoise(self, canvas: mx.array, cache: Any, signal: mx.array | None = None) -> mx.array:
+        hidden = self.table[canvas] if signal is None else signal
+        return mx.tanh(hidden @ self.table.T / 30) * 30
+
+    def signal(self, processed: mx.array) -> mx.array:
+        return mx.softmax(processed, axis=-1, precise=True) @ self.table
+
+
+def test_a_step_holds_few_arrays_over_the_vocabulary() -> None:
+    """Each is 268 MB at full size: the logits of the last step and of this one, a draw's noise, an entropy's terms."""
+    vocabulary, length = 2**16, 16
+    config = replace(CONFIG, max_steps=4)
+    sampler = EntropyBoundSampler(vocab_size=vocabulary, entropy_bound=0.1)
+    rules = replace(default_rules(random_model(), config), sampler=sampler)
+    keys = (random_key(0, 0, step) for step in range(1, 5))
+    model = Wide(vocabulary)
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    for _ in refine(model, None, mx.zeros((1, length), dtype=mx.int32), rules, keys):
+        pass
+    copies = (mx.get_peak_memory() - before) / (vocabulary * length * 4)
+    assert copies < 4.2
 
 
 def test_the_same_seed_gives_the_same_tokens_and_another_seed_others() -> None:

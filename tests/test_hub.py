@@ -20,6 +20,11 @@ def test_a_path_that_is_not_there_is_named(name: str) -> None:
         resolve(name)
 
 
+def test_a_name_that_no_repository_can_have() -> None:
+    with pytest.raises(ModelNotFoundError, match="no name that a Hub repository can have"):
+        resolve("some..one/model--name")
+
+
 def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_text("")
     with pytest.raises(ModelNotFoundError, match="is a file"):

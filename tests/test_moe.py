@@ -9,6 +9,7 @@ from tiny import tiny_config
 
 from mlx_diffgemma.moe import Experts, Router, geglu
 
+PACKINGS = [("affine", 4, 64), ("affine", 8, 32), ("mxfp4", 4, 32), ("mxfp8", 8, 32), ("nvfp4", 4, 16)]
 CONFIG = tiny_config(hidden_size=64, moe_intermediate_size=64)
 
 
@@ -47,7 +48,7 @@ def test_experts_equal_the_loop_over_tokens_and_experts(rows: int) -> None:
     assert mx.max(mx.abs(difference)).item() < 1e-5
 
 
-@pytest.mark.parametrize(("mode", "bits", "group"), [("affine", 4, 64), ("affine", 8, 32), ("mxfp4", 4, 32)])
+@pytest.mark.parametrize(("mode", "bits", "group"), PACKINGS)
 def test_packed_experts_equal_the_loop_over_their_unpacked_weights(mode: str, bits: int, group: int) -> None:
     experts = make_experts()
     hidden, weights, indices = routed(9)
@@ -59,6 +60,26 @@ def test_packed_experts_equal_the_loop_over_their_unpacked_weights(mode: str, bi
         experts[name].weight = unpacked.astype(mx.float32)
     difference = packed(hidden, weights, indices) - slow(experts, hidden, weights, indices)
     assert mx.max(mx.abs(difference)).item() < 1e-4
+
+
+def test_experts_in_bfloat16_round_their_weighted_sum_once() -> None:
+    """The sum over experts is float32 with float32 weights, as in the reference; only its order may differ here."""
+    hidden, weights, indices = routed(16)
+    experts = make_experts()
+    nn.quantize(experts, group_size=64, bits=4)
+    experts.set_dtype(mx.bfloat16)
+    hidden = hidden.astype(mx.bfloat16)
+    expected = []
+    for row in range(16):
+        ascending = mx.sort(indices[row])
+        order = mx.argsort(indices[row])
+        rows = mx.repeat(hidden[row : row + 1], CONFIG.top_k_experts, axis=0)
+        gate, up = mx.split(experts.gate_up_proj(rows, ascending), 2, axis=-1)
+        out = experts.down_proj(geglu(gate, up), ascending).astype(mx.float32)
+        expected.append(mx.sum(out * weights[row][order][:, None], axis=0).astype(mx.bfloat16))
+    found = experts(hidden, weights, indices)
+    assert found.dtype == mx.bfloat16
+    assert mx.mean((found == mx.stack(expected)).astype(mx.float32)).item() > 0.99
 
 
 def test_the_router_weighs_the_likeliest_experts_by_their_renormalised_softmax() -> None:

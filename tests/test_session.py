@@ -74,6 +74,9 @@ def test_a_conversation_and_a_system_prompt_change_the_prompt(session: Session) 
         ([], {}, "the conversation is empty"),
         ([{"role": "system", "content": "a"}], {"system": "b"}, "system message and the options another"),
         ([{"role": "user", "content": "a"}], {"raw": True}, "a conversation needs the chat template"),
+        (["Hi"], {}, "'Hi' is no message"),
+        ([{"role": "user"}], {}, "is no message: give role and content, both text"),
+        ([{"role": "user", "content": [{"type": "text", "text": "a"}]}], {}, "is no message"),
         ("word " * 300_000, {}, r"prompt tokens and max_tokens=40 in canvases of 16 need \d+ positions"),
     ],
 )
@@ -81,7 +84,8 @@ def test_prompts_that_say_nothing_or_too_much_are_refused(
     session: Session, prompt: Any, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(PromptError, match=message):
-        session.generate(prompt, replace(CONFIG, **changes))
+        # Not drained: it must not take an iteration to be told.
+        session.stream(prompt, replace(CONFIG, **changes))
 
 
 def test_looking_at_every_event_changes_nothing(session: Session) -> None:
@@ -137,6 +141,18 @@ def test_a_session_loaded_in_a_thread_serves_others(demo: Path, session: Session
     thread.start()
     thread.join()
     assert loaded[0].generate("Hello", CONFIG).tokens == session.generate("Hello", CONFIG).tokens
+
+
+def test_every_event_may_be_taken_by_another_thread(session: Session) -> None:
+    """As a web server does that hands a generator from worker to worker."""
+    stream = session.stream("Hello", CONFIG)
+    taken: list[Any] = []
+    while not taken or not isinstance(taken[-1], Finished):
+        thread = threading.Thread(target=lambda: taken.append(next(stream)))
+        thread.start()
+        thread.join()
+    tokens = sum((event.tokens for event in taken if isinstance(event, BlockCommitted)), ())
+    assert tokens == session.generate("Hello", CONFIG).tokens
 
 
 def test_generation_works_in_a_stream_of_the_callers_choice(session: Session) -> None:

@@ -100,7 +100,8 @@ Event: TypeAlias = Planned | Advanced | Converted
 
 def convert(options: Options) -> Generator[Event]:
     """Convert a checkpoint. Raises DiffGemmaError subclasses; DST.partial then holds what can be taken up again."""
-    source, destination = options.source, options.destination
+    # A link is followed: the result belongs where it points, and a link cannot be replaced as a folder can.
+    source, destination = options.source, options.destination.resolve()
     check_destination(source, destination, overwrite=options.overwrite)
     # 1 read
     raw = read_json(source / "config.json")

@@ -43,6 +43,9 @@ def check_destination(source: Path, destination: Path, *, overwrite: bool) -> No
     replaced = _replaced(destination)
     if replaced.exists() and not _is_model(replaced):
         raise ConvertError(f"{replaced} is in the way: move it elsewhere")
+    if (destination / PROGRESS).exists() and _is_model(destination):
+        # The last run was cut off between giving the folder its name and tidying up.
+        _tidy(destination)
     if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
         return
     if not _is_model(destination):
@@ -98,18 +101,25 @@ def publish(job: Job, destination: Path) -> None:
         if destination.exists():
             destination.rename(replaced)
         job.folder.rename(destination)
-        (destination / PROGRESS).unlink()
+    _tidy(destination)
+
+
+def _tidy(destination: Path) -> None:
+    """Remove what only an unfinished conversion needs: the folder that was replaced, then the record."""
+    replaced = _replaced(destination)
+    with writing(destination):
         if replaced.exists():
             shutil.rmtree(replaced)
+        (destination / PROGRESS).unlink()
 
 
 def _take_up(folder: Path, fingerprint: str, shards: Mapping[str, Shard]) -> Job:
-    for stray in folder.glob(f"*{UNFINISHED}"):
-        stray.unlink()
     saved = _saved(folder)
     job = Job(folder=folder, fingerprint=fingerprint, started_over=saved.fingerprint not in ("", fingerprint))
-    if job.started_over:
-        for file in folder.iterdir():
+    with writing(folder):
+        for file in folder.iterdir() if job.started_over else folder.glob(f"*{UNFINISHED}"):
+            if not file.is_file():
+                raise ConvertError(f"{file} is in the way, no conversion made it: move it elsewhere")
             file.unlink()
     for name, errors in saved.done.items():
         file = folder / name

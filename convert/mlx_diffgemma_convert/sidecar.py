@@ -13,7 +13,7 @@ from mlx_diffgemma.safetensors import INDEX
 from mlx_diffgemma_convert.plan import Plan, has_vision
 from mlx_diffgemma_convert.shards import index
 from mlx_diffgemma_convert.summary import NAMES
-from mlx_diffgemma_convert.writer import write_text, writing
+from mlx_diffgemma_convert.writer import write_bytes, write_text
 
 GENERATION = "generation_config.json"
 COPIED = (
@@ -51,8 +51,7 @@ def write_sidecar(source: Path, folder: Path, config: Mapping[str, Any], plan: P
             contents = file.read_bytes()
         except OSError as error:
             raise ConvertError(f"{file} cannot be read: {error.strerror}") from None
-        with writing(folder / file.name):
-            (folder / file.name).write_bytes(contents)
+        write_bytes(folder / file.name, contents)
     shards = [shard for shard, _ in plan.shards]
     write_text(folder / INDEX, json.dumps(index(shards), indent=2) + "\n")
     write_text(folder / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -54,10 +54,15 @@ def shard_file(folder: Path, shard: Shard) -> Generator[ShardFile]:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a small file: after a crash there is the old text or the new one. Raises ConvertError."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, contents: bytes) -> None:
+    """Replace a file: after a crash there are the old contents or the new ones. Raises ConvertError."""
     unfinished = path.with_name(path.name + UNFINISHED)
     with writing(path):
-        with unfinished.open("w", encoding="utf-8") as stream:
-            stream.write(text)
+        with unfinished.open("wb") as stream:
+            stream.write(contents)
             stream.flush()
             os.fsync(stream.fileno())
         unfinished.replace(path)
@@ -74,7 +79,7 @@ def writing(path: Path) -> Generator[None]:
                 f"the disk is full while writing {path}: free some space and run the same command again, it goes on "
                 "where it stopped"
             ) from None
-        raise ConvertError(f"{path} cannot be written: {error.strerror}") from None
+        raise ConvertError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
