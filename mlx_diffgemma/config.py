@@ -19,6 +19,9 @@ from mlx_diffgemma.generation_config import GenerationConfig, parse_generation_c
 logger = logging.getLogger("mlx_diffgemma")
 
 MODEL_TYPE = "diffusion_gemma"
+LARGEST = 2**31
+"""No size or constant of a model comes near it; sizes beyond it overflow."""
+MOST_LAYERS = 1000
 AttentionKind: TypeAlias = Literal["sliding_attention", "full_attention"]
 Raw: TypeAlias = Mapping[str, Any]
 
@@ -78,10 +81,10 @@ class ModelConfig:
 def read_json(path: Path) -> dict[str, Any]:
     """Parse a JSON object. Raises ModelNotFoundError where the file is absent, ConfigError where it is broken."""
     try:
-        parsed = json.loads(path.read_text(encoding="utf-8"))
+        parsed = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ModelNotFoundError(f"{path.parent} has no {path.name}: is it the folder of a model?") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid JSON: {error}") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
@@ -90,17 +93,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", parsed)
 
 
-def require_model_type(raw: Raw) -> None:
-    """Raise ConfigError for the config.json of another kind of model."""
+def parse_config(raw: Raw) -> ModelConfig:
+    """Resolve a parsed config.json. Raises ConfigError naming the key at fault."""
     if raw.get("model_type") != MODEL_TYPE:
         raise ConfigError(
             f"not a DiffusionGemma: config.json has model_type {raw.get('model_type')!r}, not {MODEL_TYPE!r}"
         )
-
-
-def parse_config(raw: Raw) -> ModelConfig:
-    """Resolve a parsed config.json. Raises ConfigError naming the key at fault."""
-    require_model_type(raw)
     text = _object(raw, "text_config")
     if text is None:
         raise ConfigError("config.json: no text_config object")
@@ -139,6 +137,8 @@ def load_generation_config(folder: Path, raw: Raw) -> GenerationConfig:
 
 def _layers(text: Raw) -> tuple[LayerConfig, ...]:
     count = _whole(text, "num_hidden_layers")
+    if count > MOST_LAYERS:
+        raise ConfigError(f"config.json: num_hidden_layers={count} is more than any model has")
     kinds = _layer_kinds(text, count)
     head_dim = _whole(text, "head_dim")
     kv_heads = _whole(text, "num_key_value_heads")
@@ -220,7 +220,7 @@ def _whole(raw: Raw, key: str, default: int | None = None) -> int:
     value = default if value is None else value
     if value is None:
         raise ConfigError(f"config.json: {key} is missing")
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < LARGEST:
         raise ConfigError(f"config.json: {key} must be a positive whole number, not {value!r}")
     return value
 
@@ -228,7 +228,7 @@ def _whole(raw: Raw, key: str, default: int | None = None) -> int:
 def _number(raw: Raw, key: str, default: float | None = None) -> float:
     value = raw.get(key)
     value = default if value is None else value
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or value <= 0:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < LARGEST:
         raise ConfigError(f"config.json: {key} must be a positive number, not {value!r}")
     return float(value)
 

@@ -35,13 +35,32 @@ def reported(*, debug: bool, quiet: bool = False) -> Generator[None]:
             raise
         complain(str(error))
         raise SystemExit(FAILED) from None
-    except BrokenPipeError:
-        # The reader of our output went away (`| head`): nobody is left to tell. Python would complain once more while
-        # flushing at exit, so stdout is pointed at nothing.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        # Files have their own errors by now: without a name it is the output that cannot be written.
+        if debug or error.filename is not None:
+            raise
+        # The reader who went away (`| head`) is not told. Python would complain again while flushing at exit, so
+        # stdout is pointed at nothing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if not isinstance(error, BrokenPipeError):
+            complain(f"the output cannot be written: {error.strerror}")
         raise SystemExit(FAILED) from None
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
+
+
+def open_streams() -> None:
+    """Give a program started without stdin, stdout or stderr (`<&-`, a daemon) ones that lead nowhere.
+
+    Otherwise the first files that it opens would take their places.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+        if descriptor > 0 and getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, "w", closefd=False))
 
 
 def complain(message: str) -> None:

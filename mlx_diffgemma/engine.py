@@ -21,7 +21,7 @@ from typing import NamedTuple, cast
 import mlx.core as mx
 
 from mlx_diffgemma.cache import Cache
-from mlx_diffgemma.errors import OptionError, PromptError
+from mlx_diffgemma.errors import OptionError, PromptError, WeightsError
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, Prefilled, Stats
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model import DiffusionGemma
@@ -66,7 +66,8 @@ def default_rules(model: DiffusionGemma, config: GenerationConfig, sampler: Samp
             vocab_size=model.config.vocab_size, entropy_bound=config.entropy_bound, greedy=config.greedy
         ),
         schedule=LinearTemperature(t_min=config.t_min, t_max=config.t_max, steps=config.max_steps),
-        stop=StableAndConfident(stability=config.stability, confidence=config.confidence),
+        # As many equal steps as there are in all cannot come before any of them.
+        stop=StableAndConfident(stability=min(config.stability, config.max_steps), confidence=config.confidence),
         max_steps=config.max_steps,
     )
 
@@ -193,6 +194,9 @@ def denoised(
     draft: Draft, before: Sequence[int], config: GenerationConfig, *, block: int, step: int, room: int
 ) -> Denoised:
     """The event of one step, for the first row of the batch and the positions that max_tokens has room for."""
+    mean_entropy = fmean(_row(draft.entropy))
+    if not math.isfinite(mean_entropy):
+        raise WeightsError("the model computes no numbers: its weights hold NaN or Inf, convert or download it again")
     best = _ids(draft.best)[:room]
     return Denoised(
         block=block,
@@ -201,7 +205,7 @@ def denoised(
         best=best,
         accepted=tuple(map(bool, _row(draft.accepted)[:room])),
         changed=tuple(now != then for now, then in zip(best, before or [-1] * len(best), strict=True)),
-        mean_entropy=fmean(_row(draft.entropy)),
+        mean_entropy=mean_entropy,
         end=end_of(best, config.stop_tokens),
     )
 

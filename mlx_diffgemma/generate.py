@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json as jsonlib
-import math
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -23,7 +22,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from mlx_diffgemma import options
-from mlx_diffgemma.console import INTERRUPTED, complain, reported
+from mlx_diffgemma.console import INTERRUPTED, complain, open_streams, reported
 from mlx_diffgemma.errors import PromptError
 from mlx_diffgemma.events import BlockCommitted, Event, Finished, FinishReason, Stats
 from mlx_diffgemma.generation_config import GenerationConfig
@@ -182,7 +181,7 @@ def stdout_line(line: str) -> None:
     sys.stdout.flush()
 
 
-UNBOUNDED = GenerationConfig(t_min=0.0, t_max=math.inf)
+UNBOUNDED = GenerationConfig(t_min=0.0, t_max=sys.float_info.max)
 """Allows every option that some checkpoint's defaults allow."""
 
 
@@ -240,6 +239,7 @@ def gathered(events: Iterator[Event]) -> Answer:
 
 def main() -> None:
     """Entry point of the program."""
+    open_streams()
     signal.signal(signal.SIGTERM, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # An encoding without the answer's characters costs those characters, not the answer.

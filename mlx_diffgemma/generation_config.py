@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -56,7 +57,8 @@ class GenerationConfig:
             holds = _is_whole(self.canvas_length) and self.canvas_length >= 1
             _require(holds, "canvas_length", self.canvas_length, "a whole number, at least 1")
         _require(self.t_min >= 0, "t_min", self.t_min, "at least 0")
-        _require(self.t_max > 0, "t_max", self.t_max, "above 0")
+        # Logits reach 30 in size; divided by less than this they would leave the range of float32.
+        _require(self.t_max >= 0.001, "t_max", self.t_max, "at least 0.001")
         if self.t_min > self.t_max:
             raise OptionError(f"t_min={self.t_min} must not be above t_max={self.t_max}")
         _require(self.entropy_bound > 0, "entropy_bound", self.entropy_bound, "above 0 nats")
@@ -64,6 +66,7 @@ class GenerationConfig:
         _require(self.confidence > 0, "confidence", self.confidence, "above 0 nats")
         _require(0 <= self.seed < 2**64, "seed", self.seed, "from 0 to 2**64 - 1")
         _require(_are_ids(self.stop_tokens), "stop_tokens", self.stop_tokens, "a tuple of token ids")
+        _require(self.system is None or _is_text(self.system), "system", self.system, "text")
         if self.raw and (self.system is not None or self.thinking):
             raise OptionError("raw sends the prompt as it is: system and thinking need the chat template")
 
@@ -76,8 +79,12 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
 def _is_number(value: object) -> bool:
-    return _is_whole(value) or isinstance(value, float)
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _are_ids(value: object) -> bool:

@@ -18,13 +18,19 @@ def resolve(model: str | Path, revision: str | None = None) -> Path:
     Raises ModelNotFoundError for a path that is not there, an unknown or gated repository, an unknown revision, and
     for a repository that is not cached while offline.
     """
-    path = Path(model).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(model).expanduser()
+        found = path.is_dir()
+        other = path.exists()
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ModelNotFoundError(f"no such folder: {str(model)[:80]!r} ({reason})") from None
+    if found:
         if revision is not None:
             raise ModelNotFoundError(f"{path} is a folder: a revision goes with a Hub repository only")
         return path
     name = str(model)
-    if path.exists():
+    if other:
         raise ModelNotFoundError(f"{path} is a file: name the folder of a model")
     if not REPOSITORY.fullmatch(name) or name.startswith((".", "/")):
         raise ModelNotFoundError(f"no such folder: {path}")

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator
 from types import FrameType, TracebackType
 
 from mlx_diffgemma.events import BlockCommitted, Denoised, Event
+from mlx_diffgemma.tokenizer import THOUGHT_NAME
 
 
 class Interrupt:
@@ -67,5 +68,5 @@ def settled_part(canvas: Denoised) -> BlockCommitted:
         tokens=canvas.best[:length],
         last=True,
         text="".join(canvas.pieces[canvas.thought : length]),
-        thought="".join(canvas.pieces[: min(canvas.thought, length)]),
+        thought="".join(canvas.pieces[: min(canvas.thought, length)]).removeprefix(THOUGHT_NAME),
     )

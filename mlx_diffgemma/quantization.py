@@ -34,10 +34,10 @@ class Quantization:
     def __post_init__(self) -> None:
         if self.mode == "affine":
             if self.bits not in AFFINE_BITS:
-                raise QuantizationError(f"{self.bits=} is not possible in mode affine: choose from {AFFINE_BITS}")
+                raise QuantizationError(f"bits={self.bits} is not possible in mode affine: choose from {AFFINE_BITS}")
             if self.group_size not in AFFINE_GROUPS:
                 raise QuantizationError(
-                    f"{self.group_size=} is not possible in mode affine: choose from {AFFINE_GROUPS}"
+                    f"group_size={self.group_size} is not possible in mode affine: choose from {AFFINE_GROUPS}"
                 )
             return
         if self.mode not in FIXED_FORMATS:

@@ -64,6 +64,8 @@ def read_folder(folder: Path) -> dict[str, TensorInfo]:
     if not isinstance(weight_map, dict):
         raise WeightsError(f"{index} has no weight_map object")
     placed = cast("dict[str, str]", weight_map)
+    if not all(isinstance(name, str) for name in cast("dict[str, object]", weight_map).values()):
+        raise WeightsError(f"{index} names files that are no names: download it again")
     files = [folder / name for name in sorted(set(placed.values()))]
     for file in files:
         if not file.exists():
@@ -87,10 +89,14 @@ def read_header(file: Path) -> list[TensorInfo]:
         infos = [_info(file, name, entry, 8 + length) for name, entry in raw.items() if name != "__metadata__"]
     except OSError as error:
         raise WeightsError(f"{file} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{file} has a damaged header ({error}): download it again") from None
     infos.sort(key=lambda info: info.offset)
-    end = max((info.offset + info.nbytes for info in infos), default=0)
+    end = 8 + length
+    for info in infos:
+        if info.offset < end:
+            raise WeightsError(f"{file} has a damaged header ({info.name} overlaps another tensor): download it again")
+        end = info.offset + info.nbytes
     if end > size:
         raise WeightsError(f"{file} is truncated: {size:,} of {end:,} bytes are there: download it again")
     return infos
@@ -100,6 +106,8 @@ def _info(file: Path, name: str, entry: dict[str, Any], start: int) -> TensorInf
     begin, end = entry["data_offsets"]
     if entry["dtype"] not in ITEM_BYTES:
         raise ValueError(f"{name} has the unknown dtype {entry['dtype']}")
+    if not all(isinstance(length, int) and length >= 0 for length in entry["shape"]):
+        raise ValueError(f"{name} has the shape {entry['shape']}")
     info = TensorInfo(name=name, file=file, dtype=entry["dtype"], shape=tuple(entry["shape"]), offset=start + begin)
     if end - begin != info.nbytes:
         raise ValueError(f"{name} has {end - begin} bytes for shape {info.shape}")

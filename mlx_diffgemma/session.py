@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias, cast
 
-from mlx_diffgemma.config import load_generation_config, read_json, require_model_type
+from mlx_diffgemma.config import load_generation_config, read_json
 from mlx_diffgemma.engine import check_lengths
 from mlx_diffgemma.engine import stream as stream_tokens
 from mlx_diffgemma.errors import DiffGemmaError, PromptError, out_of_memory
@@ -16,7 +16,7 @@ from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.hub import resolve
 from mlx_diffgemma.model import DiffusionGemma
 from mlx_diffgemma.tokenizer import Message, Tokenizer, Transcript, load_tokenizer
-from mlx_diffgemma.weights import load_model
+from mlx_diffgemma.weights import open_checkpoint
 
 Prompt: TypeAlias = str | Sequence[Message]
 """What to answer: one user message, or a conversation."""
@@ -74,21 +74,18 @@ class Session:
     def tokens(self, prompt: Prompt, config: GenerationConfig | None = None) -> list[int]:
         """The ids that the model is given for a prompt. Raises PromptError for one that says nothing."""
         config = config or self.defaults
+        _require_unicode(config.system)
         if isinstance(prompt, str):
             if not prompt.strip():
                 raise PromptError("the prompt is empty: say what to write")
+            _require_unicode(prompt)
             if config.raw:
                 return self.tokenizer.encode(prompt)
             messages: list[Message] = [{"role": "user", "content": prompt}]
         else:
             if config.raw:
                 raise PromptError("a conversation needs the chat template: give raw a text")
-            messages = list(prompt)
-        if not messages:
-            raise PromptError("the conversation is empty: give it at least one message")
-        for message in messages:
-            if not _is_message(message):
-                raise PromptError(f"{message!r} is no message: give role and content, both text")
+            messages = _conversation(prompt)
         if config.system is not None:
             if messages[0].get("role") == "system":
                 raise PromptError("the conversation has a system message and the options another: give one of them")
@@ -96,11 +93,29 @@ class Session:
         return self.tokenizer.chat(messages, thinking=config.thinking)
 
 
-def _is_message(message: object) -> bool:
-    if not isinstance(message, Mapping):
-        return False
-    entries = cast("Mapping[object, object]", message)
-    return all(isinstance(entries.get(key), str) for key in ("role", "content"))
+def _conversation(prompt: object) -> list[Message]:
+    """The messages of a prompt that is not a text. Raises PromptError for what is no conversation."""
+    if not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
+        raise PromptError(f"a prompt is a text or a list of messages, not {prompt!r}")
+    messages = list(cast("Sequence[object]", prompt))
+    if not messages:
+        raise PromptError("the conversation is empty: give it at least one message")
+    for message in messages:
+        entries = cast("Mapping[object, object]", message) if isinstance(message, Mapping) else {}
+        for key in ("role", "content"):
+            text = entries.get(key)
+            if not isinstance(text, str):
+                raise PromptError(f"{message!r} is no message: give role and content, both text")
+            _require_unicode(text)
+    return cast("list[Message]", messages)
+
+
+def _require_unicode(text: str | None) -> None:
+    """Raise PromptError for text with half characters in it, as undecodable bytes of a command line become."""
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(f"the prompt is not valid Unicode at character {error.start}: remove that") from None
 
 
 def gather(events: Iterator[Event]) -> Completion:
@@ -127,9 +142,8 @@ def load(model: str | Path, *, revision: str | None = None, dtype: str | None = 
     is bfloat16 on a GPU and float32 on the CPU. Raises a DiffGemmaError that says what is wrong with the folder.
     """
     folder = resolve(model, revision)
-    raw = read_json(folder / "config.json")
-    require_model_type(raw)
-    defaults = load_generation_config(folder, raw)
-    # The tokenizer first: a folder without one is found out before gigabytes are read.
+    # Everything else comes first: whatever is wrong is found out before gigabytes are read.
+    checkpoint = open_checkpoint(folder, dtype)
+    defaults = load_generation_config(folder, read_json(folder / "config.json"))
     tokenizer = load_tokenizer(folder)
-    return Session(load_model(folder, dtype), tokenizer, defaults)
+    return Session(checkpoint.load(), tokenizer, defaults)

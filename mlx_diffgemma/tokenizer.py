@@ -73,8 +73,8 @@ class Tokenizer:
                 enable_thinking=thinking,
                 chat_template=template,
             )
-        except TemplateError as error:
-            raise TokenizerError(f"the chat template refused the conversation: {error}") from None
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+            raise TokenizerError(f"the chat template refused the conversation: {error}") from error
         return list(self._wrapper.encode(text, add_special_tokens=False))
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -102,11 +102,21 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise TokenizerError(
             f"{folder} has neither tokenizer.json nor tokenizer.model: copy them from the original model"
         )
+    from huggingface_hub.errors import StrictDataclassError
     from mlx_lm.tokenizer_utils import load
 
     try:
         wrapper = load(folder)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        RuntimeError,
+        AttributeError,
+        ImportError,
+        StrictDataclassError,
+    ) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TokenizerError(f"the tokenizer in {folder} cannot be loaded: {reason}") from error
     # Without a tokenizer.json transformers flags every user-defined piece: here, line breaks and HTML tags too.

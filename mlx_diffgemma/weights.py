@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -45,8 +46,28 @@ def default_dtype() -> mx.Dtype:
 def load_model(folder: Path, dtype: str | None = None) -> DiffusionGemma:
     """Load the checkpoint in `folder` for the compute dtype named, None being the device's own.
 
-    Raises ModelNotFoundError, ConfigError, QuantizationError, WeightsError or OutOfMemoryError.
+    Raises ModelNotFoundError, ConfigError, QuantizationError, WeightsError, OptionError or OutOfMemoryError.
     """
+    return open_checkpoint(folder, dtype).load()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A folder that was found to be in order, its weights not read yet."""
+
+    model: DiffusionGemma
+    sources: Mapping[str, Source]
+    dtype: mx.Dtype
+
+    def load(self) -> DiffusionGemma:
+        """The model with its weights in place. Raises WeightsError or OutOfMemoryError."""
+        with out_of_memory("loading the weights", "choose a smaller quantization, or close other programs"):
+            install(self.model, self.sources, self.dtype)
+        return self.model
+
+
+def open_checkpoint(folder: Path, dtype: str | None = None) -> Checkpoint:
+    """Check everything about a folder that can be checked without reading its weights: phases 1 to 4."""
     if dtype is not None and dtype not in DTYPES:
         raise OptionError(f"dtype={dtype!r} must be one of {', '.join(DTYPES)}")
     compute = default_dtype() if dtype is None else DTYPES[dtype]
@@ -58,9 +79,7 @@ def load_model(folder: Path, dtype: str | None = None) -> DiffusionGemma:
     model = build(config, table, contents.text)
     check(model, contents)
     check_device(model, compute)
-    with out_of_memory("loading the weights", "choose a smaller quantization, or close other programs"):
-        install(model, contents.text, compute)
-    return model
+    return Checkpoint(model=model, sources=contents.text, dtype=compute)
 
 
 def build(config: ModelConfig, table: QuantizationTable | None, sources: Mapping[str, Source]) -> DiffusionGemma:
@@ -116,7 +135,7 @@ def check_device(model: nn.Module, dtype: mx.Dtype) -> None:
 def install(model: nn.Module, sources: Mapping[str, Source], dtype: mx.Dtype) -> None:
     """Put the sources' values in place as `dtype`, at most one layer's worth of files being held twice at any time."""
     files = {part.file for source in sources.values() for part in source.parts}
-    lazy = {file: cast("dict[str, mx.array]", mx.load(str(file))) for file in sorted(files)}
+    lazy = {file: _lazy(file) for file in sorted(files)}
     groups: dict[str, list[tuple[str, mx.array]]] = {}
     for name, source in sources.items():
         parts = [lazy[part.file][part.name] for part in source.parts]
@@ -133,6 +152,14 @@ def install(model: nn.Module, sources: Mapping[str, Source], dtype: mx.Dtype) ->
     model.eval()
     model.freeze()
     mx.clear_cache()
+
+
+def _lazy(file: Path) -> dict[str, mx.array]:
+    """A shard's tensors, not read yet."""
+    try:
+        return cast("dict[str, mx.array]", mx.load(str(file)))
+    except RuntimeError as error:
+        raise WeightsError(f"{file} cannot be read by MLX ({error}): download it again") from error
 
 
 def _kinds(dtype: mx.Dtype) -> tuple[str, ...]:

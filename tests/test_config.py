@@ -67,6 +67,9 @@ def test_layer_types_default_to_five_sliding_and_one_full() -> None:
     [
         ({"hidden_size": None}, "hidden_size is missing"),
         ({"hidden_size": "big"}, "hidden_size must be a positive whole number, not 'big'"),
+        ({"hidden_size": 10**30}, "hidden_size must be a positive whole number"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps must be a positive number, not nan"),
+        ({"num_hidden_layers": 10**6, "layer_types": None}, "is more than any model has"),
         ({"num_experts": 4}, "top_k_experts=8 is above num_experts=4"),
         ({"num_attention_heads": 12}, "layer 0 shares 8 key-value heads among 12 query heads"),
         ({"attention_bias": True}, "attention_bias=True is not supported"),
@@ -118,7 +121,7 @@ def test_known_configs_give_no_warning(caplog: pytest.LogCaptureFixture) -> None
     assert caplog.text == ""
 
 
-@pytest.mark.parametrize("content", ["{", "[1]", '"text"', "\xff\xfe"])
+@pytest.mark.parametrize("content", ["{", "[1]", '"text"', "\xff\xfe", "[" * 100_000, '{"a": ' + "1" * 5000 + "}"])
 def test_broken_json_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content, encoding="latin-1")
     with pytest.raises(ConfigError, match=r"config\.json"):

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import mlx.core as mx
 import pytest
 from demo_checkpoint import write_demo
 from terminal import environment, plain_rows, run_in_terminal
@@ -100,6 +101,26 @@ def test_bad_input_is_one_line_and_an_exit_code(converted: Path, options: list[s
     assert out.stdout == ""
     assert message in out.stderr
     assert code == 2 or len(out.stderr.splitlines()) == 1
+
+
+def test_a_prompt_of_bytes_that_are_no_text_is_one_line(converted: Path) -> None:
+    arguments = [*command(converted, 0)[:-1], "\udcff"]
+    out = subprocess.run(arguments, check=False, capture_output=True, text=True, timeout=120)
+    assert (out.returncode, out.stdout) == (1, "")
+    assert out.stderr.startswith("error: the prompt is not valid Unicode at character 0")
+
+
+def test_a_model_of_nan_is_one_line(demo: Path, tmp_path: Path) -> None:
+    for file in demo.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    shard = next(tmp_path.glob("*.safetensors"))
+    weights = mx.load(str(shard))
+    weights["model.decoder.norm.weight"] = weights["model.decoder.norm.weight"] * float("nan")
+    mx.eval(weights)
+    mx.save_safetensors(str(shard), weights)
+    out = subprocess.run(command(tmp_path, 0), check=False, capture_output=True, text=True, timeout=120)
+    assert (out.returncode, out.stdout) == (1, "")
+    assert "its weights hold NaN or Inf" in out.stderr
 
 
 def test_debug_shows_the_traceback(converted: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tiny import ScriptedModel, random_model
 
 from mlx_diffgemma.engine import Rules, cut, default_rules, prefill, refine, stream
-from mlx_diffgemma.errors import OptionError, PromptError
+from mlx_diffgemma.errors import OptionError, PromptError, WeightsError
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, Prefilled
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.sampler import Draft, EntropyBoundSampler, random_key
@@ -135,6 +135,14 @@ def test_a_row_that_has_stopped_keeps_its_result_while_others_go_on() -> None:
     drafts: list[Draft] = list(refine(Agreeing(), None, mx.zeros((2, 4), dtype=mx.int32), rules, keys))
     assert len(drafts) == 5
     assert drafts[-1].best.tolist() == [A, C]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_model_that_computes_no_numbers_is_an_error(bad: float) -> None:
+    model = random_model()
+    model.model.decoder.norm.weight = model.model.decoder.norm.weight * bad
+    with pytest.raises(WeightsError, match="its weights hold NaN or Inf"):
+        run(model)
 
 
 class Wide:

@@ -112,7 +112,7 @@ def test_a_prompt_that_says_nothing_is_refused(parts: tuple[str | None, str | No
         ((" ",), b"", "error: the prompt is empty: say what to write"),
         ((), b"caf\xe9", "error: stdin is not UTF-8 text: unexpected end of data at byte 3"),
         (("hi", "--max-tokens", "0"), b"", "error: max_tokens=0 must be at least 1"),
-        (("hi", "--t-max", "nan"), b"", "error: t_max=nan must be above 0"),
+        (("hi", "--t-max", "nan"), b"", "error: t_max=nan must be a number"),
         (("hi", "--t-min", "0.9", "--t-max", "0.5"), b"", "error: t_min=0.9 must not be above t_max=0.5"),
         (("hi", "--t-min", "0.9"), b"", "error: t_min=0.9 must not be above t_max=0.8"),
         (("hi", "--raw", "--system", "x"), b"", "error: raw sends the prompt as it is"),
@@ -243,3 +243,19 @@ def test_a_polite_kill_restores_the_terminal(tmp_path: Path):
     kill = f'"$@" & while [ ! -e {stopped} ]; do sleep 0.05; done; kill $!; wait $!'
     shown = run_in_terminal(["/bin/sh", "-c", kill, "sh", *SCRIPTED, "hi"], (60, 20), env)
     assert (shown.code, shown.cursor_visible, shown.echo) == (143, True, True)
+
+
+@pytest.mark.parametrize("streams", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_trouble(streams: str):
+    closed = ("/bin/sh", "-c", f'"$@" {streams}', "sh", *SCRIPTED)
+    done = run("hi", command=closed, text="One.")
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr
+    assert done.stdout == (b"" if ">&-" in streams.replace("2>&-", "") else b"One.\n")
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_full_disk_behind_stdout_is_one_line(options: tuple[str, ...]):
+    full = ("/bin/sh", "-c", '"$@" > /dev/full', "sh", *SCRIPTED)
+    done = run("hi", "--quiet", *options, command=full, text="One.")
+    assert (done.returncode, done.stderr) == (1, b"error: the output cannot be written: No space left on device\n")

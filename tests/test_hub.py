@@ -20,6 +20,12 @@ def test_a_path_that_is_not_there_is_named(name: str) -> None:
         resolve(name)
 
 
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/model", "x" * 5000])
+def test_a_path_that_no_file_can_have(name: str) -> None:
+    with pytest.raises(ModelNotFoundError, match="no such folder"):
+        resolve(name)
+
+
 def test_a_name_that_no_repository_can_have() -> None:
     with pytest.raises(ModelNotFoundError, match="no name that a Hub repository can have"):
         resolve("some..one/model--name")

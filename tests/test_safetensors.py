@@ -71,6 +71,11 @@ def test_a_truncated_shard_is_named(folder: Path, keep: int) -> None:
         b'{"a": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}',
         b'{"a": {"shape": [1], "data_offsets": [0, 4]}}',
         b'{"a": 3}',
+        b'{"a": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}}',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}}',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "b": {"dtype": "F32", "shape": [1], '
+        b'"data_offsets": [0, 4]}}',
+        b"[" * 100_000,
         b"[1, 2]",
     ],
 )
@@ -84,6 +89,9 @@ def test_a_damaged_header_is_named(tmp_path: Path, header: bytes) -> None:
 def test_a_broken_index_is_named(folder: Path) -> None:
     (folder / INDEX).write_text("{")
     with pytest.raises(ConfigError, match="is not valid JSON"):
+        read_folder(folder)
+    (folder / INDEX).write_text('{"weight_map": {"a": 1}}')
+    with pytest.raises(WeightsError, match="names files that are no names"):
         read_folder(folder)
     (folder / INDEX).write_text("{}")
     with pytest.raises(WeightsError, match="has no weight_map"):

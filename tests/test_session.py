@@ -75,6 +75,11 @@ def test_a_conversation_and_a_system_prompt_change_the_prompt(session: Session) 
         ([{"role": "system", "content": "a"}], {"system": "b"}, "system message and the options another"),
         ([{"role": "user", "content": "a"}], {"raw": True}, "a conversation needs the chat template"),
         (["Hi"], {}, "'Hi' is no message"),
+        (5, {}, "a prompt is a text or a list of messages, not 5"),
+        (b"Hi", {}, "a prompt is a text or a list of messages"),
+        ({"role": "user", "content": "Hi"}, {}, "a prompt is a text or a list of messages"),
+        ("a\ud800", {}, "the prompt is not valid Unicode at character 1"),
+        ("a", {"system": "\ud800"}, "the prompt is not valid Unicode at character 0"),
         ([{"role": "user"}], {}, "is no message: give role and content, both text"),
         ([{"role": "user", "content": [{"type": "text", "text": "a"}]}], {}, "is no message"),
         ("word " * 300_000, {}, r"prompt tokens and max_tokens=40 in canvases of 16 need \d+ positions"),
@@ -204,11 +209,13 @@ def test_other_runtime_errors_are_not_taken_for_missing_memory(
         session.generate("Hello", CONFIG)
 
 
-def test_the_tokenizer_is_looked_for_before_the_weights_are_read(demo: Path, tmp_path: Path) -> None:
+def test_everything_is_checked_before_the_weights_are_read(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "model"
     shutil.copytree(demo, folder)
     (folder / "tokenizer.json").unlink()
-    (folder / "model-00001-of-00001.safetensors").write_bytes(b"")
+    monkeypatch.setattr("mlx_diffgemma.weights.install", lambda *_: pytest.fail("the weights were read"))
     with pytest.raises(TokenizerError, match="neither tokenizer"):
         load(folder)
 

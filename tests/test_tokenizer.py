@@ -210,18 +210,37 @@ def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path) -> None:
         load_tokenizer(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
-def test_a_broken_tokenizer_is_named(demo: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer.json", "{"),
+        ("tokenizer_config.json", "{"),
+        ("tokenizer_config.json", "[]"),
+        ("tokenizer_config.json", '{"tokenizer_class": 7}'),
+        ("tokenizer_config.json", '{"tool_parser_type": "none such"}'),
+        ("config.json", '{"model_type": "diffusion_gemma", "text_config": {"initializer_range": "x"}}'),
+    ],
+)
+def test_a_broken_tokenizer_is_named(demo: Path, tmp_path: Path, name: str, content: str) -> None:
     folder = tmp_path / "broken"
     shutil.copytree(demo, folder)
-    (folder / name).write_text("{")
+    (folder / name).write_text(content)
     with pytest.raises(TokenizerError, match="cannot be loaded"):
         load_tokenizer(folder)
 
 
-def test_a_template_that_refuses_says_why(demo: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
+        ("{{ 1 + 'a' }}", "unsupported operand"),
+        ("{{ 1 // 0 }}", "by zero"),
+        ("{% if %}", "Expected"),
+    ],
+)
+def test_a_template_that_refuses_says_why(demo: Path, tmp_path: Path, template: str, reason: str) -> None:
     folder = tmp_path / "refusing"
     shutil.copytree(demo, folder)
-    (folder / "chat_template.jinja").write_text("{{ raise_exception('roles must alternate') }}")
-    with pytest.raises(TokenizerError, match="roles must alternate"):
+    (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(TokenizerError, match=reason):
         load_tokenizer(folder).chat([{"role": "user", "content": "Hi"}])

@@ -37,8 +37,12 @@ class Job:
 
 def check_destination(source: Path, destination: Path, *, overwrite: bool) -> None:
     """Refuse what must not be replaced. Raises ConvertError saying why."""
-    real_source, real_destination = source.resolve(), destination.resolve()
-    if real_source.is_relative_to(real_destination) or real_source == _partial(real_destination):
+    with writing(destination):
+        _check_destination(source.resolve(), destination.resolve(), overwrite=overwrite)
+
+
+def _check_destination(source: Path, destination: Path, *, overwrite: bool) -> None:
+    if source.is_relative_to(destination) or source == _partial(destination):
         raise ConvertError(f"{destination} holds the source: choose another folder for the result")
     replaced = _replaced(destination)
     if replaced.exists() and not _is_model(replaced):

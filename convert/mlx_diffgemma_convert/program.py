@@ -14,8 +14,8 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from mlx_diffgemma.console import reported
-from mlx_diffgemma.errors import OptionError, QuantizationError
+from mlx_diffgemma.console import open_streams, reported
+from mlx_diffgemma.errors import ConvertError, OptionError, QuantizationError
 from mlx_diffgemma_convert.recipe import Kind, Recipe, choose, make_recipe, parse_setting
 
 NAME = "mlx_diffgemma.convert"
@@ -88,7 +88,10 @@ def convert(  # noqa: PLR0917
             upload.check_login(upload_repo)
         folder = resolve(source, revision)
         repository = not Path(source).expanduser().is_dir()
-        destination = destination.expanduser().absolute()
+        try:
+            destination = destination.expanduser().absolute()
+        except RuntimeError as error:
+            raise ConvertError(f"{destination} is no place for a folder: {error}") from None
         options = conversion.Options(
             source=folder,
             destination=destination,
@@ -137,7 +140,7 @@ def _recipe(
 ) -> Recipe:
     """The recipe that the options describe. Raises typer.BadParameter for options that contradict each other."""
     if no_quantize:
-        if bits or mode or group_size or kind or settings:
+        if settings or any(option is not None for option in (bits, mode, group_size, kind)):
             raise typer.BadParameter(
                 "leaves nothing for --bits, --mode, --group-size, --recipe or --set", param_hint="--no-quantize"
             )
@@ -159,4 +162,5 @@ def _bytes(text: str) -> int:
 
 def main() -> None:
     """Run the program on the command line's arguments."""
+    open_streams()
     app(prog_name=NAME)

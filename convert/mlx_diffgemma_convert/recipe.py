@@ -64,7 +64,11 @@ class Recipe:
 def choose(mode: str, bits: int | None, group_size: int | None) -> Quantization:
     """Complete what the user left open: 4 bits in groups of 64, or a format's own. Raises QuantizationError."""
     own_bits, own_group = FIXED_FORMATS.get(mode, (4, 64))
-    return Quantization(bits=bits or own_bits, group_size=group_size or own_group, mode=mode)
+    return Quantization(
+        bits=own_bits if bits is None else bits,
+        group_size=own_group if group_size is None else group_size,
+        mode=mode,
+    )
 
 
 def make_recipe(kind: Kind, chosen: Quantization, settings: Mapping[str, int | None]) -> Recipe:

@@ -33,8 +33,12 @@ TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 
 
 def copied_files(source: Path) -> list[Path]:
-    """The files of `source` that go into the result as they are."""
-    return [source / name for name in COPIED if (source / name).is_file()]
+    """The files of `source` that go into the result as they are. Raises ConfigError for JSON that is broken."""
+    files = [source / name for name in COPIED if (source / name).is_file()]
+    for file in files:
+        if file.suffix == ".json":
+            read_json(file)
+    return files
 
 
 def generation_defaults(source: Path, raw: Raw) -> Mapping[str, Any] | None:
