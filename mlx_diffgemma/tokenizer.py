@@ -26,6 +26,8 @@ CONTROL = re.compile(
     r"<\|[^<>|\s]+\|?>|<[^<>|\s]+\|>|<unused\d+>|<(?:pad|eos|bos|unk|mask)>|<\|\"\|>|<(?:start|end)_of_\w+>"
 )
 """Pieces that steer the model and are never text."""
+MARKUP = re.compile(r"\s+|▁+|</?[a-z][a-z0-9]*>")
+"""Blanks and HTML tags are whole pieces in this family, and text whatever a tokenizer's file says of them."""
 UTF8 = codecs.getincrementaldecoder("utf-8")
 PROBE = "A b  é漢🙂\n<b>"
 """Text that a tokenizer must reproduce: words, spaces, characters it knows and bytes of those it does not."""
@@ -50,6 +52,7 @@ class Tokenizer:
         self._wrapper = wrapper
         vocabulary: dict[str, int] = wrapper.get_vocab()
         self._pieces = {token: piece for piece, token in vocabulary.items()}
+        flagged = [token for token in flagged if not MARKUP.fullmatch(self._pieces[token])]
         self.thought_open = vocabulary.get(THOUGHT_OPEN)
         self.thought_close = vocabulary.get(THOUGHT_CLOSE)
         self.special = frozenset({*flagged, *_control_ids(wrapper, vocabulary)})

@@ -90,6 +90,8 @@ def test_every_option_reaches_the_result(source: Path, tmp_path: Path) -> None:
         ["--bits", "8", "--mode", "mxfp4"],
         ["--mode", "int4"],
         ["--group-size", "48"],
+        ["--group-size", "0"],
+        ["--no-quantize", "--group-size", "0"],
         ["--recipe", "best"],
         ["--set", "norms=8"],
         ["--set", "embed=3"],

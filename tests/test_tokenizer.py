@@ -146,6 +146,33 @@ def test_line_breaks_and_tags_of_a_sentencepiece_model_are_text(sentencepiece_fo
     assert tokenizer.decode([own.piece_to_id("\n\n"), own.piece_to_id("<b>")]) == "\n\n<b>"
 
 
+def test_line_breaks_and_tags_are_text_even_where_they_are_flagged_special(demo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "flagged"
+    shutil.copytree(demo, folder)
+    content = json.loads((folder / "tokenizer.json").read_text())
+    pieces = ["<b>", "</b>", "\n", "<|new_control|>"]
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    content["added_tokens"] += [{"id": 1024 + n, "content": piece, **flags} for n, piece in enumerate(pieces)]
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    tokenizer = load_tokenizer(folder)
+    assert tokenizer.decode(tokenizer.encode("<b>a</b>\nb<|new_control|>")) == "<b>a</b>\nb"
+
+
+def test_the_tokenizer_configuration_of_the_release_is_understood(demo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "release"
+    shutil.copytree(demo, folder)
+    for name in ("tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(PUBLISHED / name, folder / name)
+    tokenizer, plain = load_tokenizer(folder), load_tokenizer(demo)
+    for text in TEXTS:
+        assert tokenizer.encode(text) == plain.encode(text)
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+    question = [{"role": "user", "content": "Hi"}]
+    assert tokenizer.chat(question, thinking=True) == plain.chat(question, thinking=True)
+    # The control tokens that the demo's vocabulary lacks are added behind it, and are no text either.
+    assert tokenizer.decode(tokenizer.encode("a<|image|><|audio>b")) == "ab"
+
+
 def added(tokenizer: Tokenizer, *blocks: Sequence[int]) -> list[tuple[str, str]]:
     transcript = Transcript(tokenizer)
     return [transcript.add(block, last=index == len(blocks) - 1) for index, block in enumerate(blocks)]
