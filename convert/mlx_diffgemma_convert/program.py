@@ -10,13 +10,16 @@ import signal
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
 from mlx_diffgemma.console import open_streams, reported
 from mlx_diffgemma.errors import ConvertError, OptionError, QuantizationError
 from mlx_diffgemma_convert.recipe import Kind, Recipe, choose, make_recipe, parse_setting
+
+if TYPE_CHECKING:
+    from mlx_diffgemma_convert.conversion import Options
 
 NAME = "mlx_diffgemma.convert"
 DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
@@ -26,51 +29,63 @@ FACTORS = {"kb": 1_000, "mb": 1_000_000, "gb": 1_000_000_000}
 app = typer.Typer(name=NAME, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
+Source = Annotated[
+    str, typer.Argument(metavar="SRC", help="A folder, or a Hub repository such as google/diffusiongemma-26B-A4B-it.")
+]
+Destination = Annotated[Path, typer.Argument(metavar="DST", help="The folder to write.")]
+Bits = Annotated[
+    Literal["4", "5", "6", "8"] | None, typer.Option(help="Bits per value [default: 4, or the mode's own].")
+]
+Mode = Annotated[
+    Literal["affine", "mxfp4", "mxfp8", "nvfp4"] | None,
+    typer.Option(help="Number format of packed values [default: affine]."),
+]
+GroupSize = Annotated[int | None, typer.Option(help="Values that share a scale [default: 64, or the mode's own].")]
+RecipeName = Annotated[
+    Literal["mixed", "uniform"] | None,
+    typer.Option(help="mixed: 8 bits but for experts and self-conditioning; uniform: all alike [default: mixed]."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="CLASS=BITS|bf16",
+        help="Bits of one class: embed, attention, mlp, router, experts, conditioning. Repeatable.",
+    ),
+]
+NoQuantize = Annotated[
+    bool, typer.Option("--no-quantize", help="Pack nothing: only bring names and configuration into MLX layout.")
+]
+Dtype = Annotated[
+    Literal["bfloat16", "float16", "float32"],
+    typer.Option(help="Of what is not packed, and of scales; the vision tower stays bfloat16."),
+]
+ShardSize = Annotated[str, typer.Option(metavar="SIZE", help="Of one weights file, as in 500MB.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the Hub repository.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace DST where it is a converted model.")]
+UploadRepo = Annotated[str | None, typer.Option(metavar="USER/NAME", help="Send the result to this Hub repository.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table, no warnings.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
 # One parameter per option is how typer reads them: the one place with more than eight.
 @app.command(no_args_is_help=True)
 def convert(  # noqa: PLR0917
-    source: Annotated[
-        str,
-        typer.Argument(metavar="SRC", help="A folder, or a Hub repository such as google/diffusiongemma-26B-A4B-it."),
-    ],
-    destination: Annotated[Path, typer.Argument(metavar="DST", help="The folder to write.")],
-    bits: Annotated[
-        Literal["4", "5", "6", "8"] | None, typer.Option(help="Bits per value [default: 4, or the mode's own].")
-    ] = None,
-    mode: Annotated[
-        Literal["affine", "mxfp4", "mxfp8", "nvfp4"] | None,
-        typer.Option(help="Number format of packed values [default: affine]."),
-    ] = None,
-    group_size: Annotated[
-        int | None, typer.Option(help="Values that share a scale [default: 64, or the mode's own].")
-    ] = None,
-    recipe: Annotated[
-        Literal["mixed", "uniform"] | None,
-        typer.Option(help="mixed: 8 bits but for experts and self-conditioning; uniform: all alike [default: mixed]."),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="CLASS=BITS|bf16",
-            help="Bits of one class: embed, attention, mlp, router, experts, conditioning. Repeatable.",
-        ),
-    ] = None,
-    no_quantize: Annotated[
-        bool, typer.Option("--no-quantize", help="Pack nothing: only bring names and configuration into MLX layout.")
-    ] = False,
-    dtype: Annotated[
-        Literal["bfloat16", "float16", "float32"],
-        typer.Option(help="Of what is not packed, and of scales; the vision tower stays bfloat16."),
-    ] = "bfloat16",
-    max_shard_size: Annotated[str, typer.Option(metavar="SIZE", help="Of one weights file, as in 500MB.")] = "5GB",
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the Hub repository.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DST where it is a converted model.")] = False,
-    upload_repo: Annotated[
-        str | None, typer.Option(metavar="USER/NAME", help="Send the result to this Hub repository.")
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no table, no warnings.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    source: Source,
+    destination: Destination,
+    bits: Bits = None,
+    mode: Mode = None,
+    group_size: GroupSize = None,
+    recipe: RecipeName = None,
+    settings: Settings = None,
+    no_quantize: NoQuantize = False,
+    dtype: Dtype = "bfloat16",
+    max_shard_size: ShardSize = "5GB",
+    revision: Revision = None,
+    overwrite: Overwrite = False,
+    upload_repo: UploadRepo = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Convert a DiffusionGemma checkpoint to MLX layout, packed or in bf16, a piece at a time.
 
@@ -79,22 +94,16 @@ def convert(  # noqa: PLR0917
     chosen = _recipe(bits, mode, group_size, recipe, settings or [], no_quantize=no_quantize)
     max_shard_bytes = _bytes(max_shard_size)
     with reported(debug=debug, quiet=quiet):
-        from rich.console import Console
-
         from mlx_diffgemma.hub import resolve
-        from mlx_diffgemma_convert import conversion, screen, upload
+        from mlx_diffgemma_convert import conversion, upload
 
         if upload_repo is not None:
             upload.check_login(upload_repo)
         folder = resolve(source, revision)
         repository = not Path(source).expanduser().is_dir()
-        try:
-            destination = destination.expanduser().absolute()
-        except RuntimeError as error:
-            raise ConvertError(f"{destination} is no place for a folder: {error}") from None
         options = conversion.Options(
             source=folder,
-            destination=destination,
+            destination=_absolute(destination),
             recipe=chosen,
             name=source if repository else folder.resolve().name,
             repository=repository,
@@ -103,12 +112,28 @@ def convert(  # noqa: PLR0917
             max_shard_bytes=max_shard_bytes,
             overwrite=overwrite,
         )
-        with _interrupted_once(), closing(conversion.convert(options)) as events:
-            lines = screen.watch(events, console=Console(stderr=True), quiet=quiet)
-        if not quiet:
-            Console().print(screen.table(lines))
+        _show(options, quiet=quiet)
         if upload_repo is not None:
-            typer.echo(upload.upload(destination, upload_repo))
+            typer.echo(upload.upload(options.destination, upload_repo))
+
+
+def _show(options: Options, *, quiet: bool) -> None:
+    """Convert behind a progress bar, then print the table."""
+    from rich.console import Console
+
+    from mlx_diffgemma_convert import conversion, screen
+
+    with _interrupted_once(), closing(conversion.convert(options)) as events:
+        lines = screen.watch(events, console=Console(stderr=True), quiet=quiet)
+    if not quiet:
+        Console().print(screen.table(lines))
+
+
+def _absolute(destination: Path) -> Path:
+    try:
+        return destination.expanduser().absolute()
+    except RuntimeError as error:
+        raise ConvertError(f"{destination} is no place for a folder: {error}") from None
 
 
 @contextmanager
