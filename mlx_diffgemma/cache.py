@@ -7,7 +7,7 @@ is the decoder's: it puts a canvas next to the prefix and leaves the cache as it
 
 from __future__ import annotations
 
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import mlx.core as mx
 
@@ -15,28 +15,6 @@ from mlx_diffgemma.config import LayerConfig
 
 KeysValues: TypeAlias = tuple[mx.array, mx.array]
 """Keys and values of one layer, each [B, heads, tokens, head_dim]."""
-
-
-class LayerCache(Protocol):
-    """The prefix as one layer sees it."""
-
-    @property
-    def length(self) -> int:
-        """Tokens that are kept."""
-        ...
-
-    @property
-    def arrays(self) -> list[mx.array]:
-        """What to evaluate, and what counts as memory."""
-        ...
-
-    def append(self, keys: mx.array, values: mx.array) -> KeysValues:
-        """Add tokens to the prefix; returns what those tokens may look at, themselves included."""
-        ...
-
-    def beside(self, keys: mx.array, values: mx.array) -> KeysValues:
-        """The prefix followed by the given tokens; the cache stays as it is."""
-        ...
 
 
 class FullCache:
@@ -56,13 +34,13 @@ class FullCache:
         return [] if self._kept is None else list(self._kept)
 
     def beside(self, keys: mx.array, values: mx.array) -> KeysValues:
-        """The prefix followed by the given tokens."""
+        """The prefix followed by the given tokens; the cache stays as it is."""
         if self._kept is None:
             return keys, values
         return mx.concatenate([self._kept[0], keys], axis=2), mx.concatenate([self._kept[1], values], axis=2)
 
     def append(self, keys: mx.array, values: mx.array) -> KeysValues:
-        """Add tokens; returns the whole prefix."""
+        """Add tokens; returns what they may look at: the whole prefix, themselves included."""
         self._kept = self.beside(keys, values)
         return self._kept
 
@@ -88,10 +66,10 @@ def _last(array: mx.array, count: int) -> mx.array:
 
 
 class Cache:
-    """The prefix of one batch of equally long sequences: a LayerCache per layer, and how many tokens went in."""
+    """The prefix of one batch of equally long sequences: a cache per layer, and how many tokens went in."""
 
     def __init__(self, layers: tuple[LayerConfig, ...], window: int) -> None:
-        self.layers: list[LayerCache] = [SlidingCache(window) if layer.sliding else FullCache() for layer in layers]
+        self.layers: list[FullCache] = [SlidingCache(window) if layer.sliding else FullCache() for layer in layers]
         self.offset = 0
 
     @property

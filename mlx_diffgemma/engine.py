@@ -118,11 +118,17 @@ def stream(
 ) -> Iterator[Event]:
     """Generate behind the prompt `tokens`; the events carry no text.
 
-    `sampler` replaces the entropy-bound sampler of `config`. Raises PromptError for a prompt that is empty or does not
-    fit, OptionError for a canvas longer than the model's.
+    `sampler` replaces the entropy-bound sampler of `config`. Raises, at once, PromptError for a prompt that is empty or
+    does not fit and OptionError for a canvas longer than the model's.
     """
     canvas_length = check_lengths(model, tokens, config)
-    rules = default_rules(model, config, sampler)
+    return _generate(model, tokens, config, default_rules(model, config, sampler), canvas_length)
+
+
+def _generate(
+    model: DiffusionGemma, tokens: Sequence[int], config: GenerationConfig, rules: Rules, canvas_length: int
+) -> Iterator[Event]:
+    """The phases of the module's docstring."""
     clock = Clock()
     cache = model.make_cache()
     # 1

@@ -23,6 +23,8 @@ ITEM_BYTES = {
     "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
 }  # fmt: skip
 """Bytes per value of every dtype that a header may name."""
+FLOATS = ("BF16", "F16", "F32")
+"""The dtypes that unpacked weights, and the scales of packed ones, can have."""
 
 
 @dataclass(frozen=True, kw_only=True)

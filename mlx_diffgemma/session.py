@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias, cast
 
-from mlx_diffgemma.config import load_generation_config, read_json
-from mlx_diffgemma.engine import check_lengths
 from mlx_diffgemma.engine import stream as stream_tokens
 from mlx_diffgemma.errors import DiffGemmaError, PromptError, out_of_memory
 from mlx_diffgemma.events import BlockCommitted, Denoised, Event, Finished, FinishReason, Stats
@@ -49,14 +47,12 @@ class Session:
         OutOfMemoryError.
         """
         config = config or self.defaults
-        tokens = self.tokens(prompt, config)
-        check_lengths(self.model, tokens, config)
-        return self._stream(tokens, config)
+        return self._with_text(stream_tokens(self.model, self.tokens(prompt, config), config))
 
-    def _stream(self, tokens: Sequence[int], config: GenerationConfig) -> Generator[Event]:
+    def _with_text(self, events: Iterator[Event]) -> Generator[Event]:
         transcript = Transcript(self.tokenizer)
         with out_of_memory("generating", "lower canvas_length, or shorten the prompt"):
-            for event in stream_tokens(self.model, tokens, config):
+            for event in events:
                 match event:
                     case Denoised(best=best):
                         pieces = self.tokenizer.pieces(best)
@@ -144,6 +140,5 @@ def load(model: str | Path, *, revision: str | None = None, dtype: str | None = 
     folder = resolve(model, revision)
     # Everything else comes first: whatever is wrong is found out before gigabytes are read.
     checkpoint = open_checkpoint(folder, dtype)
-    defaults = load_generation_config(folder, read_json(folder / "config.json"))
     tokenizer = load_tokenizer(folder)
-    return Session(checkpoint.load(), tokenizer, defaults)
+    return Session(checkpoint.load(), tokenizer, checkpoint.defaults)

@@ -1,6 +1,6 @@
 """A checkpoint folder -> a model with its weights in place.
 
-1  config.json                     -> ModelConfig, QuantizationTable
+1  config.json, generation_config.json -> ModelConfig, QuantizationTable, GenerationConfig
 2  safetensors headers             -> every parameter's name, dtype, shape and place in the files
 3  the model, nothing computed yet; modules that the files hold packed become their packed kind
 4  the strict check                names, shapes and kinds of dtype, before any weight is read
@@ -20,20 +20,20 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from mlx_diffgemma.config import ModelConfig, parse_config, read_json
+from mlx_diffgemma.config import ModelConfig, load_generation_config, parse_config, read_json
 from mlx_diffgemma.errors import OptionError, QuantizationError, WeightsError, out_of_memory
+from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.layout import Contents, Source, resolve
 from mlx_diffgemma.model import DiffusionGemma
 from mlx_diffgemma.moe import ExpertLinear
 from mlx_diffgemma.quantization import QuantizationTable, parse_table
-from mlx_diffgemma.safetensors import read_folder
+from mlx_diffgemma.safetensors import FLOATS, read_folder
 
 logger = logging.getLogger("mlx_diffgemma")
 
 DTYPES = {"bfloat16": mx.bfloat16, "float32": mx.float32}
 """Compute dtypes by the names that options use; activations of this family exceed the range of float16."""
 
-FLOATS = ("BF16", "F16", "F32")
 LAYER = re.compile(r"\.layers\.(\d+)\.")
 LISTED = 3
 
@@ -58,6 +58,7 @@ class Checkpoint:
     model: DiffusionGemma
     sources: Mapping[str, Source]
     dtype: mx.Dtype
+    defaults: GenerationConfig
 
     def load(self) -> DiffusionGemma:
         """The model with its weights in place. Raises WeightsError or OutOfMemoryError."""
@@ -72,14 +73,14 @@ def open_checkpoint(folder: Path, dtype: str | None = None) -> Checkpoint:
         raise OptionError(f"dtype={dtype!r} must be one of {', '.join(DTYPES)}")
     compute = default_dtype() if dtype is None else DTYPES[dtype]
     raw = read_json(folder / "config.json")
-    config, table = parse_config(raw), parse_table(raw)
+    config, table, defaults = parse_config(raw), parse_table(raw), load_generation_config(folder, raw)
     contents = resolve(read_folder(folder))
     if contents.vision:
         logger.info("skipping the vision tower (%d tensors): this version reads text only", len(contents.vision))
     model = build(config, table, contents.text)
     check(model, contents)
     check_device(model, compute)
-    return Checkpoint(model=model, sources=contents.text, dtype=compute)
+    return Checkpoint(model=model, sources=contents.text, dtype=compute, defaults=defaults)
 
 
 def build(config: ModelConfig, table: QuantizationTable | None, sources: Mapping[str, Source]) -> DiffusionGemma:

@@ -13,13 +13,10 @@ from mlx_diffgemma.config import ModelConfig
 from mlx_diffgemma.errors import ConvertError, QuantizationError, WeightsError
 from mlx_diffgemma.layout import Contents, Source
 from mlx_diffgemma.quantization import Quantization, QuantizationTable
-from mlx_diffgemma.safetensors import ITEM_BYTES
+from mlx_diffgemma.safetensors import FLOATS, ITEM_BYTES
 from mlx_diffgemma_convert.parameters import text_shapes
 from mlx_diffgemma_convert.recipe import VISION_TOWER, Recipe, tensor_class
 from mlx_diffgemma_convert.shards import Entry, Shard, group, lay_out
-
-FLOATS = ("BF16", "F16", "F32")
-"""What can be read, and what unpacked values and affine scales can be written as."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +76,9 @@ def make_plan(contents: Contents, config: ModelConfig, recipe: Recipe, dtype: st
     tensor that is missing, unknown or mis-shaped, ConvertError for one that is already packed, QuantizationError for
     rows that the groups do not divide.
     """
-    _check_names(contents.text, text_shapes(config))
-    parameters = [make_parameter(name, contents.text[name], recipe.at(name), dtype) for name in text_shapes(config)] + [
+    expected = text_shapes(config)
+    _check_names(contents.text, expected)
+    parameters = [make_parameter(name, contents.text[name], recipe.at(name), dtype) for name in expected] + [
         make_parameter(name, Source(parts=(info,), shape=info.shape), None, "BF16")
         for name, info in sorted(contents.vision.items())
     ]
