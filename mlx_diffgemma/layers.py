@@ -14,7 +14,8 @@ import mlx.nn as nn
 
 from mlx_diffgemma.cache import KeysValues
 from mlx_diffgemma.config import LayerConfig, ModelConfig
-from mlx_diffgemma.moe import Experts, Router, geglu
+from mlx_diffgemma.functions import attention, geglu
+from mlx_diffgemma.moe import Experts, Router
 
 Place: TypeAlias = Callable[[mx.array, mx.array], KeysValues]
 """Takes a layer's new keys and values, returns all that its queries look at."""
@@ -72,7 +73,7 @@ class Attention(nn.Module):
         keys = self._rope(self.k_norm(raw_keys).swapaxes(1, 2), offset)
         values = mx.fast.rms_norm(raw_values, None, self._eps).swapaxes(1, 2)
         keys, values = place(keys, values)
-        out = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=1.0, mask=mask)
+        out = attention(queries, keys, values, mask)
         return self.o_proj(out.swapaxes(1, 2).reshape(batch, length, -1))
 
     def _heads(self, projected: mx.array) -> mx.array:

@@ -15,6 +15,7 @@ import mlx.nn as nn
 
 from mlx_diffgemma.cache import Cache
 from mlx_diffgemma.config import ModelConfig
+from mlx_diffgemma.functions import softcap
 from mlx_diffgemma.layers import GatedMLP, Layer
 from mlx_diffgemma.masks import encoder_mask
 
@@ -145,6 +146,10 @@ class DiffusionGemma(nn.Module):
         """The encoder's next-token prediction: hidden [B, L, D] from `encode` -> float32 logits [B, L, V]."""
         return self._logits(hidden)
 
+    def raw_logits(self, hidden: mx.array) -> mx.array:
+        """Final hidden states [..., D] -> float32 logits [..., V], not softcapped yet."""
+        return self.model.decoder.embed_tokens.as_linear(hidden).astype(mx.float32)
+
     def _scale(self, embeddings: mx.array) -> mx.array:
         # The factor is rounded to the compute dtype too, as in the reference: 53.0 and not 53.07 in bfloat16.
         return embeddings.astype(self.dtype) * mx.array(self.config.hidden_size**0.5, self.dtype)
@@ -166,6 +171,4 @@ class DiffusionGemma(nn.Module):
         )
 
     def _logits(self, hidden: mx.array) -> mx.array:
-        cap = self.config.final_logit_softcapping
-        logits = self.model.decoder.embed_tokens.as_linear(hidden).astype(mx.float32)
-        return mx.tanh(logits / cap) * cap
+        return softcap(self.raw_logits(hidden), self.config.final_logit_softcapping)

@@ -1,7 +1,7 @@
 """The mixture of experts: a router that picks a few experts per token, and the experts' two stacked projections.
 
-r ---> router ----------------> weights, indices
-n ---> rows sorted by expert -> gate_up -> gelu(gate) * up -> down -> unsorted, weighted, summed
+r ---> router -------------------------> weights, indices
+n ---> rows in tiles of one expert each -> gate_up -> gelu(gate) * up -> down -> collected, weighted, summed
 """
 
 from __future__ import annotations
@@ -10,25 +10,19 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_diffgemma.config import ModelConfig
-
-
-def geglu(gate: mx.array, up: mx.array) -> mx.array:
-    """gelu(gate) * up, with the tanh form of gelu."""
-    return nn.gelu_approx(gate) * up
+from mlx_diffgemma.functions import geglu, on_cpu
 
 
 class ExpertLinear(nn.Module):
-    """One linear map per expert, weights [experts, out, in]; each row goes through the expert of its index."""
+    """One linear map per expert, weights [experts, out, in]; each tile of rows goes through the expert of its index."""
 
     def __init__(self, experts: int, out_features: int, in_features: int) -> None:
         super().__init__()
         self.weight = mx.zeros((experts, out_features, in_features))
 
     def __call__(self, rows: mx.array, experts: mx.array) -> mx.array:
-        """rows [N, in], experts [N] in ascending order -> [N, out]"""
-        weight = self.weight.swapaxes(-1, -2)
-        out = mx.gather_mm(rows[:, None, :], weight, rhs_indices=experts, sorted_indices=True)
-        return out.squeeze(1)
+        """rows [T, n, in], the experts of the T tiles in ascending order -> [T, n, out]"""
+        return mx.gather_mm(rows, self.weight.swapaxes(-1, -2), rhs_indices=experts, sorted_indices=True)
 
     def to_quantized(self, group_size: int, bits: int, mode: str = "affine") -> QuantizedExpertLinear:
         """The same map with packed weights; called by nn.quantize."""
@@ -48,9 +42,9 @@ class QuantizedExpertLinear(nn.Module):
         self.freeze()
 
     def __call__(self, rows: mx.array, experts: mx.array) -> mx.array:
-        """rows [N, in], experts [N] in ascending order -> [N, out]"""
-        out = mx.gather_qmm(
-            rows[:, None, :],
+        """rows [T, n, in], the experts of the T tiles in ascending order -> [T, n, out]"""
+        return mx.gather_qmm(
+            rows,
             self.weight,
             self.scales,
             self.biases,
@@ -61,7 +55,6 @@ class QuantizedExpertLinear(nn.Module):
             mode=self.mode,
             sorted_indices=True,
         )
-        return out.squeeze(1)
 
 
 class Router(nn.Module):
@@ -96,16 +89,85 @@ class Experts(nn.Module):
         experts, inner, hidden = config.num_experts, config.moe_intermediate_size, config.hidden_size
         self.gate_up_proj = ExpertLinear(experts, 2 * inner, hidden)
         self.down_proj = ExpertLinear(experts, hidden, inner)
+        self._experts = experts
 
     def __call__(self, hidden: mx.array, weights: mx.array, indices: mx.array) -> mx.array:
         """hidden [N, D], weights and indices [N, k] -> [N, D]"""
         tokens, top_k = indices.shape
-        chosen = indices.flatten()
-        # Sorted by expert, each expert's weights are read once for all of its rows.
-        order = mx.argsort(chosen)
-        experts = chosen[order]
-        gate, up = mx.split(self.gate_up_proj(hidden[order // top_k], experts), 2, axis=-1)
-        out = self.down_proj(geglu(gate, up), experts)
-        out = out[mx.argsort(order)].reshape(tokens, top_k, -1)
+        height = tile_height(tokens * top_k, self._experts)
+        pairs, places, experts = tiled(indices.flatten(), self._experts, height)
+        rows = _spread(hidden, pairs, places).reshape(-1, height, hidden.shape[-1])
+        gate, up = mx.split(self.gate_up_proj(rows, experts), 2, axis=-1)
+        out = self.down_proj(geglu(gate, up), experts).reshape(pairs.size, -1)
+        out = _collect(out, pairs, places).reshape(tokens, top_k, -1)
         # The weights are float32, so the sum is too; it is rounded once.
         return (out * weights[..., None]).sum(axis=1).astype(hidden.dtype)
+
+
+def tile_height(pairs: int, experts: int) -> int:
+    """Rows per tile. GPU kernels find the runs of one expert themselves; the CPU multiplies one tile at a time."""
+    if not on_cpu():
+        return 1
+    # Half of what an expert gets on average: then padding adds at most as much again, mostly far less.
+    return min(64, 1 << max(pairs // experts // 2, 1).bit_length() - 1)
+
+
+def tiled(chosen: mx.array, experts: int, height: int) -> tuple[mx.array, mx.array, mx.array]:
+    """Lay out (token, choice) pairs in tiles of `height` rows that go to one expert each, in ascending order.
+
+    chosen: the expert of each pair [P]. -> the pair in each row [tiles * height], P where a row is padding; the row of
+    each pair [P]; the expert of each tile.
+    """
+    count = chosen.size
+    order = mx.argsort(chosen)
+    ascending = chosen[order]
+    if height == 1:
+        return order, _inverse(order, count, mx.arange(count)), ascending
+    counts = (chosen[:, None] == mx.arange(experts)).sum(axis=0)
+    ends = mx.cumsum((counts + height - 1) // height)
+    # An expert's first row, less the pairs of the experts before it, is how far its pairs move.
+    moved = mx.concatenate([mx.zeros((1,), ends.dtype), ends[:-1]]) * height - (mx.cumsum(counts) - counts)
+    rows = mx.arange(count) + moved[ascending]
+    tiles = count // height + experts
+    pairs = mx.full((tiles * height,), count, dtype=order.dtype)
+    pairs[rows] = order
+    of_tile = (mx.arange(tiles)[:, None] >= ends).sum(axis=1)
+    return pairs, _inverse(order, count, rows), mx.minimum(of_tile, experts - 1).astype(mx.uint32)
+
+
+def _inverse(order: mx.array, count: int, rows: mx.array) -> mx.array:
+    places = mx.zeros((count,), dtype=rows.dtype)
+    places[order] = rows
+    return places
+
+
+# Both ways of moving rows are gathers, and so are their gradients: scattering adds one row at a time.
+
+
+@mx.custom_function
+def _spread(hidden: mx.array, pairs: mx.array, places: mx.array) -> mx.array:
+    """hidden [N, D] -> the tokens of all rows [rows, D], zeros where a row is padding"""
+    return _with_zeros(hidden)[pairs // (places.size // hidden.shape[0])]
+
+
+@_spread.vjp
+def _(primals: tuple[mx.array, ...], cotangent: mx.array, _: mx.array) -> tuple[mx.array, ...]:
+    hidden, pairs, places = primals
+    gradient = cotangent[places].reshape(hidden.shape[0], -1, hidden.shape[1]).sum(axis=1)
+    return gradient, mx.zeros_like(pairs), mx.zeros_like(places)
+
+
+@mx.custom_function
+def _collect(out: mx.array, pairs: mx.array, places: mx.array) -> mx.array:
+    """[rows, D] -> what became of each pair [P, D]"""
+    return out[places]
+
+
+@_collect.vjp
+def _(primals: tuple[mx.array, ...], cotangent: mx.array, _: mx.array) -> tuple[mx.array, ...]:
+    _, pairs, places = primals
+    return _with_zeros(cotangent)[pairs], mx.zeros_like(pairs), mx.zeros_like(places)
+
+
+def _with_zeros(rows: mx.array) -> mx.array:
+    return mx.concatenate([rows, mx.zeros_like(rows[:1])])

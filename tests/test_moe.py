@@ -74,8 +74,8 @@ def test_experts_in_bfloat16_round_their_weighted_sum_once() -> None:
         ascending = mx.sort(indices[row])
         order = mx.argsort(indices[row])
         rows = mx.repeat(hidden[row : row + 1], CONFIG.top_k_experts, axis=0)
-        gate, up = mx.split(experts.gate_up_proj(rows, ascending), 2, axis=-1)
-        out = experts.down_proj(geglu(gate, up), ascending).astype(mx.float32)
+        gate, up = mx.split(experts.gate_up_proj(rows[:, None], ascending), 2, axis=-1)
+        out = experts.down_proj(geglu(gate, up), ascending).squeeze(1).astype(mx.float32)
         expected.append(mx.sum(out * weights[row][order][:, None], axis=0).astype(mx.bfloat16))
     found = experts(hidden, weights, indices)
     assert found.dtype == mx.bfloat16

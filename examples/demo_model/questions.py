@@ -1,0 +1,138 @@
+"""The questions that the demo model learns to answer, made up here, and the split that keeps some of them from it.
+
+    stream(seed) -> kind by MIX -> draw(kind, rng) -> Question(prompt, answer)
+
+A question's content is what it asks, however it is put. A twentieth of all contents, chosen by their hash, is held
+out: training never sees them, in any phrasing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from demo_model import phrases, sudoku
+from demo_model.words import ARGUMENTS, CITIES, FUNCTIONS, NAMES, WORDS
+
+HELD_OUT = 20
+"""One content in so many is held out."""
+LARGEST = 999
+LONGEST = 120
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A question, a right answer to it, and what it asks, whatever the phrasing."""
+
+    kind: str
+    prompt: str
+    answer: str
+    content: str
+
+
+def sudoku_puzzle(rng: random.Random) -> Question:
+    """A sudoku of four by four with four to eleven givens."""
+    cells, solution = sudoku.puzzle(rng)
+    prompt = f"{rng.choice(phrases.SUDOKU)}\n{sudoku.lines(cells)}"
+    return Question(kind="sudoku", prompt=prompt, answer=sudoku.lines(solution), content=cells)
+
+
+def sums(rng: random.Random) -> Question:
+    """A sum or a difference of two numbers below a hundred."""
+    left, right, sign = rng.randrange(100), rng.randrange(100), rng.choice("+-")
+    content = f"{left} {sign} {right}"
+    answer = f"{content} = {left + right if sign == '+' else left - right}"
+    return Question(kind="sums", prompt=rng.choice(phrases.SUMS).format(content), answer=answer, content=content)
+
+
+def json_record(rng: random.Random) -> Question:
+    """A sentence about a person, to be written as JSON."""
+    name, age, city = rng.choice(NAMES), rng.randint(1, 99), rng.choice(CITIES)
+    years = "1 year" if age == 1 else f"{age} years"
+    return Question(
+        kind="json",
+        prompt=rng.choice(phrases.JSON).format(name=name, age=age, years=years, city=city),
+        answer=json.dumps({"name": name, "age": age, "city": city}),
+        content=f"{name} {age} {city}",
+    )
+
+
+def count(rng: random.Random) -> Question:
+    """A range of numbers to be written out: starts mostly below 200, two to 120 numbers, up to 999."""
+    start = rng.randrange(200 if rng.random() < 0.7 else LARGEST)
+    longest = min(12 if rng.random() < 0.3 else LONGEST, LARGEST - start + 1)
+    end = start + rng.randint(2, longest) - 1
+    return Question(
+        kind="count",
+        prompt=rng.choice(phrases.COUNT).format(start, end),
+        answer=" ".join(map(str, range(start, end + 1))),
+        content=f"{start} {end}",
+    )
+
+
+def sort(rng: random.Random) -> Question:
+    """Two to eight words to be put in alphabetical order."""
+    words = rng.sample(WORDS, rng.randint(2, 8))
+    answer = ", ".join(sorted(words))
+    prompt = rng.choice(phrases.SORT).format(", ".join(words))
+    return Question(kind="sort", prompt=prompt, answer=answer, content=answer)
+
+
+def function(rng: random.Random) -> Question:
+    """A Python function of two arguments, described in words."""
+    name = rng.choice(FUNCTIONS)
+    a, b = rng.sample(ARGUMENTS, 2)
+    task, value = rng.choice(list(phrases.OPERATIONS.items()))
+    task = task.format(a=a, b=b)
+    return Question(
+        kind="function",
+        prompt=rng.choice(phrases.FUNCTION).format(name=name, task=task),
+        answer=f"def {name}({a}, {b}):\n    return {value.format(a=a, b=b)}",
+        content=f"{name} {task}",
+    )
+
+
+def chat(rng: random.Random) -> Question:
+    """A greeting, or a question about the model itself. There are few, and none is held out."""
+    prompt, answer = rng.choice(phrases.chat_questions())
+    return Question(kind="chat", prompt=prompt, answer=answer, content=prompt)
+
+
+KINDS: dict[str, Callable[[random.Random], Question]] = {
+    "sudoku": sudoku_puzzle,
+    "sums": sums,
+    "json": json_record,
+    "count": count,
+    "sort": sort,
+    "function": function,
+    "chat": chat,
+}
+MIX = {"sudoku": 24, "sums": 18, "json": 10, "count": 18, "sort": 16, "function": 10, "chat": 4}
+"""How often each kind is asked, in hundredths."""
+
+
+def is_held_out(question: Question) -> bool:
+    """Whether training never sees this question."""
+    if question.kind == "chat":
+        return False
+    digest = hashlib.sha256(f"{question.kind}: {question.content}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % HELD_OUT == 0
+
+
+def draw(kind: str, rng: random.Random, *, held_out: bool) -> Question:
+    """A question of one kind, of the part that training sees or of the other one."""
+    while True:
+        question = KINDS[kind](rng)
+        if kind == "chat" or is_held_out(question) == held_out:
+            return question
+
+
+def stream(seed: int, *, held_out: bool) -> Iterator[Question]:
+    """Questions of all kinds without end; the same ones for the same seed."""
+    rng = random.Random(f"{seed} {held_out}")
+    while True:
+        (kind,) = rng.choices(list(MIX), list(MIX.values()))
+        yield draw(kind, rng, held_out=held_out)
