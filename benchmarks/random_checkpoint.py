@@ -18,12 +18,12 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from mlx_diffgemma_convert.parameters import text_shapes
+from mlx_diffgemma_convert.parameters import google_name, text_shapes
 from mlx_diffgemma_convert.shards import Entry, group, index, lay_out
 from mlx_diffgemma_convert.writer import shard_file, write_text
 
 from mlx_diffgemma.config import parse_config
-from mlx_diffgemma.layout import BARE_EXPERTS, SCALAR
+from mlx_diffgemma.layout import SCALAR
 from mlx_diffgemma.safetensors import INDEX
 
 Width = Literal["full", "mid", "tiny"]
@@ -88,7 +88,7 @@ def write_checkpoint(
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = _config(layers, width, vocab_size, vision=vision)
-    shapes = {_google_name(name): shape for name, shape in text_shapes(parse_config(config)).items()}
+    shapes = {google_name(name): shape for name, shape in text_shapes(parse_config(config)).items()}
     if vision:
         shapes |= _vision_shapes(WIDTHS[width]["hidden_size"])
     groups = group(([Entry(name=name, dtype="BF16", shape=shape)] for name, shape in shapes.items()), shard_bytes)
@@ -155,11 +155,6 @@ def _config(layers: int, width: Width, vocab_size: int | None, *, vision: bool) 
         "vision_config": tower if vision else None,
         "vision_soft_tokens_per_image": 280,
     }
-
-
-def _google_name(name: str) -> str:
-    bare = name.removesuffix(".weight")
-    return bare if bare.endswith(BARE_EXPERTS) else name
 
 
 def _vision_shapes(text_hidden: int) -> dict[str, tuple[int, ...]]:

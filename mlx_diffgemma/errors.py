@@ -46,6 +46,18 @@ class ConvertError(DiffGemmaError):
     """The conversion cannot start or cannot go on; nothing is left under the destination's name."""
 
 
+class DataError(DiffGemmaError):
+    """Training data is missing or damaged; the message names the file and the line."""
+
+
+class AdapterError(DiffGemmaError):
+    """An adapter is missing, damaged, or made for another model; the message names its folder."""
+
+
+class TrainingError(DiffGemmaError):
+    """Training cannot start, resume or go on; what was saved last is kept."""
+
+
 @contextmanager
 def out_of_memory(doing: str, remedy: str) -> Generator[None]:
     """Turn an allocation failure, which MLX reports in a different way per device, into one OutOfMemoryError."""

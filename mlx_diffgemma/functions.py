@@ -1,8 +1,8 @@
 """What happens between matrix products: gated gelu, attention, softcap, cross-entropy, and their gradients.
 
 MLX's CPU backend takes exp and tanh of one element at a time, 12 to 20 ns each. There these functions are fused kernels
-over a polynomial of their own (2 to 5 ns; relative error 3e-7, that of the backend's exp is 2e-6); on other devices they
-are MLX's. The gradients are written out, so that little but the arguments is kept for them.
+over a polynomial of their own (2 to 5 ns; relative error 3e-7, that of the backend's exp is 2e-6); on other devices
+they are MLX's. The gradients are written out, so that little but the arguments is kept for them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any, TypeAlias, TypeVar, cast
 
 import mlx.core as mx
 
@@ -18,6 +19,20 @@ ROUNDING = 12582912.0
 ROUNDING_BITS = 0x4B400000
 LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
 GELU_SLOPE, GELU_CUBE = 2 * math.sqrt(2 / math.pi), 0.044715
+
+
+Arrays: TypeAlias = tuple[mx.array, ...]
+Function = TypeVar("Function", bound=Callable[..., mx.array])
+
+
+def differentiable(function: Function, pullback: Callable[[Any, mx.array, mx.array], Arrays]) -> Function:
+    """`function` with its gradient written out.
+
+    pullback: (arguments, gradient of the result, result) -> gradients of the arguments.
+    """
+    made = mx.custom_function(function)
+    made.vjp(pullback)
+    return cast("Function", made)
 
 
 def on_cpu() -> bool:
@@ -63,15 +78,12 @@ def _geglu_gradient(gate: mx.array, up: mx.array, cotangent: mx.array) -> tuple[
     return cotangent * up * slope.astype(gate.dtype), cotangent * gelu.astype(gate.dtype)
 
 
-@mx.custom_function
-def geglu(gate: mx.array, up: mx.array) -> mx.array:
-    """gelu(gate) * up, with the tanh form of gelu, of two arrays of one shape."""
-    return _geglu(gate, up)
-
-
-@geglu.vjp
-def _(primals: tuple[mx.array, ...], cotangent: mx.array, _: mx.array) -> tuple[mx.array, mx.array]:
+def _geglu_pullback(primals: Arrays, cotangent: mx.array, _: mx.array) -> Arrays:
     return _geglu_gradient(primals[0], primals[1], cotangent)
+
+
+geglu = differentiable(_geglu, _geglu_pullback)
+"""gelu(gate) * up, with the tanh form of gelu, of two arrays of one shape."""
 
 
 @mx.compile
@@ -84,16 +96,17 @@ def _softmax_gradient(out: mx.array, cotangent: mx.array, mean: mx.array) -> mx.
     return out * (cotangent - mean)
 
 
-@mx.custom_function
-def softmax(scores: mx.array) -> mx.array:
-    """float32 scores [..., N] -> probabilities over the last axis."""
+def _softmax(scores: mx.array) -> mx.array:
     powers = _exp_below(scores, scores.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-@softmax.vjp
-def _(_: mx.array, cotangent: mx.array, out: mx.array) -> mx.array:
-    return _softmax_gradient(out, cotangent, (cotangent * out).sum(axis=-1, keepdims=True))
+def _softmax_pullback(_: Arrays, cotangent: mx.array, out: mx.array) -> Arrays:
+    return (_softmax_gradient(out, cotangent, (cotangent * out).sum(axis=-1, keepdims=True)),)
+
+
+softmax = differentiable(_softmax, _softmax_pullback)
+"""float32 scores [..., N] -> probabilities over the last axis."""
 
 
 def attention(queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array | str | None) -> mx.array:
@@ -128,9 +141,7 @@ def _capped_powers(raw: mx.array, cap: float) -> mx.array:
 
 
 @mx.compile
-def _cross_entropy_gradient(
-    raw: mx.array, cap: float, total: mx.array, hit: mx.array, cotangent: mx.array
-) -> mx.array:
+def _cross_entropy_gradient(raw: mx.array, cap: float, total: mx.array, hit: mx.array, cotangent: mx.array) -> mx.array:
     capped = softcap(raw, cap)
     return cotangent * (exp(capped) / total - hit.astype(mx.float32)) * (1 - (capped / cap) ** 2)
 
@@ -139,17 +150,15 @@ def _cross_entropy_gradient(
 def cross_entropy(cap: float) -> Callable[[mx.array, mx.array], mx.array]:
     """Cross-entropy in nats under softcapped logits: raw float32 logits [N, V], targets [N] -> [N]. cap: below 80."""
 
-    @mx.custom_function
     def loss(raw: mx.array, targets: mx.array) -> mx.array:
         total = _capped_powers(raw, cap).sum(axis=-1)
         chosen = mx.take_along_axis(raw, targets[:, None], axis=-1).squeeze(-1)
         return mx.log(total) - softcap(chosen, cap)
 
-    @loss.vjp
-    def _(primals: tuple[mx.array, ...], cotangent: mx.array, _: mx.array) -> tuple[mx.array, mx.array]:
+    def pullback(primals: Arrays, cotangent: mx.array, _: mx.array) -> Arrays:
         raw, targets = primals
         total = _capped_powers(raw, cap).sum(axis=-1, keepdims=True)
         hit = mx.arange(raw.shape[-1]) == targets[:, None]
         return _cross_entropy_gradient(raw, cap, total, hit, cotangent[:, None]), mx.zeros_like(targets)
 
-    return loss
+    return differentiable(loss, pullback)

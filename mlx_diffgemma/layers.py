@@ -36,8 +36,11 @@ class Rope:
         self._dims = layer.head_dim
         self._periods = mx.array(periods + [float("inf")] * (pairs - rotated))
 
-    def __call__(self, heads: mx.array, offset: int) -> mx.array:
-        """heads [B, H, L, head_dim] of the tokens at positions offset .. offset + L - 1 -> the same, rotated"""
+    def __call__(self, heads: mx.array, offset: int | mx.array) -> mx.array:
+        """heads [B, H, L, head_dim] of the tokens at positions offset .. offset + L - 1 -> the same, rotated
+
+        offset: one for all rows, or one per row [B].
+        """
         return mx.fast.rope(
             heads, self._dims, traditional=False, base=None, scale=1.0, offset=offset, freqs=self._periods
         )
@@ -62,7 +65,7 @@ class Attention(nn.Module):
         self._head_dim = layer.head_dim
         self._eps = config.rms_norm_eps
 
-    def __call__(self, hidden: mx.array, place: Place, offset: int, mask: mx.array | str | None) -> mx.array:
+    def __call__(self, hidden: mx.array, place: Place, offset: int | mx.array, mask: mx.array | str | None) -> mx.array:
         """hidden [B, L, D] at positions offset .. -> [B, L, D]"""
         batch, length, _ = hidden.shape
         queries = self._heads(self.q_proj(hidden))
@@ -114,7 +117,7 @@ class Layer(nn.Module):
         self.pre_feedforward_layernorm_2 = nn.RMSNorm(size, eps)
         self.layer_scalar = mx.ones((1,))
 
-    def __call__(self, hidden: mx.array, place: Place, offset: int, mask: mx.array | str | None) -> mx.array:
+    def __call__(self, hidden: mx.array, place: Place, offset: int | mx.array, mask: mx.array | str | None) -> mx.array:
         """[B, L, D] -> [B, L, D], before the layer scalar, which differs between encoder and decoder"""
         attended = self.self_attn(self.input_layernorm(hidden), place, offset, mask)
         hidden = hidden + self.post_attention_layernorm(attended)

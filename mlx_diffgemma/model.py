@@ -92,6 +92,11 @@ class DiffusionGemma(nn.Module):
         """The compute dtype: that of the norms, which are never quantized."""
         return self.model.decoder.norm.weight.dtype
 
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers, under the name by which mlx-lm's LoRA functions look for them."""
+        return self.model.decoder.layers
+
     def make_cache(self) -> Cache:
         """An empty prefix."""
         return Cache(self.config.layers, self.config.sliding_window)

@@ -10,7 +10,8 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_diffgemma.config import ModelConfig
-from mlx_diffgemma.functions import geglu, on_cpu
+from mlx_diffgemma.functions import Arrays, differentiable, geglu, on_cpu
+from mlx_diffgemma.lora import LoRAExpertLinear
 
 
 class ExpertLinear(nn.Module):
@@ -27,6 +28,11 @@ class ExpertLinear(nn.Module):
     def to_quantized(self, group_size: int, bits: int, mode: str = "affine") -> QuantizedExpertLinear:
         """The same map with packed weights; called by nn.quantize."""
         return QuantizedExpertLinear(self.weight, group_size, bits, mode)
+
+    def to_lora(self, r: int, scale: float, dropout: float) -> LoRAExpertLinear:
+        """The same map with a low-rank change beside it; called by mlx-lm."""
+        experts, out_features, in_features = self.weight.shape
+        return LoRAExpertLinear(self, (experts, out_features, in_features), r=r, scale=scale, dropout=dropout)
 
 
 class QuantizedExpertLinear(nn.Module):
@@ -55,6 +61,12 @@ class QuantizedExpertLinear(nn.Module):
             mode=self.mode,
             sorted_indices=True,
         )
+
+    def to_lora(self, r: int, scale: float, dropout: float) -> LoRAExpertLinear:
+        """The same map with a low-rank change beside it; called by mlx-lm."""
+        experts, out_features, packed = self.weight.shape
+        sizes = (experts, out_features, packed * 32 // self.bits)
+        return LoRAExpertLinear(self, sizes, r=r, scale=scale, dropout=dropout)
 
 
 class Router(nn.Module):
@@ -96,10 +108,10 @@ class Experts(nn.Module):
         tokens, top_k = indices.shape
         height = tile_height(tokens * top_k, self._experts)
         pairs, places, experts = tiled(indices.flatten(), self._experts, height)
-        rows = _spread(hidden, pairs, places).reshape(-1, height, hidden.shape[-1])
+        rows = spread(hidden, pairs, places).reshape(-1, height, hidden.shape[-1])
         gate, up = mx.split(self.gate_up_proj(rows, experts), 2, axis=-1)
         out = self.down_proj(geglu(gate, up), experts).reshape(pairs.size, -1)
-        out = _collect(out, pairs, places).reshape(tokens, top_k, -1)
+        out = collect(out, pairs, places).reshape(tokens, top_k, -1)
         # The weights are float32, so the sum is too; it is rounded once.
         return (out * weights[..., None]).sum(axis=1).astype(hidden.dtype)
 
@@ -141,33 +153,36 @@ def _inverse(order: mx.array, count: int, rows: mx.array) -> mx.array:
     return places
 
 
-# Both ways of moving rows are gathers, and so are their gradients: scattering adds one row at a time.
+# Both ways of moving rows are gathers, and so are their gradients: scattering adds one row at a time. `pairs` says
+# which pair is in each row, `places` which row each pair is in.
 
 
-@mx.custom_function
-def _spread(hidden: mx.array, pairs: mx.array, places: mx.array) -> mx.array:
-    """hidden [N, D] -> the tokens of all rows [rows, D], zeros where a row is padding"""
+def _to_rows(hidden: mx.array, pairs: mx.array, places: mx.array) -> mx.array:
+    """hidden [N, D] -> the token of each row [rows, D], zeros where a row is padding"""
     return _with_zeros(hidden)[pairs // (places.size // hidden.shape[0])]
 
 
-@_spread.vjp
-def _(primals: tuple[mx.array, ...], cotangent: mx.array, _: mx.array) -> tuple[mx.array, ...]:
+def _to_rows_pullback(primals: Arrays, cotangent: mx.array, _: mx.array) -> Arrays:
     hidden, pairs, places = primals
     gradient = cotangent[places].reshape(hidden.shape[0], -1, hidden.shape[1]).sum(axis=1)
     return gradient, mx.zeros_like(pairs), mx.zeros_like(places)
 
 
-@mx.custom_function
-def _collect(out: mx.array, pairs: mx.array, places: mx.array) -> mx.array:
-    """[rows, D] -> what became of each pair [P, D]"""
+def _to_pairs(out: mx.array, _: mx.array, places: mx.array) -> mx.array:
+    """out [rows, D] -> what became of each pair [P, D]"""
     return out[places]
 
 
-@_collect.vjp
-def _(primals: tuple[mx.array, ...], cotangent: mx.array, _: mx.array) -> tuple[mx.array, ...]:
+def _to_pairs_pullback(primals: Arrays, cotangent: mx.array, _: mx.array) -> Arrays:
     _, pairs, places = primals
     return _with_zeros(cotangent)[pairs], mx.zeros_like(pairs), mx.zeros_like(places)
 
 
 def _with_zeros(rows: mx.array) -> mx.array:
     return mx.concatenate([rows, mx.zeros_like(rows[:1])])
+
+
+spread = differentiable(_to_rows, _to_rows_pullback)
+"""`_to_rows` with its gradient."""
+collect = differentiable(_to_pairs, _to_pairs_pullback)
+"""`_to_pairs` with its gradient."""

@@ -39,7 +39,8 @@ TURNS = (
     "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] | trim }}"
     "{% set messages = messages[1:] %}{% endif %}<turn|>\n{% endif %}"
     "{% for message in messages %}<|turn>{{ 'model' if message['role'] == 'assistant' else message['role'] }}\n"
-    "{{ message['content'] | trim }}<turn|>\n{% endfor %}<|turn>model{{ '\n' }}"
+    "{{ message['content'] | trim }}<turn|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|turn>model{{ '\n' }}{% endif %}"
 )
 """The turn format of the release, for folders that bring no chat template."""
 
@@ -65,6 +66,13 @@ class Tokenizer:
 
     def chat(self, messages: Sequence[Message], *, thinking: bool = False) -> list[int]:
         """Ids of a conversation up to where the answer begins. Raises TokenizerError where the template refuses."""
+        return self._rendered(messages, thinking=thinking, answering=True)
+
+    def whole(self, messages: Sequence[Message], *, thinking: bool = False) -> list[int]:
+        """Ids of a conversation that ends with its answer. Raises TokenizerError where the template refuses."""
+        return self._rendered(messages, thinking=thinking, answering=False)
+
+    def _rendered(self, messages: Sequence[Message], *, thinking: bool, answering: bool) -> list[int]:
         from jinja2 import TemplateError
 
         template = None if self._wrapper.chat_template else TURNS
@@ -72,7 +80,7 @@ class Tokenizer:
             text: str = self._wrapper.apply_chat_template(
                 list(messages),
                 tokenize=False,
-                add_generation_prompt=True,
+                add_generation_prompt=answering,
                 enable_thinking=thinking,
                 chat_template=template,
             )

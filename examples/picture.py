@@ -1,0 +1,109 @@
+"""Draw one generation as an animated picture for the README: what a terminal shows, event by event.
+
+    python examples/picture.py PROMPT --model MODEL --output FILE.svg [--seed N]
+
+    prompt -> Session.stream -> [Event, ...] -> frames -> [Frame, ...] -> draw -> SVG
+
+Rows and inks are those of the live display (`mlx_diffgemma.frame`). Only the pace is not: every step is shown equally
+long, and figures that depend on the machine are left out, so that the same events give the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from picture_svg import Frame, Typed, draw
+
+from mlx_diffgemma import load
+from mlx_diffgemma.display import summary
+from mlx_diffgemma.errors import DiffGemmaError
+from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, Prefilled
+from mlx_diffgemma.frame import Ink, Row, Span, View, advance, full_rows, printable, rows, wrap
+
+COLUMNS, LINES = 64, 12
+"""Size of the terminal below the command, in cells; the picture is only as high as its fullest frame."""
+SECONDS = {Prefilled: 0.3, CanvasStarted: 0.9, Denoised: 0.45, BlockCommitted: 0.3, Finished: 3.5}
+"""How long the frame after an event is shown."""
+TIMELESS = 3
+"""So many parts of the summary, from the left, do not depend on the machine's speed."""
+
+
+def frames(events: Iterable[Event], columns: int = COLUMNS, lines: int = LINES) -> Iterator[Frame]:
+    """One frame per event: finished text, and below it the live canvas; of more than `lines` rows the last ones."""
+    view = View()
+    printed: list[Row] = []
+    for event in events:
+        view = advance(view, event)
+        if isinstance(event, BlockCommitted):
+            for text, ink in ((event.thought, Ink.THOUGHT), (event.text, Ink.SETTLED)):
+                full, tail = finish(view.tail, Span(printable(text), ink), columns)
+                view = replace(view, tail=tail)
+                printed += full
+        if isinstance(event, Finished):
+            figures = " · ".join(summary(event.stats).split(" · ")[:TIMELESS])
+            ending = [span for span in (view.tail, Span(figures, Ink.STATUS)) if span.text]
+            live = [row for span in ending for row in wrap([span], columns)]
+        else:
+            live = rows(view, columns, lines + 1, seconds=0)
+        yield Frame(tuple([*printed, *live][-lines:]), SECONDS[type(event)])
+
+
+def finish(tail: Span, added: Span, columns: int) -> tuple[list[Row], Span]:
+    """The rows that finished text fills, and the row that later text goes on in, as the live display has them."""
+    full: list[Row] = []
+    if not added.text:
+        return full, tail
+    if added.ink is not tail.ink:
+        full += wrap([tail], columns) if tail.text else []
+        full += [Row((), 0)] if added.ink is Ink.SETTLED else []
+        tail = Span("", added.ink)
+    text, rest = full_rows(tail.text + added.text, columns)
+    full += wrap([Span(text.removesuffix("\n"), added.ink)], columns) if text else []
+    return full, Span(rest, added.ink)
+
+
+def command(prompt: str, seed: int | None = None) -> str:
+    """What is typed: the program and its prompt, quoted for a shell."""
+    quoted = shlex.quote(prompt) if re.search(r'["$`\\!]', prompt) else f'"{prompt}"'
+    return " ".join(["mlx_diffgemma.generate", *([] if seed is None else [f"--seed {seed}"]), quoted])
+
+
+def typed_rows(typed: str, columns: int = COLUMNS) -> Iterator[Typed]:
+    """A command as a shell shows it: the first line after "$ ", the others after "> "."""
+    for n, line in enumerate(printable(typed).split("\n")):
+        sign = Span("> " if n else "$ ", Ink.STATUS)
+        for part, row in enumerate(wrap([sign, Span(line, Ink.SETTLED)], columns)):
+            yield Typed(row, 0 if part else len(sign.text))
+
+
+def picture(prompt: str, events: Iterable[Event], seed: int | None = None) -> str:
+    """The SVG of one generation."""
+    return draw(list(typed_rows(command(prompt, seed))), list(frames(events)), COLUMNS)
+
+
+def main() -> None:
+    """Generate once and write the picture."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("prompt")
+    parser.add_argument("--model", required=True, help="a folder or a Hub repository")
+    parser.add_argument("--output", required=True, type=Path, help="the SVG file")
+    parser.add_argument("--seed", type=int, help="all other options are the checkpoint's own")
+    given = parser.parse_args()
+    try:
+        session = load(given.model)
+        config = session.defaults if given.seed is None else replace(session.defaults, seed=given.seed)
+        drawn = picture(given.prompt, session.stream(given.prompt, config), given.seed)
+    except DiffGemmaError as error:
+        sys.exit(f"error: {error}")
+    given.output.write_text(drawn, encoding="utf-8")
+    print(f"{given.output}: {len(drawn.encode()) / 1000:.0f} kB", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""Rows of a terminal, frame by frame, as one animated SVG that holds everything it needs.
+
+    typed rows, frames -> draw -> SVG: the window, the command being typed, one <g> per frame
+
+Rows that several frames show are defined once and used by each of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, groupby
+from typing import NamedTuple
+from xml.sax.saxutils import escape
+
+from rich.cells import cell_len
+
+from mlx_diffgemma.frame import Ink, Row, clusters
+
+KEY, PAUSE = 0.03, 0.4
+"""Seconds to type one character, and from the last one to the first frame."""
+CELL, LINE, BASE, MIDDLE = 9, 22, 16, 11
+"""Width and height of a cell, where in it letters stand and where its middle is, in pixels."""
+SIDE, BAR, ABOVE, GAP, BELOW = 24, 40, 16, 8, 18
+"""Left and right of the text, title bar, above the command, below the command, below the text, in pixels."""
+NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+"""Characters that an XML file cannot hold, not even escaped."""
+
+INKS = {Ink.SETTLED: "s", Ink.CHANGED: "c", Ink.THOUGHT: "t", Ink.STATUS: "t"}
+SHADES = {"▓": "d", "▒": "m", "░": "n"}
+"""Inks and the glyphs of noise as classes of STYLE. Noise is drawn and not written: every font shades differently."""
+
+# CSS and not SMIL: GitHub shows the picture in <img>, where browsers play both but run no script and load nothing, and
+# only CSS can ask who prefers reduced motion. They, and programs that play nothing, see the last frame: it is the only
+# one that is visible by itself. The font is whichever the reader has, so letters are placed by x and textLength.
+STYLE = """
+text{font:15px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono","Liberation Mono",monospace}
+text{white-space:pre}.s{fill:#f0f6fc}.c{fill:#56d364;font-weight:700}.t{fill:#8b98a8}
+.d,.m,.n{stroke:#8199c4;stroke-width:16}.d{opacity:.6}.m{opacity:.4}.n{opacity:.22}
+.f,.y{visibility:hidden}.f:last-of-type{visibility:visible}
+@media(prefers-reduced-motion:reduce){.l,.y,.f{animation-name:none!important}}
+"""
+BODY, CURSOR = "#10151d", "#8b98a8"
+WINDOW = """\
+<rect x=".5" y=".5" width="{width}" height="{height}" rx="10" fill="#10151d" stroke="#3a434f"/>
+<path d="M1 40V10.500a9.500 9.500 0 0 1 9.500-9.500h{bar}a9.500 9.500 0 0 1 9.500 9.500V40z" fill="#1c232d"/>
+<circle cx="22" cy="20.500" r="6" fill="#ff5f57"/>
+<circle cx="42" cy="20.500" r="6" fill="#febc2e"/>
+<circle cx="62" cy="20.500" r="6" fill="#28c840"/>
+<text class="t" x="{middle}" y="25" text-anchor="middle" style="font-size:13px">mlx-diffgemma</text>
+"""
+
+
+class Typed(NamedTuple):
+    """A row of the command; the first `given` cells are the shell's own."""
+
+    row: Row
+    given: int
+
+    @property
+    def strokes(self) -> int:
+        """Keys pressed to type it, the return of an empty one included."""
+        return max(1, self.row.cells - self.given)
+
+
+class Frame(NamedTuple):
+    """What the terminal shows below the command, and for how long."""
+
+    rows: tuple[Row, ...]
+    seconds: float
+
+
+def draw(typed: Sequence[Typed], frames: Sequence[Frame], columns: int) -> str:
+    """The SVG: a terminal where a command is typed and then every frame is shown in turn, again and again."""
+    top = LINE * len(typed) + GAP
+    width, height = columns * CELL, top + LINE * max(len(frame.rows) for frame in frames)
+    across, down = width + 2 * SIDE, BAR + ABOVE + height + BELOW
+    ids: dict[Row, int] = {}
+    for frame in frames:
+        for row in frame.rows:
+            ids.setdefault(row, len(ids))
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{across}" height="{down}" viewBox="0 0 {across} {down}" ',
+        'xml:space="preserve" role="img">\n',
+        "<title>mlx_diffgemma.generate in a terminal: a canvas of noise becomes the answer</title>\n",
+        f"<style>{STYLE}{_animation(typed, frames)}</style>\n<defs>\n",
+        *(f'<g id="r{n}">{"".join(_row(row))}</g>\n' for row, n in ids.items()),
+        "</defs>\n",
+        WINDOW.format(width=across - 1, height=down - 1, bar=across - 21, middle=across / 2),
+        f'<svg x="{SIDE}" y="{BAR + ABOVE}" width="{width}" height="{height}">\n',
+        *(_line(n, line) for n, line in enumerate(typed)),
+        *(_frame(n, [ids[row] for row in frame.rows], top) for n, frame in enumerate(frames)),
+        "</svg>\n</svg>\n",
+    ]
+    return "".join(parts)
+
+
+def _animation(typed: Sequence[Typed], frames: Sequence[Frame]) -> str:
+    """The rules: all of them run for the whole length, so that they stay together when they begin anew."""
+    keys = list(accumulate((KEY * line.strokes for line in typed), initial=0.0))
+    shown = list(accumulate((frame.seconds for frame in frames), initial=keys[-1] + PAUSE))
+    starts, ticks = ([f"{100 * at / shown[-1]:.3f}%" for at in times] for times in (keys, shown))
+    hidden = [*starts[1:-1], ticks[0]]
+    rules = [f".l,.y,.f{{animation:{shown[-1]:.2f}s step-end infinite}}\n"]
+    rules += [_typing(n, line.strokes, starts[n], starts[n + 1], hidden[n]) for n, line in enumerate(typed)]
+    rules += [_showing(n, ticks[n], ticks[n + 1]) for n in range(len(frames))]
+    return "".join(rules)
+
+
+def _typing(n: int, strokes: int, start: str, end: str, hidden: str) -> str:
+    """Line `n` appears at `start`. Its cover moves off the letters one by one until `end`, and is gone at `hidden`."""
+    return (
+        f"@keyframes l{n}{{0%{{visibility:hidden}}{start}{{visibility:visible}}}}\n"
+        f"@keyframes y{n}{{{start}{{visibility:visible;animation-timing-function:steps({strokes})}}"
+        f"{end}{{visibility:visible;transform:translateX({strokes * CELL}px)}}{hidden}{{visibility:hidden}}}}\n"
+    )
+
+
+def _showing(n: int, start: str, end: str) -> str:
+    return f"@keyframes f{n}{{0%{{visibility:hidden}}{start}{{visibility:visible}}{end}{{visibility:hidden}}}}\n"
+
+
+def _line(n: int, line: Typed) -> str:
+    x, width = line.given * CELL, (line.strokes + 1) * CELL
+    return (
+        f'<g class="l" style="animation-name:l{n}"><g transform="translate(0 {n * LINE})">{"".join(_row(line.row))}'
+        f'<g class="y" style="animation-name:y{n}"><path fill="{BODY}" d="M{x} 0h{width}v{LINE}h-{width}z"/>'
+        f'<path fill="{CURSOR}" d="M{x} 2h{CELL}v{LINE - 4}h-{CELL}z"/></g></g></g>\n'
+    )
+
+
+def _frame(n: int, ids: Iterable[int], top: int) -> str:
+    used = "".join(f'<use href="#r{row}" y="{top + LINE * place}"/>' for place, row in enumerate(ids))
+    return f'<g class="f" style="animation-name:f{n}">{used}</g>\n'
+
+
+class _Glyph(NamedTuple):
+    column: int
+    cells: int
+    text: str
+    ink: Ink
+
+
+def _row(row: Row) -> Iterator[str]:
+    """Each run of glyphs of one ink and one width at its column; blanks around it are left out."""
+    for (ink, cells), run in groupby(_glyphs(row), lambda glyph: (glyph.ink, glyph.cells)):
+        glyphs = list(run)
+        if ink is Ink.NOISE:
+            yield from _noise(glyphs)
+            continue
+        drawn = [n for n, glyph in enumerate(glyphs) if glyph.text != " "]
+        if drawn:
+            glyphs = glyphs[drawn[0] : drawn[-1] + 1]
+            text = escape("".join(glyph.text for glyph in glyphs))
+            x, length = glyphs[0].column * CELL, cells * len(glyphs) * CELL
+            yield f'<text class="{INKS[ink]}" x="{x}" y="{BASE}" textLength="{length}">{text}</text>'
+
+
+def _glyphs(row: Row) -> Iterator[_Glyph]:
+    column = 0
+    for span in row.spans:
+        text = NO_XML.sub("\ufffd", span.text)
+        for start, end in clusters(text):
+            cells = 2 if cell_len(text[start:end]) > 1 else 1
+            yield _Glyph(column, cells, text[start:end], span.ink)
+            column += cells
+
+
+def _noise(glyphs: Sequence[_Glyph]) -> Iterator[str]:
+    """One path per shade: strokes as high as a letter and almost as wide as a cell."""
+    for shade, name in SHADES.items():
+        strokes = "".join(f"M{glyph.column * CELL} {MIDDLE}h{CELL - 1}" for glyph in glyphs if glyph.text >= shade)
+        if strokes:
+            yield f'<path class="{name}" d="{strokes}"/>'

@@ -1,0 +1,136 @@
+"""Training data: a folder with train.jsonl and valid.jsonl, in mlx-lm's formats -> examples in token ids.
+
+A line is {"messages": [{"role": ..., "content": ...}, ..., {"role": "assistant", ...}]} or
+{"prompt": ..., "completion": ...}; a Hub dataset has such rows, in splits of these names. The last assistant turn is
+the response; everything before it is the prompt.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from mlx_diffgemma.errors import DataError, TokenizerError
+from mlx_diffgemma.hub import REPOSITORY
+from mlx_diffgemma.tokenizer import Message, Tokenizer
+
+TRAIN, VALID = "train", "valid"
+
+
+class Conversation(NamedTuple):
+    """Messages that end with an answer, and where they stand."""
+
+    where: str
+    messages: Sequence[Message]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Example:
+    """One exchange in token ids; the response ends with its end token."""
+
+    prompt: npt.NDArray[np.int32]
+    response: npt.NDArray[np.int32]
+
+    def blocks(self, canvas: int) -> int:
+        """How many canvases the response fills."""
+        return -(-self.response.size // canvas)
+
+
+def conversations(data: str, name: str) -> list[Conversation]:
+    """The conversations of the split `name`, of a folder or a Hub dataset. Raises DataError."""
+    folder = Path(data).expanduser()
+    if folder.is_dir():
+        return _of_file(folder / f"{name}.jsonl")
+    if folder.exists() or not REPOSITORY.fullmatch(data):
+        raise DataError(f"no data at {data}: name a folder with {TRAIN}.jsonl and {VALID}.jsonl, or a Hub dataset")
+    return _of_hub(data, name)
+
+
+def _of_file(path: Path) -> list[Conversation]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except FileNotFoundError:
+        return []
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise DataError(f"{path}, line {line}: not UTF-8 text ({error.reason})") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    return [
+        Conversation(f"{path}, line {number}", messages(f"{path}, line {number}", _parsed(path, number, line)))
+        for number, line in enumerate(lines, 1)
+        if line.strip()
+    ]
+
+
+def _of_hub(repository: str, name: str) -> list[Conversation]:
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        raise DataError(
+            f"{repository} is no folder, and a Hub dataset needs a package more: pip install 'mlx-diffgemma[datasets]'"
+        ) from None
+    try:
+        splits = cast("Mapping[str, Iterable[object]]", load_dataset(repository))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataError(f"the Hub dataset {repository} cannot be loaded: {error}") from None
+    rows = enumerate(splits.get(name, ()), 1)
+    where = f"{repository}, {name}, row"
+    return [Conversation(f"{where} {number}", messages(f"{where} {number}", row)) for number, row in rows]
+
+
+def _parsed(path: Path, number: int, line: str) -> object:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}, line {number}: not valid JSON: {error}") from None
+
+
+def messages(where: str, parsed: object) -> list[Message]:
+    """The messages of one record, whichever of the two forms it has. Raises DataError beginning with `where`."""
+    record = cast("Mapping[str, Any]", parsed) if isinstance(parsed, Mapping) else {}
+    question, answer = record.get("prompt"), record.get("completion")
+    if isinstance(question, str) and isinstance(answer, str):
+        found: list[Message] = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    else:
+        listed = record.get("messages")
+        if not isinstance(listed, list) or not all(map(_is_message, cast("list[object]", listed))):
+            raise DataError(f"{where}: neither messages with role and content nor prompt and completion, all text")
+        found = cast("list[Message]", listed)
+    if len(found) < 2 or found[-1]["role"] != "assistant":
+        raise DataError(f"{where}: the messages must be a question and an answer of the assistant at the end")
+    if not found[-1]["content"].strip():
+        raise DataError(f"{where}: the answer is empty")
+    return found
+
+
+def _is_message(message: object) -> bool:
+    entries = cast("Mapping[str, object]", message) if isinstance(message, Mapping) else {}
+    return all(isinstance(entries.get(key), str) for key in ("role", "content"))
+
+
+def tokenized(
+    conversations: Iterable[Conversation], tokenizer: Tokenizer, stops: Sequence[int], longest: int
+) -> Iterator[Example]:
+    """The conversations in token ids. Raises DataError for one longer than `longest`, or that the template bends."""
+    for where, exchange in conversations:
+        try:
+            prompt, whole = tokenizer.chat(exchange[:-1]), tokenizer.whole(exchange)
+        except TokenizerError as error:
+            raise DataError(f"{where}: {error}") from None
+        if whole[: len(prompt)] != prompt:
+            raise DataError(f"{where}: the chat template does not put the answer behind the prompt")
+        response = whole[len(prompt) :]
+        end = next((place for place, token in enumerate(response) if token in stops), None)
+        if end is None:
+            raise DataError(f"{where}: the chat template ends the answer with no stop token")
+        total = len(prompt) + end + 1
+        if total > longest:
+            raise DataError(f"{where}: {total} tokens are more than {longest}: shorten it, or raise --max-seq-length")
+        yield Example(prompt=np.array(prompt, np.int32), response=np.array(response[: end + 1], np.int32))

@@ -1,0 +1,63 @@
+"""How good the model is on what it does not see: loss under fixed noise, and answers generated as for a user."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import NamedTuple, cast
+
+import mlx.core as mx
+
+from mlx_diffgemma.session import Session
+from mlx_diffgemma.training.batches import Batches
+from mlx_diffgemma.training.data import Conversation, Example
+from mlx_diffgemma.training.forward import plain
+from mlx_diffgemma.training.loop import Evaluated
+from mlx_diffgemma.training.objective import losses
+
+MOST_BATCHES = 16
+
+
+class Question(NamedTuple):
+    """A held-out conversation, in words and in ids."""
+
+    conversation: Conversation
+    example: Example
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HeldOut:
+    """What is evaluated, the same every time."""
+
+    session: Session
+    batches: Batches
+    questions: Sequence[Question]
+    causal_weight: float
+
+    def evaluate(self, step: int) -> Evaluated:
+        """The losses of the model as it is, and how many questions it answers exactly."""
+        count = min(MOST_BATCHES, -(-len(self.batches.examples) // self.batches.rows))
+        canvas: list[float] = []
+        causal: list[float] = []
+        for index in range(count):
+            found = losses(
+                self.session.model,
+                self.batches.batch(index),
+                plain,
+                conditioned=self.batches.conditioned(index),
+                causal_weight=self.causal_weight,
+            )
+            mx.eval(found)
+            canvas.append(cast("float", found.canvas.item()))
+            causal.append(cast("float", found.causal.item()))
+        right = sum(self._right(question) for question in self.questions)
+        mx.clear_cache()
+        return Evaluated(step=step, canvas=fmean(canvas), causal=fmean(causal), right=right, asked=len(self.questions))
+
+    def _right(self, question: Question) -> bool:
+        # An answer that is a canvas longer than the wanted one is wrong, whatever would follow.
+        longest = question.example.response.size + self.batches.canvas
+        config = replace(self.session.defaults, max_tokens=longest)
+        *asked, answer = question.conversation.messages
+        return self.session.generate(asked, config).text.strip() == answer["content"].strip()
