@@ -30,9 +30,10 @@ INKS = {Ink.SETTLED: "s", Ink.CHANGED: "c", Ink.THOUGHT: "t", Ink.STATUS: "t"}
 SHADES = {"▓": "d", "▒": "m", "░": "n"}
 """Inks and the glyphs of noise as classes of STYLE. Noise is drawn and not written: every font shades differently."""
 
-# CSS and not SMIL: GitHub shows the picture in <img>, where browsers play both but run no script and load nothing, and
-# only CSS can ask who prefers reduced motion. They, and programs that play nothing, see the last frame: it is the only
-# one that is visible by itself. The font is whichever the reader has, so letters are placed by x and textLength.
+# CSS and not SMIL: GitHub shows the picture in <img> and allows styles in it. Browsers play both there, run no script
+# and load nothing; but only CSS can ask who prefers reduced motion. Those readers, and programs that play nothing, see
+# the last frame: it is the only one that is visible by itself. The font is whichever of these the reader has, so
+# letters are placed by x and textLength.
 STYLE = """
 text{font:15px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono","Liberation Mono",monospace}
 text{white-space:pre}.s{fill:#f0f6fc}.c{fill:#56d364;font-weight:700}.t{fill:#8b98a8}
@@ -40,14 +41,14 @@ text{white-space:pre}.s{fill:#f0f6fc}.c{fill:#56d364;font-weight:700}.t{fill:#8b
 .f,.y{visibility:hidden}.f:last-of-type{visibility:visible}
 @media(prefers-reduced-motion:reduce){.l,.y,.f{animation-name:none!important}}
 """
-BODY, CURSOR = "#10151d", "#8b98a8"
-WINDOW = """\
-<rect x=".5" y=".5" width="{width}" height="{height}" rx="10" fill="#10151d" stroke="#3a434f"/>
-<path d="M1 40V10.500a9.500 9.500 0 0 1 9.500-9.500h{bar}a9.500 9.500 0 0 1 9.500 9.500V40z" fill="#1c232d"/>
-<circle cx="22" cy="20.500" r="6" fill="#ff5f57"/>
-<circle cx="42" cy="20.500" r="6" fill="#febc2e"/>
-<circle cx="62" cy="20.500" r="6" fill="#28c840"/>
-<text class="t" x="{middle}" y="25" text-anchor="middle" style="font-size:13px">mlx-diffgemma</text>
+BODY, TITLE, EDGE, CURSOR = "#10151d", "#1c232d", "#3a434f", "#8b98a8"
+WINDOW = f"""\
+<rect x=".5" y=".5" width="{{width}}" height="{{height}}" rx="10" fill="{BODY}" stroke="{EDGE}"/>
+<path d="M1 {BAR}V10.5a9.5 9.5 0 0 1 9.5-9.5h{{bar}}a9.5 9.5 0 0 1 9.5 9.5V{BAR}z" fill="{TITLE}"/>
+<circle cx="22" cy="20.5" r="6" fill="#ff5f57"/>
+<circle cx="42" cy="20.5" r="6" fill="#febc2e"/>
+<circle cx="62" cy="20.5" r="6" fill="#28c840"/>
+<text class="t" x="{{middle}}" y="25" text-anchor="middle" style="font-size:13px">mlx-diffgemma</text>
 """
 
 
@@ -86,7 +87,7 @@ def draw(typed: Sequence[Typed], frames: Sequence[Frame], columns: int) -> str:
         f"<style>{STYLE}{_animation(typed, frames)}</style>\n<defs>\n",
         *(f'<g id="r{n}">{"".join(_row(row))}</g>\n' for row, n in ids.items()),
         "</defs>\n",
-        WINDOW.format(width=across - 1, height=down - 1, bar=across - 21, middle=across / 2),
+        WINDOW.format(width=across - 1, height=down - 1, bar=across - 21, middle=across // 2),
         f'<svg x="{SIDE}" y="{BAR + ABOVE}" width="{width}" height="{height}">\n',
         *(_line(n, line) for n, line in enumerate(typed)),
         *(_frame(n, [ids[row] for row in frame.rows], top) for n, frame in enumerate(frames)),
@@ -111,7 +112,8 @@ def _typing(n: int, strokes: int, start: str, end: str, hidden: str) -> str:
     """Line `n` appears at `start`. Its cover moves off the letters one by one until `end`, and is gone at `hidden`."""
     return (
         f"@keyframes l{n}{{0%{{visibility:hidden}}{start}{{visibility:visible}}}}\n"
-        f"@keyframes y{n}{{{start}{{visibility:visible;animation-timing-function:steps({strokes})}}"
+        f"@keyframes y{n}{{0%{{visibility:hidden}}"
+        f"{start}{{visibility:visible;transform:translateX(0);animation-timing-function:steps({strokes})}}"
         f"{end}{{visibility:visible;transform:translateX({strokes * CELL}px)}}{hidden}{{visibility:hidden}}}}\n"
     )
 
@@ -169,6 +171,6 @@ def _glyphs(row: Row) -> Iterator[_Glyph]:
 def _noise(glyphs: Sequence[_Glyph]) -> Iterator[str]:
     """One path per shade: strokes as high as a letter and almost as wide as a cell."""
     for shade, name in SHADES.items():
-        strokes = "".join(f"M{glyph.column * CELL} {MIDDLE}h{CELL - 1}" for glyph in glyphs if glyph.text >= shade)
+        strokes = "".join(f"M{glyph.column * CELL} {MIDDLE}h{CELL - 1}" for glyph in glyphs if glyph.text == shade)
         if strokes:
             yield f'<path class="{name}" d="{strokes}"/>'
