@@ -1,22 +1,23 @@
-# Two commands do everything: `make demo` runs the main job, `make test` passes the tests.
+# Two commands do everything: `make demo` solves a sudoku, `make test` passes the tests.
 # Both set up .venv with the first Python >= 3.11 they find, and are quick the second time.
 
 VENV := .venv
 BIN := $(VENV)/bin
-DEMO := demo
-PROMPT ?= Why is the sky blue?
+WORK := demo
 
-.PHONY: demo test clean
-.DELETE_ON_ERROR:
+define PROMPT
+Solve this sudoku:
+1..4
+....
+..1.
+2...
+endef
+export PROMPT
+
+.PHONY: demo test demo-model picture clean
 
 demo: $(VENV)/.runtime
-	@if [ ! -d $(DEMO)/model-4bit ]; then \
-	  rm -rf $(DEMO)/random && \
-	  $(BIN)/python examples/demo_checkpoint.py $(DEMO)/random && \
-	  $(BIN)/mlx_diffgemma.convert $(DEMO)/random $(DEMO)/model-4bit --bits 4; \
-	fi
-	@echo "The weights are random, so the text is noise: what you see is the machinery." >&2
-	@$(BIN)/mlx_diffgemma.generate --model $(DEMO)/model-4bit --max-tokens 128 "$(PROMPT)"
+	@$(BIN)/mlx_diffgemma.generate --model demo "$$PROMPT"
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
@@ -29,5 +30,12 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	@.ci/venv $(VENV) ".[dev]"
 	@touch $@ $(VENV)/.runtime
 
+# Trains the model in the package anew: hours on two cores. It goes on where it was stopped.
+demo-model: $(VENV)/.dev
+	$(BIN)/python examples/demo_model/make.py $(WORK) mlx_diffgemma/demo
+
+picture: $(VENV)/.runtime
+	$(BIN)/python examples/picture.py "$$PROMPT" --model demo --output examples/demo.svg
+
 clean:
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(WORK)

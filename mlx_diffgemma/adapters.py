@@ -90,8 +90,8 @@ def adapter_config(lora: LoRA | None, model: DiffusionGemma, training: Mapping[s
     }
 
 
-def load_adapter(model: DiffusionGemma, folder: Path) -> None:
-    """Put an adapter's changes into a loaded model. Raises AdapterError for one that does not fit it."""
+def check_adapter(folder: Path) -> None:
+    """Raise AdapterError where `folder` lacks what an adapter has; no weights are read."""
     if not folder.is_dir():
         raise AdapterError(f"no adapter at {folder}: it is a folder with {WEIGHTS} and {CONFIG}")
     try:
@@ -100,6 +100,11 @@ def load_adapter(model: DiffusionGemma, folder: Path) -> None:
         raise AdapterError(f"the adapter in {folder} cannot be used: {error}") from None
     if not (folder / WEIGHTS).is_file():
         raise AdapterError(f"the adapter in {folder} has no {WEIGHTS}")
+
+
+def load_adapter(model: DiffusionGemma, folder: Path) -> None:
+    """Put an adapter's changes into a loaded model. Raises AdapterError for one that does not fit it."""
+    check_adapter(folder)
     from mlx_lm.tuner.utils import load_adapters
 
     dtype = model.dtype

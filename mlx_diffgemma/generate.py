@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
@@ -26,12 +27,14 @@ from mlx_diffgemma.console import INTERRUPTED, complain, open_streams, reported
 from mlx_diffgemma.errors import PromptError
 from mlx_diffgemma.events import BlockCommitted, Event, Finished, FinishReason, Stats
 from mlx_diffgemma.generation_config import GenerationConfig
+from mlx_diffgemma.hub import DEMO
 from mlx_diffgemma.interrupt import Interrupt
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 MISUSED = 2
 """Exit code of usage errors, typer's too."""
+NO_MODEL = "no --model is named: this is the demo, which knows sudokus, sums, JSON, counting, sorting and functions"
 DERIVED = ("steps", "tokens_per_forward", "tokens_per_second")
 """Properties of Stats that --json prints beside its fields."""
 
@@ -42,6 +45,7 @@ class Request:
 
     argument: str | None
     model: str | None
+    adapter: Path | None
     revision: str | None
     dtype: str | None
     choices: Mapping[str, Any]
@@ -85,6 +89,7 @@ class Answer:
 def generate(  # noqa: PLR0917 - its parameters are the options
     prompt: Annotated[str | None, typer.Argument(help="What to ask; piped text is added below it.")] = None,
     model: options.Model = None,
+    adapter: options.Adapter = None,
     revision: options.Revision = None,
     dtype: options.Dtype = None,
     system: options.System = None,
@@ -132,6 +137,7 @@ def generate(  # noqa: PLR0917 - its parameters are the options
             Request(
                 argument=prompt,
                 model=model,
+                adapter=adapter,
                 revision=revision,
                 dtype=dtype,
                 choices=choices,
@@ -147,17 +153,18 @@ def answer(request: Request) -> None:
     from mlx_diffgemma.display import passing_note, report
 
     # Everything is checked first: gigabytes are not read for a request that cannot be met.
-    if request.model is None:
-        refuse("no model is named: pass --model or set MLX_DIFFGEMMA_MODEL")
     piped = read_stdin()
     if request.argument is None and piped is None:
         refuse("no prompt: pass it as an argument or pipe it in")
     prompt = compose(request.argument, piped)
     request.over(UNBOUNDED)
-    with nullcontext() if request.quiet else passing_note(f"loading {request.model}", sys.stderr):
+    if request.model is None and not request.quiet:
+        print(NO_MODEL, file=sys.stderr)  # noqa: T201
+    model = request.model or DEMO
+    with nullcontext() if request.quiet else passing_note(f"loading {model}", sys.stderr):
         from mlx_diffgemma.session import load
 
-        session = load(request.model, revision=request.revision, dtype=request.dtype)
+        session = load(model, revision=request.revision, dtype=request.dtype, adapter=request.adapter)
     result = shown(session.stream(prompt, request.over(session.defaults)), request)
     if request.json:
         stdout_line(result.as_json())

@@ -1,4 +1,4 @@
-"""A model's name -> a folder on this disk: a path as it is, a Hub repository id through huggingface_hub's cache."""
+"""A model's name -> a folder on this disk: a path as it is, a Hub repository id through the Hub's cache, "demo"."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from mlx_diffgemma.errors import ModelNotFoundError
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 """What a model folder needs: weights, configuration, tokenizer, template."""
+DEMO = "demo"
+"""The name of the model in the package; a folder of that name is ./demo."""
 
 
 def resolve(model: str | Path, revision: str | None = None) -> Path:
-    """The folder of `model`, downloading a Hub repository first where it is not cached.
+    """The folder of `model`, downloading a Hub repository first where it is not cached; DEMO is in the package.
 
     Raises ModelNotFoundError for a path that is not there, an unknown or gated repository, an unknown revision, and
     for a repository that is not cached while offline.
     """
+    if model == DEMO and revision is None:
+        return Path(__file__).with_name(DEMO)
     try:
         path = Path(model).expanduser()
         found = path.is_dir()

@@ -159,7 +159,7 @@ def _inverse(order: mx.array, count: int, rows: mx.array) -> mx.array:
 
 def _to_rows(hidden: mx.array, pairs: mx.array, places: mx.array) -> mx.array:
     """hidden [N, D] -> the token of each row [rows, D], zeros where a row is padding"""
-    return _with_zeros(hidden)[pairs // (places.size // hidden.shape[0])]
+    return _or_zeros(hidden, pairs // (places.size // hidden.shape[0]), padded=pairs.size > places.size)
 
 
 def _to_rows_pullback(primals: Arrays, cotangent: mx.array, _: mx.array) -> Arrays:
@@ -175,11 +175,13 @@ def _to_pairs(out: mx.array, _: mx.array, places: mx.array) -> mx.array:
 
 def _to_pairs_pullback(primals: Arrays, cotangent: mx.array, _: mx.array) -> Arrays:
     _, pairs, places = primals
-    return _with_zeros(cotangent)[pairs], mx.zeros_like(pairs), mx.zeros_like(places)
+    padded = pairs.size > places.size
+    return _or_zeros(cotangent, pairs, padded=padded), mx.zeros_like(pairs), mx.zeros_like(places)
 
 
-def _with_zeros(rows: mx.array) -> mx.array:
-    return mx.concatenate([rows, mx.zeros_like(rows[:1])])
+def _or_zeros(rows: mx.array, indices: mx.array, *, padded: bool) -> mx.array:
+    """rows[indices], zeros where padding is indexed: one behind the last row."""
+    return (mx.concatenate([rows, mx.zeros_like(rows[:1])]) if padded else rows)[indices]
 
 
 spread = differentiable(_to_rows, _to_rows_pullback)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
@@ -15,8 +16,13 @@ Model: TypeAlias = Annotated[
         "-m",
         envvar="MLX_DIFFGEMMA_MODEL",
         help="Folder or Hub repository of the model.",
+        show_default="the demo in the package",
         rich_help_panel=MODEL,
     ),
+]
+Adapter: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--adapter", "--adapter-path", help="Folder of an adapter to put on it.", rich_help_panel=MODEL),
 ]
 Revision: TypeAlias = Annotated[
     str | None,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias, cast
 
+from mlx_diffgemma.adapters import check_adapter, load_adapter
 from mlx_diffgemma.engine import stream as stream_tokens
 from mlx_diffgemma.errors import DiffGemmaError, PromptError, out_of_memory
 from mlx_diffgemma.events import BlockCommitted, Denoised, Event, Finished, FinishReason, Stats
@@ -131,14 +132,27 @@ def gather(events: Iterator[Event]) -> Completion:
     raise DiffGemmaError("the events ended before the generation did")
 
 
-def load(model: str | Path, *, revision: str | None = None, dtype: str | None = None) -> Session:
-    """Load a model from a folder or a Hub repository id.
+def load(
+    model: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: str | None = None,
+    adapter: str | Path | None = None,
+) -> Session:
+    """Load a model from a folder or a Hub repository id; "demo" is the small one in the package.
 
-    revision: branch, tag or commit of a Hub repository. dtype: "bfloat16" or "float32" to compute in; None
-    is bfloat16 on a GPU and float32 on the CPU. Raises a DiffGemmaError that says what is wrong with the folder.
+    revision: branch, tag or commit of a Hub repository. dtype: "bfloat16" or "float32" to compute in; None is bfloat16
+    on a GPU and float32 on the CPU. adapter: folder of an adapter to put on the model. Raises a DiffGemmaError that
+    says what is wrong with the folder.
     """
     folder = resolve(model, revision)
     # Everything else comes first: whatever is wrong is found out before gigabytes are read.
     checkpoint = open_checkpoint(folder, dtype)
     tokenizer = load_tokenizer(folder)
-    return Session(checkpoint.load(), tokenizer, checkpoint.defaults)
+    changes = None if adapter is None else Path(adapter).expanduser()
+    if changes is not None:
+        check_adapter(changes)
+    loaded = checkpoint.load()
+    if changes is not None:
+        load_adapter(loaded, changes)
+    return Session(loaded, tokenizer, checkpoint.defaults)

@@ -20,12 +20,12 @@ from demo_model.data import write_data
 SEED = 0
 QUESTIONS = 300_000
 HELD_OUT = 1_600
-STEPS = 9_000
+STEPS = 6_000
 TRAINING = f"""
 --full --router --mask-prompt --seed {SEED}
 --steps {STEPS} --batch-size 32 --accumulate 2 --workers 2
 --learning-rate 2e-3 --warmup 300 --final-rate 0.03 --beta1 0.9 --beta2 0.99
---evaluate-every 500 --save-every 250 --answers 32
+--evaluate-every 1000 --save-every 250 --answers 24
 """.split()
 
 

@@ -25,7 +25,7 @@ from mlx_diffgemma.training.objective import Batch
 Ids: TypeAlias = npt.NDArray[np.int32]
 LOWEST_NOISE = 0.001
 POOL = 16
-"""Batches that are sorted together."""
+"""Batches that are sorted together, at most; and no more than one epoch, or a batch would be one example many times."""
 STRIDE = 32
 """Sequences are padded to multiples of it, so that few shapes are compiled."""
 ORDER, BLOCKS, SHUFFLE, NOISE, CONDITIONING = range(5)
@@ -56,8 +56,8 @@ class Batches:
 
     def batch(self, index: int) -> Batch:
         """The batch of this index, the same at every call."""
-        cuts = _pool(self, index // POOL)[index % POOL]
-        return self._arrays(cuts, np.random.default_rng([self.seed, NOISE, index]))
+        pool, place = divmod(index, self._pooled)
+        return self._arrays(_pool(self, pool)[place], np.random.default_rng([self.seed, NOISE, index]))
 
     def conditioned(self, index: int) -> bool:
         """Whether the batch's second pass is conditioned on the first: half of them are."""
@@ -65,7 +65,8 @@ class Batches:
 
     def pool(self, pool: int) -> list[list[Cut]]:
         """The batches that are sorted together, shuffled."""
-        first, count = pool * POOL * self.rows, POOL * self.rows
+        count = self._pooled * self.rows
+        first = pool * count
         rng = np.random.default_rng([self.seed, BLOCKS, pool])
         cuts = [cut(self._visited(place), self.canvas, rng) for place in range(first, first + count)]
         # Equal lengths stay in random order: sorted() keeps it.
@@ -73,6 +74,10 @@ class Batches:
         batches = [cuts[start : start + self.rows] for start in range(0, count, self.rows)]
         order = np.random.default_rng([self.seed, SHUFFLE, pool]).permutation(len(batches))
         return [batches[place] for place in order]
+
+    @property
+    def _pooled(self) -> int:
+        return min(POOL, -(-len(self.examples) // self.rows))
 
     def _visited(self, place: int) -> Example:
         epoch, within = divmod(place, len(self.examples))

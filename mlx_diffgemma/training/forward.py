@@ -52,16 +52,17 @@ def checkpointed(
     layer: Layer, hidden: mx.array, prefix: list[mx.array], offset: mx.array | int, mask: Mask
 ) -> tuple[mx.array, list[mx.array]]:
     """Run one layer beside `prefix`; it is run again in the backward pass."""
-    own = layer.trainable_parameters()
 
     def run(parameters: dict[str, Any], hidden: mx.array, prefix: list[mx.array]) -> tuple[mx.array, list[mx.array]]:
+        # Called twice: each time, what is traced must not stay in the layer.
+        own = layer.trainable_parameters()
         layer.update(parameters)
-        return plain(layer, hidden, prefix, offset, mask)
+        try:
+            return plain(layer, hidden, prefix, offset, mask)
+        finally:
+            layer.update(own)
 
-    try:
-        return mx.checkpoint(run)(own, hidden, prefix)
-    finally:
-        layer.update(own)
+    return mx.checkpoint(run)(layer.trainable_parameters(), hidden, prefix)
 
 
 def encode(model: DiffusionGemma, tokens: mx.array, run: Run) -> tuple[mx.array, list[list[mx.array]]]:

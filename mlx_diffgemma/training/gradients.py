@@ -21,6 +21,8 @@ from mlx_diffgemma.model import DiffusionGemma
 from mlx_diffgemma.training.forward import Run
 from mlx_diffgemma.training.objective import Batch, Losses, losses
 
+MOST_CACHED = 4 * 2**30
+"""Bytes that the allocator may keep for reuse."""
 Tree: TypeAlias = dict[str, Any]
 """Parameters or gradients, nested as the modules are."""
 
@@ -62,6 +64,9 @@ class Workers:
         total = reduce(_plus, [job.result() for job in jobs])
         mean = times(total, 1 / len(work))
         mx.eval(mean)
+        if mx.get_cache_memory() > MOST_CACHED:
+            # Batches differ in length: buffers of sizes that do not come again would pile up.
+            mx.clear_cache()
         return mean
 
     def close(self) -> None:

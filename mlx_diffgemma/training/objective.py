@@ -47,7 +47,8 @@ def losses(model: DiffusionGemma, batch: Batch, run: Run, *, conditioned: bool, 
     noisy, signal = Canvas(batch.noisy, batch.starts), None
     if conditioned:
         first = denoise(model, noisy, prefix, None, run)
-        signal = mx.stop_gradient(model.signal(softcap(model.raw_logits(first), cap)))
+        # The reference's: the logits have no gradient, the embeddings that they weigh have.
+        signal = model.signal(mx.stop_gradient(softcap(model.raw_logits(first), cap)))
     believed = denoise(model, noisy, prefix, signal, run)
     canvas = _nats(model, believed, batch.canvas, cap).mean()
     following = _nats(model, hidden[:, :-1], batch.tokens[:, 1:], cap)

@@ -1,0 +1,50 @@
+"""Teach the demo model a new kind of question, and show its answers before and after.
+
+    python examples/finetune/finetune.py FOLDER
+
+The training itself is one command, printed as it runs; FOLDER keeps the data, the adapter, its log and picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from finetune.data import write_data
+
+from mlx_diffgemma import Session, load
+
+TRAINING = "--steps 60 --batch-size 8 --learning-rate 2e-3 --warmup 5 --evaluate-every 30 --answers 16"
+
+
+def finetune(folder: Path) -> tuple[int, int]:
+    """Right answers before and after, of 40."""
+    data, adapter = folder / "data", folder / "adapter"
+    write_data(data)
+    before = right(load("demo"), data / "valid.jsonl", "before")
+    command = f"mlx_diffgemma.train --model demo --data {data} --adapter-path {adapter} {TRAINING}"
+    print(f"$ {command}", flush=True)
+    subprocess.run([sys.executable, "-m", *shlex.split(command)], check=True)
+    return before, right(load("demo", adapter=adapter), data / "valid.jsonl", "after")
+
+
+def right(session: Session, questions: Path, when: str) -> int:
+    """How many questions of a file the session answers exactly; the first three are shown."""
+    pairs = [json.loads(line) for line in questions.read_text(encoding="utf-8").splitlines()]
+    answers = [session.generate(pair["prompt"]).text for pair in pairs]
+    count = sum(answer.strip() == pair["completion"] for pair, answer in zip(pairs, answers, strict=True))
+    print(f"{when}: {count} of {len(pairs)} right")
+    for pair, answer in list(zip(pairs, answers, strict=True))[:3]:
+        print(f"  {pair['prompt']}  ->  {answer!r}")
+    return count
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    finetune(parser.parse_args().folder)
