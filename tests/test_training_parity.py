@@ -5,7 +5,8 @@ different orders. Against float64 the reference's gradients are off by up to 2e-
 scalars: each of those is one sum over all tokens, which partly cancels. Mistakes (a mask off by one, a detached prefix,
 a signal that is a constant, a frozen router, padding that counts) change some gradient by 3e-2 or more.
 
-The script tells what the reference computes: sequence by sequence, without padding. It also softens the attention of the checkpoints, without which rounding grows to 1e-2 on either side.
+The script tells what the reference computes: sequence by sequence, without padding. It also softens the attention of
+the checkpoints, without which rounding grows to 1e-2 on either side.
 """
 
 from __future__ import annotations
@@ -117,7 +118,8 @@ def test_checkpointing_changes_no_gradient(conditioned: bool) -> None:
 
 def test_compiled_gradients_leave_the_model_as_it_was() -> None:
     """Checkpointing runs a layer again in the backward pass; nothing that was traced then may stay in the modules."""
-    model, batch = random_model(), random_batch()
+    model, batch = random_model(), Batch(*map(mx.array, random_batch()))
+    mx.eval(batch, model.parameters())
     before = {name: mx.array(value) for name, value in tree_flatten(model.parameters())}
     mx.eval(before)
     workers = Workers(model, 1, checkpointed, 1.0)

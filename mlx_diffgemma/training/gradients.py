@@ -56,6 +56,8 @@ class Workers:
     def mean(self, parameters: Tree, work: Sequence[Work]) -> Gradient:
         """Mean losses and gradient at `parameters` over all of `work`, evaluated."""
         count = len(self._threads)
+        # A thread cannot evaluate what another one has only planned.
+        mx.eval(parameters, [each.batch for each in work])
         shares = [work[place::count] for place in range(min(count, len(work)))]
         jobs = [
             thread.submit(_summed, function, parameters, share)
@@ -111,7 +113,7 @@ def _summed(function: Function, parameters: Tree, share: Sequence[Work]) -> Grad
     for work in share:
         found = function(parameters, work)
         total = found if total is None else _plus(total, found)
-        # Evaluated here: a thread cannot evaluate what another one has only planned.
+        # Evaluated in this thread, for the same reason.
         mx.eval(total)
     assert total is not None
     return total
