@@ -6,14 +6,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from mlx_diffgemma_convert.conversion import Converted, Options, convert
+from mlx_diffgemma_convert.conversion import Options, convert
 from mlx_diffgemma_convert.recipe import Recipe, choose, make_recipe
 from mlx_diffgemma_convert.summary import Line
+from mlx_diffgemma_convert.work import Event, Finished
 from random_checkpoint import write_checkpoint
 
 from mlx_diffgemma.config import read_json
@@ -30,8 +31,13 @@ def options(source: Path, destination: Path, recipe: Recipe = MIXED_4) -> Option
 
 def run(wanted: Options) -> dict[str, Line]:
     """Convert to the end; the closing lines by class."""
-    *_, last = convert(wanted)
-    assert isinstance(last, Converted)
+    return finish(convert(wanted))
+
+
+def finish(events: Iterable[Event]) -> dict[str, Line]:
+    """Let the work come to its end; the closing lines by class."""
+    *_, last = events
+    assert isinstance(last, Finished)
     return {line.kind: line for line in last.lines}
 
 

@@ -10,9 +10,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx_diffgemma_convert import pieces as module
-from mlx_diffgemma_convert.pieces import ERROR_STRIDE, INFINITY, convert_piece, is_finite, pieces, read_rows
+from mlx_diffgemma_convert.pieces import ERROR_STRIDE, INFINITY, convert_piece, is_finite, pieces
 from mlx_diffgemma_convert.plan import Parameter, make_parameter
 from mlx_diffgemma_convert.shards import lay_out
+from mlx_diffgemma_convert.values import read_rows
 from mlx_diffgemma_convert.writer import shard_file
 
 from mlx_diffgemma.errors import WeightsError

@@ -209,6 +209,6 @@ def test_a_repository_without_an_owner_is_refused(
 def test_the_bar_counts_to_the_end_on_a_terminal(source: Path, tmp_path: Path) -> None:
     text = io.StringIO()
     console = Console(file=text, force_terminal=True, width=80)
-    lines = screen.watch(conversion.convert(options(source, tmp_path / "result")), console=console, quiet=False)
-    assert lines[-1].kind == "total"
-    assert re.search(r"converting .*899\.9/899\.9 kB.*0:00:00.*left", text.getvalue())
+    finished = screen.watch(conversion.convert(options(source, tmp_path / "result")), console=console, quiet=False)
+    assert finished.lines[-1].kind == "total"
+    assert re.search(r"writing .*899\.9/899\.9 kB.*0:00:00.*left", text.getvalue())

@@ -10,6 +10,7 @@ import mlx.core as mx
 import pytest
 from demo_checkpoint import write_demo
 from mlx_vlm.utils import load_model as load_with_mlx_vlm
+from peer import assert_same_logits
 from random_checkpoint import write_checkpoint
 
 from mlx_diffgemma.weights import load_model
@@ -24,8 +25,6 @@ options = dict(option.split("=") for option in sys.argv[3:])
 whole = {name: int(value) if value.isdigit() else value for name, value in options.items()}
 importlib.import_module("mlx_vlm.convert").convert(sys.argv[1], sys.argv[2], quantize=True, **whole)
 """
-# Logits are of order 10. mlx-vlm itself is up to 1.5e-4 from transformers in float32 on such checkpoints.
-TOLERANCE = 1e-3
 
 
 @pytest.fixture(scope="module")
@@ -33,23 +32,6 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mlx-vlm") / "source"
     write_checkpoint(folder, layers=4, width="tiny", vision=True)
     return folder
-
-
-def assert_same_logits(folder: Path) -> None:
-    """A prefix of more than one window, a canvas, with and without conditioning."""
-    theirs = load_with_mlx_vlm(folder)
-    theirs.set_dtype(mx.float32)
-    ours = load_model(folder, "float32")
-    tokens = mx.random.randint(0, 512, (1, 40), key=mx.random.key(0))
-    canvas = mx.random.randint(0, 512, (1, 16), key=mx.random.key(1))
-    processed = 3 * mx.random.normal((1, 16, 512), key=mx.random.key(2))
-    cache = ours.make_cache()
-    ours.encode(tokens, cache)
-    for conditioning in (None, processed):
-        expected = theirs(input_ids=tokens, canvas_ids=canvas, self_conditioning_logits=conditioning).logits
-        found = ours.denoise(canvas, cache, None if conditioning is None else ours.signal(conditioning))
-        assert mx.max(mx.abs(expected)).item() > 1
-        assert mx.max(mx.abs(found - expected)).item() < TOLERANCE
 
 
 @pytest.mark.parametrize("options", [["--bits", "4"], ["--bits", "6", "--recipe", "uniform"], ["--no-quantize"]])

@@ -43,7 +43,7 @@ def check_destination(source: Path, destination: Path, *, overwrite: bool) -> No
 
 def _check_destination(source: Path, destination: Path, *, overwrite: bool) -> None:
     if source.is_relative_to(destination) or source == _partial(destination):
-        raise ConvertError(f"{destination} holds the source: choose another folder for the result")
+        raise ConvertError(f"{destination} holds the source {source}: choose another folder for the result")
     replaced = _replaced(destination)
     if replaced.exists() and not _is_model(replaced):
         raise ConvertError(f"{replaced} is in the way: move it elsewhere")
@@ -92,7 +92,7 @@ def check_space(job: Job, shards: Mapping[str, Shard], other_bytes: int) -> None
     if free < needed:
         raise ConvertError(
             f"{job.folder.parent} has {size(free)} free, and the conversion needs {size(needed)}: free some space, "
-            "choose fewer bits or another disk"
+            "choose another disk or, where the result is quantized, fewer bits"
         )
 
 

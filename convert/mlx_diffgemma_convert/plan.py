@@ -6,26 +6,30 @@ Contents + ModelConfig + Recipe -> Plan: per shard the parameters it takes, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mlx_diffgemma.config import ModelConfig
 from mlx_diffgemma.errors import ConvertError, QuantizationError, WeightsError
 from mlx_diffgemma.layout import Contents, Source
 from mlx_diffgemma.quantization import Quantization, QuantizationTable
-from mlx_diffgemma.safetensors import FLOATS, ITEM_BYTES
+from mlx_diffgemma.safetensors import FLOATS
 from mlx_diffgemma_convert.parameters import text_shapes
 from mlx_diffgemma_convert.recipe import VISION_TOWER, Recipe, tensor_class
 from mlx_diffgemma_convert.shards import Entry, Shard, group, lay_out
+from mlx_diffgemma_convert.values import Values
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """One parameter: where its rows come from, and the entries (weight, or weight, scales, biases) it becomes."""
+    """One parameter: where its rows come from, and the entries (weight, or weight, scales, biases) it becomes.
+
+    `dtype` is what its values are rounded to before they are packed, or written.
+    """
 
     name: str
     kind: str
-    source: Source
+    source: Values
     dtype: str
     quantization: Quantization | None
     entries: tuple[Entry, ...]
@@ -48,7 +52,7 @@ class Parameter:
     @property
     def source_bytes(self) -> int:
         """Bytes to read."""
-        return self.size * ITEM_BYTES[self.source.dtype]
+        return sum(part.nbytes for part in self.source.parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,12 +86,17 @@ def make_plan(contents: Contents, config: ModelConfig, recipe: Recipe, dtype: st
         make_parameter(name, Source(parts=(info,), shape=info.shape), None, "BF16")
         for name, info in sorted(contents.vision.items())
     ]
+    return assemble(parameters, _table(parameters, recipe), max_bytes)
+
+
+def assemble(parameters: Sequence[Parameter], table: QuantizationTable | None, max_bytes: int) -> Plan:
+    """Distribute parameters over shards of `max_bytes` at most."""
     groups = group((parameter.entries for parameter in parameters), max_bytes)
     remaining = iter(parameters)
     shards = [
         (shard, tuple(next(remaining) for _ in taken)) for shard, taken in zip(lay_out(groups), groups, strict=True)
     ]
-    return Plan(shards=tuple(shards), table=_table(parameters, recipe))
+    return Plan(shards=tuple(shards), table=table)
 
 
 def _check_names(text: Mapping[str, Source], expected: Mapping[str, tuple[int, ...]]) -> None:
@@ -103,7 +112,7 @@ def _check_names(text: Mapping[str, Source], expected: Mapping[str, tuple[int, .
         raise WeightsError(f"the source holds the unknown tensor {unknown[0]}{others}: is it a DiffusionGemma?")
 
 
-def make_parameter(name: str, source: Source, quantization: Quantization | None, dtype: str) -> Parameter:
+def make_parameter(name: str, source: Values, quantization: Quantization | None, dtype: str) -> Parameter:
     """One parameter and what it becomes. Raises ConvertError for a dtype that is not read, QuantizationError."""
     if source.dtype not in FLOATS:
         raise ConvertError(f"{name} is {source.dtype}: convert a checkpoint in {', '.join(FLOATS)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -16,25 +16,26 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from mlx_diffgemma_convert.conversion import ERROR_NOTE, Advanced, Converted, Event, Planned
-from mlx_diffgemma_convert.summary import Line, size
+from mlx_diffgemma_convert.summary import size
+from mlx_diffgemma_convert.work import Advanced, Event, Finished, Planned
 
 
-def watch(events: Iterable[Event], *, console: Console, quiet: bool) -> tuple[Line, ...]:
-    """Run a conversion to its end behind a progress bar, return its lines. No bar where `console` is no terminal."""
+def watch(events: Iterable[Event], *, console: Console, quiet: bool) -> Finished:
+    """Run the work to its end behind a progress bar, return what came of it. No bar where `console` is no terminal."""
     steps = iter(events)
     # Warnings are printed until then, the bar would run into them.
     planned = next(steps)
     assert isinstance(planned, Planned), "the plan comes first"
-    lines: tuple[Line, ...] = ()
+    finished: Finished | None = None
     with _bar(console, hidden=quiet or not console.is_terminal) as bar:
-        task = bar.add_task("converting", total=planned.source_bytes, completed=planned.done_bytes)
+        task = bar.add_task("writing", total=planned.source_bytes, completed=planned.done_bytes)
         for event in steps:
             if isinstance(event, Advanced):
                 bar.advance(task, event.source_bytes)
-            elif isinstance(event, Converted):
-                lines = event.lines
-    return lines
+            elif isinstance(event, Finished):
+                finished = event
+    assert finished is not None, "the result comes last"
+    return finished
 
 
 def _bar(console: Console, *, hidden: bool) -> Progress:
@@ -49,14 +50,14 @@ def _bar(console: Console, *, hidden: bool) -> Progress:
     return Progress(*columns, console=console, disable=hidden)
 
 
-def table(lines: Sequence[Line]) -> Table:
+def table(finished: Finished) -> Table:
     """The closing table: bytes, bits per weight and error of every class, then the total."""
-    result = Table(box=SIMPLE_HEAD, caption=ERROR_NOTE, caption_justify="left")
+    result = Table(box=SIMPLE_HEAD, caption=finished.note, caption_justify="left")
     result.add_column("class", no_wrap=True)
     result.add_column("packing", no_wrap=True)
     for heading in ("size", "bits/weight", "largest error"):
         result.add_column(heading, justify="right", no_wrap=True)
-    for line in lines:
+    for line in finished.lines:
         result.add_row(
             line.kind,
             line.packing,

@@ -48,8 +48,12 @@ def generation_defaults(source: Path, raw: Raw) -> Mapping[str, Any] | None:
     return raw.get("generation_config")
 
 
-def write_sidecar(source: Path, folder: Path, config: Mapping[str, Any], plan: Plan) -> None:
-    """Write the index and config.json into `folder` and copy the rest. Raises ConvertError."""
+def write_sidecar(
+    source: Path, folder: Path, config: Mapping[str, Any], generation: Mapping[str, Any] | None, plan: Plan
+) -> None:
+    """Write the index and the configurations into `folder` and copy the rest. Raises ConvertError."""
+    if generation is not None and not (source / GENERATION).is_file():
+        write_text(folder / GENERATION, json.dumps(generation, indent=2) + "\n")
     for file in copied_files(source):
         try:
             contents = file.read_bytes()

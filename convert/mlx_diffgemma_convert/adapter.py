@@ -1,0 +1,135 @@
+"""An adapter's files, as mlx-lm writes them, and the parameters that they change.
+
+fine_tune_type lora   <module>.lora_a and <module>.lora_b, lora_parameters.scale   -> the module's values, adapted
+fine_tune_type full   parameters under this model's names                         -> the values in their place
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from mlx_diffgemma.adapters import CONFIG, WEIGHTS
+from mlx_diffgemma.config import read_json
+from mlx_diffgemma.errors import AdapterError, ConfigError, ModelNotFoundError
+from mlx_diffgemma.layout import Source
+from mlx_diffgemma.safetensors import FLOATS, read_header
+from mlx_diffgemma_convert.pieces import PIECE_BYTES, is_finite
+from mlx_diffgemma_convert.recipe import MODULES, tensor_class
+from mlx_diffgemma_convert.values import Adapted, Packed, Values, read_rows
+
+LOW_RANK = ("lora_a", "lora_b")
+MAPS = MODULES.keys() - {"embed"}
+"""The classes of tensors that are linear maps; an embedding is looked up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """What an adapter's folder holds; `scale` is the factor of low-rank changes, None where values are replaced."""
+
+    folder: Path
+    tensors: Mapping[str, Source]
+    scale: float | None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What the adapter consists of."""
+        return (self.folder / WEIGHTS, self.folder / CONFIG)
+
+
+def read_adapter(folder: Path) -> Adapter:
+    """Read an adapter's configuration and headers, and check all of its values. Raises AdapterError, WeightsError."""
+    if not folder.is_dir():
+        raise AdapterError(f"no adapter at {folder}: it is a folder with {WEIGHTS} and {CONFIG}")
+    try:
+        config = read_json(folder / CONFIG)
+    except (ModelNotFoundError, ConfigError) as error:
+        raise AdapterError(f"the adapter in {folder} cannot be used: {error}") from None
+    if not (folder / WEIGHTS).is_file():
+        raise AdapterError(f"the adapter in {folder} has no {WEIGHTS}")
+    infos = sorted(read_header(folder / WEIGHTS), key=lambda info: info.name)
+    if not infos:
+        raise AdapterError(f"the adapter in {folder} holds no tensors: nothing was trained")
+    adapter = Adapter(
+        folder=folder,
+        tensors={info.name: Source(parts=(info,), shape=info.shape) for info in infos},
+        scale=_scale(folder, config),
+    )
+    for name, source in adapter.tensors.items():
+        _check_values(adapter, name, source)
+    return adapter
+
+
+def changed(adapter: Adapter, base: Mapping[str, Source | Packed]) -> dict[str, Values]:
+    """The parameters of `base` that the adapter changes, with their new values.
+
+    Raises AdapterError naming the first tensor that does not fit the base.
+    """
+    if adapter.scale is None:
+        for name, source in adapter.tensors.items():
+            if name not in base:
+                raise _misfit(adapter, f"the model has no {name}")
+            _check_shape(adapter, name, source.shape, base[name].shape)
+        return dict(adapter.tensors)
+    values: dict[str, Values] = {}
+    for name in adapter.tensors:
+        module, _, part = name.rpartition(".")
+        weight = f"{module}.weight"
+        if part not in LOW_RANK or weight not in base or tensor_class(weight) not in MAPS:
+            raise _misfit(adapter, f"{name} belongs to no linear map of the model")
+        values[weight] = _adapted(adapter, module, base[weight], adapter.scale)
+    return values
+
+
+def _adapted(adapter: Adapter, module: str, base: Source | Packed, scale: float) -> Adapted:
+    names = [f"{module}.{part}" for part in LOW_RANK]
+    for name in names:
+        if name not in adapter.tensors:
+            raise _misfit(adapter, f"it has no {name}")
+    a, b = (adapter.tensors[name] for name in names)
+    *experts, outputs, inputs = base.shape
+    rank = a.shape[1] if len(a.shape) > 1 else 1
+    wanted_a = (*experts, rank, inputs) if experts else (inputs, rank)
+    wanted_b = (*experts, outputs, rank) if experts else (rank, outputs)
+    _check_shape(adapter, names[0], a.shape, wanted_a)
+    _check_shape(adapter, names[1], b.shape, wanted_b)
+    return Adapted(base=base, a=a, b=b, scale=scale)
+
+
+def _scale(folder: Path, config: Mapping[str, Any]) -> float | None:
+    kind = config.get("fine_tune_type", "lora")
+    if kind == "full":
+        return None
+    if kind != "lora":
+        raise AdapterError(f"the adapter in {folder} is of the type {kind!r}: only lora and full can be fused")
+    parameters = config.get("lora_parameters")
+    scale = cast("dict[str, Any]", parameters).get("scale") if isinstance(parameters, dict) else None
+    if not isinstance(scale, (int, float)) or isinstance(scale, bool) or not math.isfinite(scale):
+        raise AdapterError(f"the adapter in {folder} cannot be used: {CONFIG} has no number lora_parameters.scale")
+    return float(scale)
+
+
+def _check_values(adapter: Adapter, name: str, source: Source) -> None:
+    if source.dtype not in FLOATS or not source.shape or 0 in source.shape:
+        raise AdapterError(
+            f"{name} of the adapter in {adapter.folder} is {source.dtype} {list(source.shape)}: no values to fuse"
+        )
+    rows = math.prod(source.shape[:-1])
+    step = max(1, PIECE_BYTES // (source.parts[0].nbytes // rows))
+    for first in range(0, rows, step):
+        if not is_finite(read_rows(source, first, min(step, rows - first)), source.dtype):
+            raise AdapterError(
+                f"{name} of the adapter in {adapter.folder} holds NaN or Inf: take an earlier state of the training"
+            )
+
+
+def _check_shape(adapter: Adapter, name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    if shape != wanted:
+        raise _misfit(adapter, f"{name} is {list(shape)}, but the model needs {list(wanted)}")
+
+
+def _misfit(adapter: Adapter, reason: str) -> AdapterError:
+    return AdapterError(f"the adapter in {adapter.folder} was made for another model: {reason}")

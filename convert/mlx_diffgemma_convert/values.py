@@ -1,0 +1,166 @@
+"""Where a parameter's values come from, and how some of its rows are read.
+
+Source    rows that the files hold as they are
+Packed    packed rows with their scales and biases      -> unpacked, in float32
+Adapted   either of these with a low-rank change added  -> in float32
+
+Rows are counted over all leading axes. What is read goes through ordinary reads, not a memory map: mapped pages would
+count as resident memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from mlx_diffgemma.errors import WeightsError
+from mlx_diffgemma.layout import Source
+from mlx_diffgemma.quantization import Quantization
+from mlx_diffgemma.safetensors import ITEM_BYTES, TensorInfo
+
+MLX_DTYPES = {"BF16": mx.bfloat16, "F16": mx.float16, "F32": mx.float32, "U32": mx.uint32, "U8": mx.uint8}
+UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32}
+"""Bytes per value -> the type under which numpy, which has no bfloat16, holds its bits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packed:
+    """A parameter that the files hold packed: `stored` is weight and scales, and biases where the format has them."""
+
+    stored: tuple[Source, ...]
+    quantization: Quantization
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the values."""
+        *leading, row = self.stored[0].shape
+        return (*leading, row * 32 // self.quantization.bits)
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the values once they are unpacked."""
+        return "F32"
+
+    @property
+    def parts(self) -> tuple[TensorInfo, ...]:
+        """All that is read."""
+        return tuple(part for source in self.stored for part in source.parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapted:
+    """A linear map and the low-rank change to it, in mlx-lm's shapes.
+
+    base [out, in]: a [in, rank], b [rank, out]. A stack of experts [E, out, in]: a [E, rank, in], b [E, out, rank].
+    """
+
+    base: Source | Packed
+    a: Source
+    b: Source
+    scale: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the values."""
+        return self.base.shape
+
+    @property
+    def dtype(self) -> str:
+        """The dtype in which the change is added."""
+        return "F32"
+
+    @property
+    def parts(self) -> tuple[TensorInfo, ...]:
+        """What is read of the base; the change is small beside it."""
+        return self.base.parts
+
+
+Values: TypeAlias = Source | Packed | Adapted
+
+
+def read_values(values: Values, first: int, count: int) -> mx.array:
+    """Rows `first` to `first + count` -> [count, row_length] in the dtype of `values`. Raises WeightsError."""
+    match values:
+        case Source():
+            return read_rows(values, first, count)
+        case Packed():
+            stored = read_stored(values, first, count)
+            # In float32 from here on: unpacked in the scales' own dtype, the values would be rounded to that.
+            wide = [each.astype(mx.float32) if mx.issubdtype(each.dtype, mx.floating) else each for each in stored]
+            return unpack(wide, values.quantization).astype(mx.float32)
+        case Adapted():
+            return read_values(values.base, first, count).astype(mx.float32) + mx.array(_change(values, first, count))
+
+
+def read_stored(packed: Packed, first: int, count: int) -> tuple[mx.array, ...]:
+    """Rows as they are stored: (weight, scales) or (weight, scales, biases). Raises WeightsError."""
+    return tuple(read_rows(source, first, count) for source in packed.stored)
+
+
+def read_rows(source: Source, first: int, count: int) -> mx.array:
+    """Rows of a source, wherever its parts lie -> [count, row_length] in its own dtype. Raises WeightsError."""
+    row_length = source.shape[-1]
+    item_bytes = ITEM_BYTES[source.dtype]
+    begin, end = first * row_length * item_bytes, (first + count) * row_length * item_bytes
+    buffer = np.empty(end - begin, np.uint8)
+    position = 0
+    for part in source.parts:
+        low, high = max(begin, position), min(end, position + part.nbytes)
+        if low < high:
+            _read_exactly(part, low - position, buffer.data[low - begin : high - begin])
+        position += part.nbytes
+    bits = buffer.view(UNSIGNED[item_bytes])
+    return mx.array(bits.reshape(count, row_length)).view(MLX_DTYPES[source.dtype])
+
+
+def unpack(stored: Sequence[mx.array], quantization: Quantization) -> mx.array:
+    """(packed, scales) or (packed, scales, biases) -> [rows, row_length]"""
+    weight, scales, *biases = stored
+    return mx.dequantize(
+        weight,
+        scales=scales,
+        biases=biases[0] if biases else None,
+        group_size=quantization.group_size,
+        bits=quantization.bits,
+        mode=quantization.mode,
+    )
+
+
+def _change(adapted: Adapted, first: int, count: int) -> npt.NDArray[np.float32]:
+    """Rows of what is added [count, in]. In numpy: a GPU may multiply float32 matrices with fewer bits."""
+    if len(adapted.shape) == 2:
+        a = _float32(adapted.a, 0, adapted.a.shape[0])
+        b = _float32(adapted.b, 0, adapted.b.shape[0], adapted.scale)
+        return b[:, first : first + count].T @ a.T
+    _, outputs, inputs = adapted.shape
+    rank = adapted.a.shape[1]
+    low, high = first // outputs, math.ceil((first + count) / outputs)
+    a = _float32(adapted.a, low * rank, (high - low) * rank).reshape(-1, rank, inputs)
+    b = _float32(adapted.b, first, count, adapted.scale)
+    # The rows of a piece can begin and end within an expert.
+    edges = [expert * outputs - first for expert in range(low + 1, high)]
+    return np.concatenate([own @ a[i] for i, own in enumerate(np.split(b, edges))])
+
+
+def _float32(source: Source, first: int, count: int, factor: float = 1.0) -> npt.NDArray[np.float32]:
+    return np.asarray(factor * read_rows(source, first, count).astype(mx.float32))
+
+
+def _read_exactly(part: TensorInfo, start: int, into: memoryview) -> None:
+    try:
+        with part.file.open("rb", buffering=0) as stream:
+            stream.seek(part.offset + start)
+            filled = 0
+            while filled < len(into):
+                read = stream.readinto(into[filled:])
+                if not read:
+                    raise WeightsError(f"{part.file} ends inside {part.name}: download it again")
+                filled += read
+    except OSError as error:
+        raise WeightsError(f"{part.file} cannot be read at {part.name}: {error.strerror}") from None
