@@ -90,21 +90,22 @@ def adapter_config(lora: LoRA | None, model: DiffusionGemma, training: Mapping[s
     }
 
 
-def check_adapter(folder: Path) -> None:
-    """Raise AdapterError where `folder` lacks what an adapter has; no weights are read."""
+def read_settings(folder: Path) -> dict[str, Any]:
+    """The adapter_config.json of an adapter whose weights are there too. Raises AdapterError."""
     if not folder.is_dir():
         raise AdapterError(f"no adapter at {folder}: it is a folder with {WEIGHTS} and {CONFIG}")
     try:
-        read_json(folder / CONFIG)
+        settings = read_json(folder / CONFIG)
     except DiffGemmaError as error:
         raise AdapterError(f"the adapter in {folder} cannot be used: {error}") from None
     if not (folder / WEIGHTS).is_file():
         raise AdapterError(f"the adapter in {folder} has no {WEIGHTS}")
+    return settings
 
 
 def load_adapter(model: DiffusionGemma, folder: Path) -> None:
     """Put an adapter's changes into a loaded model. Raises AdapterError for one that does not fit it."""
-    check_adapter(folder)
+    settings = read_settings(folder)
     from mlx_lm.tuner.utils import load_adapters
 
     dtype = model.dtype
@@ -113,8 +114,7 @@ def load_adapter(model: DiffusionGemma, folder: Path) -> None:
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise AdapterError(f"the adapter in {folder} does not fit the model: {reason}") from error
-    config = read_json(folder / CONFIG)
-    if config.get("fine_tune_type") == "full":
+    if settings.get("fine_tune_type") == "full":
         model.set_dtype(dtype)
     model.eval()
     model.freeze()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias, cast
 
-from mlx_diffgemma.adapters import check_adapter, load_adapter
+from mlx_diffgemma.adapters import load_adapter, read_settings
 from mlx_diffgemma.engine import stream as stream_tokens
 from mlx_diffgemma.errors import DiffGemmaError, PromptError, out_of_memory
 from mlx_diffgemma.events import BlockCommitted, Denoised, Event, Finished, FinishReason, Stats
@@ -151,7 +151,7 @@ def load(
     tokenizer = load_tokenizer(folder)
     changes = None if adapter is None else Path(adapter).expanduser()
     if changes is not None:
-        check_adapter(changes)
+        read_settings(changes)
     loaded = checkpoint.load()
     if changes is not None:
         load_adapter(loaded, changes)

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from mlx_diffgemma.adapters import CONFIG, WEIGHTS
-from mlx_diffgemma.config import read_json
-from mlx_diffgemma.errors import AdapterError, ConfigError, ModelNotFoundError
+from mlx_diffgemma.adapters import CONFIG, WEIGHTS, read_settings
+from mlx_diffgemma.errors import AdapterError
 from mlx_diffgemma.layout import Source
 from mlx_diffgemma.safetensors import FLOATS, read_header
 from mlx_diffgemma_convert.pieces import PIECE_BYTES, is_finite
@@ -42,14 +41,7 @@ class Adapter:
 
 def read_adapter(folder: Path) -> Adapter:
     """Read an adapter's configuration and headers, and check all of its values. Raises AdapterError, WeightsError."""
-    if not folder.is_dir():
-        raise AdapterError(f"no adapter at {folder}: it is a folder with {WEIGHTS} and {CONFIG}")
-    try:
-        config = read_json(folder / CONFIG)
-    except (ModelNotFoundError, ConfigError) as error:
-        raise AdapterError(f"the adapter in {folder} cannot be used: {error}") from None
-    if not (folder / WEIGHTS).is_file():
-        raise AdapterError(f"the adapter in {folder} has no {WEIGHTS}")
+    config = read_settings(folder)
     infos = sorted(read_header(folder / WEIGHTS), key=lambda info: info.name)
     if not infos:
         raise AdapterError(f"the adapter in {folder} holds no tensors: nothing was trained")
