@@ -1,6 +1,6 @@
 """The program mlx_diffgemma.convert lives in a package of its own; this gives it its name.
 
-The one place where the runtime imports the converter, and nothing imports this module.
+With `fuse` the one place where the runtime imports the converter; nothing imports this module.
 """
 
 from mlx_diffgemma_convert.program import main
