@@ -7,10 +7,10 @@ WORK := demo
 
 define PROMPT
 Solve this sudoku:
-1..4
-....
-..1.
-2...
+..2.
+.3..
+...4
+1...
 endef
 export PROMPT
 

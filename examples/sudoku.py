@@ -1,6 +1,6 @@
 """Watch the demo model solve a sudoku: the grid after every step, what is not settled yet in brackets.
 
-python examples/sudoku.py [1..4/..../..../2..1] [--model MODEL] [--seed 0]
+python examples/sudoku.py [..2./.3../...4/1...] [--model MODEL] [--seed 0]
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import replace
 from mlx_diffgemma import Denoised, load
 
 SIZE = 4
-PUZZLE = "1..4/..2./3.../..1."
+PUZZLE = "..2./.3../...4/1..."
 
 
 def puzzle(text: str) -> list[str]:
-    """Four rows of digits and dots. Raises ValueError for anything else."""
+    """Four rows of digits and dots. Raises ArgumentTypeError for anything else."""
     rows = text.replace("/", "\n").split()
     if len(rows) != SIZE or any(len(row) != SIZE or set(row) - set("1234.") for row in rows):
-        raise ValueError(f"{text!r} is no sudoku: four rows of 1 to 4 and dots, such as {PUZZLE}")
+        raise argparse.ArgumentTypeError(f"{text!r} is no sudoku: four rows of 1 to 4 and dots, such as {PUZZLE}")
     return rows
 
 

@@ -1,0 +1,50 @@
+"""The examples, run as a reader would run them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run(*command: object) -> str:
+    out = subprocess.run([sys.executable, *map(str, command)], check=False, capture_output=True, text=True, timeout=600)
+    assert out.returncode == 0, out.stderr
+    return out.stdout
+
+
+def test_the_quickstart_answers_and_shows_its_steps() -> None:
+    printed = run(EXAMPLES / "quickstart.py")
+    assert '{"name": "Ana", "age": 34, "city": "Rome"}' in printed
+    # 19 numbers of two digits: two canvases.
+    assert printed.count(" steps\n") == 2
+    assert "stop: " in printed
+
+
+def test_the_sudoku_is_solved_step_by_step() -> None:
+    printed = run(EXAMPLES / "sudoku.py").split("\n\n")
+    assert len(printed) > 2
+    assert printed[0].startswith("step 1\n")
+    assert "[" in printed[0]
+    assert printed[-1] == "solved\n"
+
+
+def test_a_sudoku_that_is_none_is_refused() -> None:
+    out = subprocess.run(
+        [sys.executable, str(EXAMPLES / "sudoku.py"), "12345"], check=False, capture_output=True, text=True
+    )
+    assert out.returncode == 2
+    assert "'12345' is no sudoku: four rows of 1 to 4 and dots" in out.stderr
+
+
+def test_fine_tuning_teaches_the_demo_model_a_new_kind_of_question(tmp_path: Path) -> None:
+    printed = run(EXAMPLES / "finetune" / "finetune.py", tmp_path)
+    counts = [int(line.split()[1]) for line in printed.splitlines() if line.startswith(("before: ", "after: "))]
+    before, after = counts
+    assert before <= 4
+    assert after >= 36
+    assert len(json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["lora_parameters"]["keys"]) == 7
+    assert (tmp_path / "adapter" / "loss.png").stat().st_size > 10_000

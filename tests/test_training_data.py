@@ -1,0 +1,283 @@
+"""Training data: both formats, what of a conversation is the response, and every kind of bad line named."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlx_diffgemma.errors import DataError, TokenizerError
+from mlx_diffgemma.tokenizer import Message, Tokenizer, load_tokenizer
+from mlx_diffgemma.training.data import Conversation, Example, conversations, tokenized
+
+BOS, OPEN, END = 2, 105, 106
+STOPS = (1, 106, 50)
+ASKED, ANSWERED = {"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Ana."}
+GOOD = json.dumps({"messages": [ASKED, ANSWERED]})
+
+
+@pytest.fixture(scope="module")
+def tokenizer(demo: Path) -> Tokenizer:
+    return load_tokenizer(demo)
+
+
+def written(folder: Path, content: str | bytes, name: str = "train") -> str:
+    """A data folder with one file; its name."""
+    data = content.encode() if isinstance(content, str) else content
+    (folder / f"{name}.jsonl").write_bytes(data)
+    return str(folder)
+
+
+def example(tokenizer: Tokenizer, *messages: Message, longest: int = 1000) -> Example:
+    [made] = tokenized([Conversation("here", messages)], tokenizer, STOPS, longest)
+    return made
+
+
+def said(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
+    """Each piece, control tokens by name."""
+    names = {BOS: "<bos>", OPEN: "<|turn>", END: "<turn|>", 1: "<eos>"}
+    return [names.get(token) or tokenizer.bytes(token).decode() for token in ids]
+
+
+def refusal(data: str, name: str = "train") -> str:
+    """What `conversations` says of bad data, in one line."""
+    with pytest.raises(DataError) as caught:
+        conversations(data, name)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# formats
+
+
+def test_messages_are_taken_as_they_are(tmp_path: Path) -> None:
+    turns = [{"role": "system", "content": "Be brief."}, ASKED, ANSWERED, ASKED, {**ANSWERED, "content": " Bo. "}]
+    [found] = conversations(written(tmp_path, json.dumps({"messages": turns, "source": "a key more"})), "train")
+    assert list(found.messages) == turns
+    assert found.where == f"{tmp_path}/train.jsonl, line 1"
+
+
+def test_prompt_and_completion_are_a_question_and_an_answer(tmp_path: Path) -> None:
+    [found] = conversations(written(tmp_path, json.dumps({"prompt": "Who?", "completion": "Ana."})), "train")
+    assert list(found.messages) == [ASKED, ANSWERED]
+
+
+def test_blank_lines_are_skipped_and_counted(tmp_path: Path) -> None:
+    content = f"\n{GOOD}\n   \n\t\r\n{GOOD}\n\n"
+    found = conversations(written(tmp_path, content), "train")
+    assert [each.where.rpartition(" ")[2] for each in found] == ["2", "5"]
+    assert refusal(written(tmp_path, content + "{}")).startswith(f"{tmp_path}/train.jsonl, line 7: ")
+
+
+def test_a_byte_order_mark_and_every_unicode_character_are_no_trouble(tmp_path: Path) -> None:
+    # U+2028 and U+0085 end a line for str.splitlines, and are ordinary text in JSON.
+    text = "漢 é 🙂 \u2028 \x85 \x0c"
+    line = json.dumps({"prompt": text, "completion": "x"}, ensure_ascii=False)
+    [found] = conversations(written(tmp_path, "\ufeff" + line.encode().decode() + "\r\n"), "train")
+    assert found.messages[0]["content"] == text
+
+
+def test_the_splits_are_files_and_one_that_is_missing_is_empty(tmp_path: Path) -> None:
+    written(tmp_path, f"{GOOD}\n{GOOD}\n", "valid")
+    assert len(conversations(str(tmp_path), "valid")) == 2
+    assert conversations(str(tmp_path), "train") == []
+
+
+# what is wrong with a line
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ('{"messages": [', "not valid JSON: "),
+        ("not JSON at all", "not valid JSON: "),
+        ("[" * 100_000, "not valid JSON: "),
+        ("[]", "neither messages with role and content nor prompt and completion, all text"),
+        ('"text"', "neither messages "),
+        ("null", "neither messages "),
+        ("{}", "neither messages "),
+        ('{"text": "a whole document"}', "neither messages "),
+        ('{"prompt": "Who?"}', "neither messages "),
+        ('{"prompt": "Who?", "completion": 7}', "neither messages "),
+        ('{"prompt": ["Who?"], "completion": "Ana."}', "neither messages "),
+        ('{"messages": "Who?"}', "neither messages "),
+        ('{"messages": ["Who?", "Ana."]}', "neither messages "),
+        ('{"messages": [{"role": "user"}, {"role": "assistant", "content": "x"}]}', "neither messages "),
+        ('{"messages": [{"content": "Who?"}, {"role": "assistant", "content": "x"}]}', "neither messages "),
+        (
+            '{"messages": [{"role": "user", "content": null}, {"role": "assistant", "content": "x"}]}',
+            "neither messages ",
+        ),
+        ('{"messages": []}', "the messages must be a question and an answer of the assistant at the end"),
+        (json.dumps({"messages": [ANSWERED]}), "the messages must be a question "),
+        (json.dumps({"messages": [ASKED]}), "the messages must be a question "),
+        (json.dumps({"messages": [ASKED, ANSWERED, ASKED]}), "the messages must be a question "),
+        ('{"prompt": "Who?", "completion": ""}', "the answer is empty"),
+        (json.dumps({"messages": [ASKED, {**ANSWERED, "content": " \n"}]}), "the answer is empty"),
+    ],
+)
+def test_a_bad_line_is_named_with_its_file_and_number(tmp_path: Path, line: str, complaint: str) -> None:
+    data = written(tmp_path, f"{GOOD}\n\n{line}\n{GOOD}\n")
+    assert refusal(data).startswith(f"{tmp_path}/train.jsonl, line 3: {complaint}")
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_bytes_that_are_not_utf8_are_named_with_their_line(tmp_path: Path, mark: bytes) -> None:
+    line = b'{"prompt": "caf\xe9", "completion": "x"}\n'
+    written(tmp_path, mark + GOOD.encode() + b"\n\n" + line)
+    assert refusal(str(tmp_path)).startswith(f"{tmp_path}/train.jsonl, line 3: not UTF-8 text (")
+    written(tmp_path, mark + b"\n\xff")
+    assert refusal(str(tmp_path)).startswith(f"{tmp_path}/train.jsonl, line 2: not UTF-8 text (")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").mkdir()
+    assert refusal(str(tmp_path)) == f"{tmp_path}/train.jsonl cannot be read: Is a directory"
+
+
+@pytest.mark.parametrize("name", ["absent", "./absent", "../absent", "~/absent-data", "/absent/data", "a/b/c", "a b/c"])
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Nothing is looked up on the Hub for a name that no repository can have."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    assert refusal(name).startswith(f"no data at {name}: name a folder with train.jsonl and valid.jsonl")
+
+
+def test_a_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "train.jsonl"
+    written(tmp_path, GOOD)
+    assert refusal(str(file)).startswith(f"no data at {file}: name a folder with train.jsonl")
+
+
+# what is learnt
+
+
+def test_the_response_is_the_answer_with_its_end_token(tokenizer: Tokenizer) -> None:
+    made = example(tokenizer, ASKED, ANSWERED)
+    assert "".join(said(tokenizer, made.prompt)) == "<bos><|turn>user\nWho?<turn|>\n<|turn>model\n"
+    assert "".join(said(tokenizer, made.response)) == "Ana.<turn|>"
+    assert made.prompt.tolist() == tokenizer.chat([ASKED])
+    assert made.response[-1] == END
+    assert made.prompt.dtype == made.response.dtype == np.int32
+
+
+def test_only_the_last_answer_of_a_conversation_is_the_response(tokenizer: Tokenizer) -> None:
+    system = {"role": "system", "content": "Be brief."}
+    again, last = {"role": "user", "content": "And?"}, {"role": "assistant", "content": "Bo."}
+    made = example(tokenizer, system, ASKED, ANSWERED, again, last)
+    assert "".join(said(tokenizer, made.prompt)) == (
+        "<bos><|turn>system\nBe brief.<turn|>\n<|turn>user\nWho?<turn|>\n<|turn>model\nAna.<turn|>\n"
+        "<|turn>user\nAnd?<turn|>\n<|turn>model\n"
+    )
+    assert "".join(said(tokenizer, made.response)) == "Bo.<turn|>"
+
+
+@pytest.mark.parametrize(("stops", "kept"), [((106,), "A<eos>b<turn|>"), ((1, 106), "A<eos>")])
+def test_the_response_is_cut_behind_its_first_stop_token(
+    tokenizer: Tokenizer, stops: tuple[int, ...], kept: str
+) -> None:
+    answer = {"role": "assistant", "content": "A<eos>b"}
+    [made] = tokenized([Conversation("here", [ASKED, answer])], tokenizer, stops, 1000)
+    assert "".join(said(tokenizer, made.response)) == kept
+
+
+@pytest.mark.parametrize(("size", "canvas", "blocks"), [(1, 4, 1), (4, 4, 1), (5, 4, 2), (8, 4, 2), (9, 4, 3)])
+def test_the_blocks_of_a_response_are_the_canvases_that_it_fills(size: int, canvas: int, blocks: int) -> None:
+    made = Example(prompt=np.array([BOS], np.int32), response=np.arange(size, dtype=np.int32))
+    assert made.blocks(canvas) == blocks
+
+
+def test_what_is_too_long_is_named_with_its_length(tokenizer: Tokenizer) -> None:
+    whole = example(tokenizer, ASKED, ANSWERED)
+    total = whole.prompt.size + whole.response.size
+    assert example(tokenizer, ASKED, ANSWERED, longest=total).response.size == whole.response.size
+    with pytest.raises(DataError) as caught:
+        example(tokenizer, ASKED, ANSWERED, longest=total - 1)
+    assert str(caught.value) == (
+        f"here: {total} tokens are more than {total - 1}: shorten it, or raise --max-seq-length"
+    )
+
+
+def test_a_template_that_ends_answers_otherwise_is_named(tokenizer: Tokenizer) -> None:
+    with pytest.raises(DataError, match=r"^here: the chat template ends the answer with no stop token$"):
+        list(tokenized([Conversation("here", [ASKED, ANSWERED])], tokenizer, (50,), 1000))
+
+
+def test_a_template_that_changes_the_prompt_or_refuses_is_named() -> None:
+    class Bending:
+        """The answer's tokens stand before the prompt's."""
+
+        def chat(self, messages: Sequence[Message]) -> list[int]:
+            return [BOS, 7]
+
+        def whole(self, messages: Sequence[Message]) -> list[int]:
+            return [BOS, 9, 7, END]
+
+    class Refusing(Bending):
+        def whole(self, messages: Sequence[Message]) -> list[int]:
+            raise TokenizerError("the chat template refused the conversation: roles must alternate")
+
+    for kind, complaint in ((Bending, "does not put the answer behind the prompt"), (Refusing, "roles must alternate")):
+        with pytest.raises(DataError, match=f"^here: .*{complaint}"):
+            list(tokenized([Conversation("here", [ASKED, ANSWERED])], kind(), STOPS, 1000))  # type: ignore[arg-type]
+
+
+# Hub datasets
+
+
+def on_the_hub(monkeypatch: pytest.MonkeyPatch, folder: Path, splits: Mapping[str, str]) -> None:
+    """Let the real `datasets` package read local files where it would download a repository."""
+    import datasets
+
+    load = datasets.load_dataset
+    files = {name: str(folder / f"{name}.jsonl") for name in splits}
+    for name, content in splits.items():
+        written(folder, content, name)
+
+    def found(repository: str) -> Any:
+        if repository != "someone/chats":
+            raise datasets.exceptions.DatasetNotFoundError(f"Dataset '{repository}' doesn't exist\non the Hub")
+        return load("json", data_files=files, cache_dir=str(folder / "cache"))
+
+    monkeypatch.setattr(datasets, "load_dataset", found)
+
+
+def test_a_hub_dataset_has_the_same_rows_in_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = json.dumps({"prompt": "Who?", "completion": "Ana."})
+    on_the_hub(monkeypatch, tmp_path, {"train": f"{GOOD}\n{GOOD}\n", "valid": f"{pair}\n"})
+    monkeypatch.chdir(tmp_path)
+    first, second = conversations("someone/chats", "train")
+    assert list(first.messages) == list(second.messages) == [ASKED, ANSWERED]
+    assert second.where == "someone/chats, train, row 2"
+    [held_out] = conversations("someone/chats", "valid")
+    assert list(held_out.messages) == [ASKED, ANSWERED]
+    assert conversations("someone/chats", "test") == []
+
+
+def test_a_bad_row_of_a_hub_dataset_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"prompt": "Who?", "completion": "Ana."}, {"prompt": "Who?", "completion": None}]
+    on_the_hub(monkeypatch, tmp_path, {"train": "\n".join(map(json.dumps, rows))})
+    monkeypatch.chdir(tmp_path)
+    assert refusal("someone/chats").startswith("someone/chats, train, row 2: neither messages ")
+
+
+def test_a_hub_dataset_that_cannot_be_had_is_named_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_the_hub(monkeypatch, tmp_path, {"train": GOOD})
+    monkeypatch.chdir(tmp_path)
+    complaint = refusal("someone/absent")
+    assert complaint == (
+        "no folder someone/absent, and no Hub dataset of that name can be loaded: "
+        "Dataset 'someone/absent' doesn't exist on the Hub"
+    )
+
+
+def test_without_the_package_a_hub_dataset_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    complaint = refusal("someone/chats")
+    assert complaint.startswith("someone/chats is no folder, and a Hub dataset needs ")
+    assert "pip install 'mlx-diffgemma[datasets]'" in complaint
