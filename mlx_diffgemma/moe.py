@@ -13,6 +13,8 @@ from mlx_diffgemma.config import ModelConfig
 from mlx_diffgemma.functions import Arrays, differentiable, geglu, on_cpu
 from mlx_diffgemma.lora import LoRAExpertLinear
 
+TALL = 64
+
 
 class ExpertLinear(nn.Module):
     """One linear map per expert, weights [experts, out, in]; each tile of rows goes through the expert of its index."""
@@ -117,11 +119,12 @@ class Experts(nn.Module):
 
 
 def tile_height(pairs: int, experts: int) -> int:
-    """Rows per tile. GPU kernels find the runs of one expert themselves; the CPU multiplies one tile at a time."""
-    if not on_cpu():
-        return 1
-    # Half of what an expert gets on average: then padding adds at most as much again, mostly far less.
-    return min(64, 1 << max(pairs // experts // 2, 1).bit_length() - 1)
+    """Rows per tile: 1, but for the many rows of a training batch on the CPU.
+
+    GPU kernels find the runs of one expert themselves. The CPU multiplies one tile at a time, which a good BLAS does
+    best with tall ones; at least twice as many rows per expert keep the padding of the last tile small.
+    """
+    return TALL if on_cpu() and pairs >= 2 * TALL * experts else 1
 
 
 def tiled(chosen: mx.array, experts: int, height: int) -> tuple[mx.array, mx.array, mx.array]:

@@ -326,8 +326,8 @@ def test_padding_stands_behind_the_pairs_of_an_expert() -> None:
     assert of_tile.tolist() == [0, 0, 2, 2, 2, 2]
 
 
-def test_tiles_are_half_of_what_an_expert_gets(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [tile_height(pairs, 4) for pairs in (1, 8, 15, 16, 64, 100_000)] == [1, 1, 1, 2, 8, 64]
+def test_only_the_many_rows_of_a_training_batch_on_the_cpu_are_tiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [tile_height(pairs, 4) for pairs in (1, 511, 512, 100_000)] == [1, 1, 64, 64]
     monkeypatch.setattr(moe, "on_cpu", lambda: False)
     assert tile_height(100_000, 4) == 1
 

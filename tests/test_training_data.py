@@ -78,7 +78,7 @@ def test_a_byte_order_mark_and_every_unicode_character_are_no_trouble(tmp_path: 
     # U+2028 and U+0085 end a line for str.splitlines, and are ordinary text in JSON.
     text = "漢 é 🙂 \u2028 \x85 \x0c"
     line = json.dumps({"prompt": text, "completion": "x"}, ensure_ascii=False)
-    [found] = conversations(written(tmp_path, "\ufeff" + line.encode().decode() + "\r\n"), "train")
+    [found] = conversations(written(tmp_path, f"\ufeff{line}\r\n"), "train")
     assert found.messages[0]["content"] == text
 
 
@@ -119,6 +119,11 @@ def test_the_splits_are_files_and_one_that_is_missing_is_empty(tmp_path: Path) -
         (json.dumps({"messages": [ASKED, ANSWERED, ASKED]}), "the messages must be a question "),
         ('{"prompt": "Who?", "completion": ""}', "the answer is empty"),
         (json.dumps({"messages": [ASKED, {**ANSWERED, "content": " \n"}]}), "the answer is empty"),
+        (r'{"prompt": "half a face: \ud83d", "completion": "x"}', "the text is not valid Unicode"),
+        (
+            r'{"messages": [{"role": "\ud83d", "content": ""}, {"role": "assistant", "content": "x"}]}',
+            "the text is not ",
+        ),
     ],
 )
 def test_a_bad_line_is_named_with_its_file_and_number(tmp_path: Path, line: str, complaint: str) -> None:
@@ -248,8 +253,7 @@ def on_the_hub(monkeypatch: pytest.MonkeyPatch, folder: Path, splits: Mapping[st
 
 
 def test_a_hub_dataset_has_the_same_rows_in_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pair = json.dumps({"prompt": "Who?", "completion": "Ana."})
-    on_the_hub(monkeypatch, tmp_path, {"train": f"{GOOD}\n{GOOD}\n", "valid": f"{pair}\n"})
+    on_the_hub(monkeypatch, tmp_path, {"train": f"{GOOD}\n{GOOD}\n", "valid": f"{GOOD}\n"})
     monkeypatch.chdir(tmp_path)
     first, second = conversations("someone/chats", "train")
     assert list(first.messages) == list(second.messages) == [ASKED, ANSWERED]
@@ -271,9 +275,15 @@ def test_a_hub_dataset_that_cannot_be_had_is_named_in_one_line(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     complaint = refusal("someone/absent")
     assert complaint == (
-        "no folder someone/absent, and no Hub dataset of that name can be loaded: "
+        "someone/absent is no folder, and the Hub dataset cannot be loaded: "
         "Dataset 'someone/absent' doesn't exist on the Hub"
     )
+
+
+def test_a_hub_dataset_that_is_broken_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_the_hub(monkeypatch, tmp_path, {"train": GOOD, "valid": '{"prompt": "splits of different columns"}'})
+    monkeypatch.chdir(tmp_path)
+    assert refusal("someone/chats").startswith("someone/chats is no folder, and the Hub dataset cannot be loaded: ")
 
 
 def test_without_the_package_a_hub_dataset_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,20 @@ TRAINING = f"""
 """.split()
 
 
+CARD = """\
+# The demo model of mlx-diffgemma
+
+A DiffusionGemma of 2.8 million parameters, trained from random weights by `mlx_diffgemma.train` on questions that the
+project makes itself. It has every part of the release: sliding and full layers (K = V), experts, self-conditioning,
+canvases of 32 tokens. It solves 4x4 sudokus, adds and subtracts numbers up to 99, turns a sentence into JSON, counts,
+sorts words and writes one-line Python functions, and it knows nothing else.
+
+    mlx_diffgemma.generate --model demo "What is 47 + 38?"
+
+The recipe is `examples/demo_model/make.py`, the figures are in `benchmarks/NOTES.md`. License: Apache-2.0.
+"""
+
+
 def make(folder: Path, output: Path, *, steps: int = STEPS, questions: int = QUESTIONS) -> None:
     """Write the trained model to `output`, going on from what `folder` holds."""
     untrained, data, trained = folder / "untrained", folder / "data", folder / "trained"
@@ -38,6 +52,7 @@ def make(folder: Path, output: Path, *, steps: int = STEPS, questions: int = QUE
     resume = ["--resume"] if (trained / "state").exists() else []
     program("train", "--model", untrained, "--data", data, "--out", trained, *TRAINING, "--steps", steps, *resume)
     program("fuse", untrained, output, "--adapter", trained, "--dtype", "bfloat16", "--overwrite")
+    (output / "README.md").write_text(CARD, encoding="utf-8")
 
 
 def program(name: str, *arguments: object) -> None:

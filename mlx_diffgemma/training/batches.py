@@ -3,7 +3,8 @@
 Nothing is remembered between steps, so training goes on from any step exactly as it would have without the stop.
 
 1  every epoch visits all examples once, in an order of its own
-2  a pool of some steps' examples is cut to one block each, and sorted by length, so that little is padded
+2  a pool of examples is cut to one block each, and sorted by padded length: little is padded, and yet a batch has
+   examples of all kinds
 3  its batches are shuffled
 4  corruption: a level t ~ U(0.001, 1) per example; each canvas position becomes a uniform random id with probability t
 """
@@ -24,8 +25,9 @@ from mlx_diffgemma.training.objective import Batch
 
 Ids: TypeAlias = npt.NDArray[np.int32]
 LOWEST_NOISE = 0.001
-POOL = 16
-"""Batches that are sorted together, at most; and no more than one epoch, or a batch would be one example many times."""
+POOL = 64
+"""Batches that are sorted together, at most, so that the few long examples share one; and no more than one epoch, or a
+batch would be one example many times."""
 STRIDE = 32
 """Sequences are padded to multiples of it, so that few shapes are compiled."""
 ORDER, BLOCKS, SHUFFLE, NOISE, CONDITIONING = range(5)
@@ -69,8 +71,8 @@ class Batches:
         first = pool * count
         rng = np.random.default_rng([self.seed, BLOCKS, pool])
         cuts = [cut(self._visited(place), self.canvas, rng) for place in range(first, first + count)]
-        # Equal lengths stay in random order: sorted() keeps it.
-        cuts.sort(key=lambda cut: cut.tokens.size)
+        # Those of one padded length stay in random order.
+        cuts.sort(key=lambda cut: padded(cut.tokens.size))
         batches = [cuts[start : start + self.rows] for start in range(0, count, self.rows)]
         order = np.random.default_rng([self.seed, SHUFFLE, pool]).permutation(len(batches))
         return [batches[place] for place in order]
@@ -84,7 +86,7 @@ class Batches:
         return self.examples[_order(self.seed, epoch, len(self.examples))[within]]
 
     def _arrays(self, cuts: Sequence[Cut], rng: np.random.Generator) -> Batch:
-        length = -(-max(cut.tokens.size for cut in cuts) // STRIDE) * STRIDE
+        length = padded(max(cut.tokens.size for cut in cuts))
         tokens = np.full((len(cuts), length), self.pad, np.int32)
         canvas = np.full((len(cuts), self.canvas), self.pad, np.int32)
         weights = np.zeros((len(cuts), length), np.float32)
@@ -96,6 +98,11 @@ class Batches:
         starts = np.array([cut.start for cut in cuts], np.int32)
         noisy = corrupt(canvas, self.vocabulary, rng)
         return Batch(*map(mx.array, (tokens, weights, starts, canvas, noisy)))
+
+
+def padded(length: int) -> int:
+    """The next multiple of STRIDE."""
+    return -(-length // STRIDE) * STRIDE
 
 
 def cut(example: Example, canvas: int, rng: np.random.Generator) -> Cut:

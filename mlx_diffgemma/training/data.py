@@ -47,7 +47,7 @@ def conversations(data: str, name: str) -> list[Conversation]:
     folder = Path(data).expanduser()
     if folder.is_dir():
         return _of_file(folder / f"{name}.jsonl")
-    if folder.exists() or not REPOSITORY.fullmatch(data):
+    if folder.exists() or not REPOSITORY.fullmatch(data) or data.startswith("."):
         raise DataError(f"no data at {data}: name a folder with {TRAIN}.jsonl and {VALID}.jsonl, or a Hub dataset")
     return _of_hub(data, name)
 
@@ -58,7 +58,8 @@ def _of_file(path: Path) -> list[Conversation]:
     except FileNotFoundError:
         return []
     except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        # `error.object` is what was decoded: the file without its byte order mark.
+        line = error.object[: error.start].count(b"\n") + 1
         raise DataError(f"{path}, line {line}: not UTF-8 text ({error.reason})") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
@@ -72,14 +73,16 @@ def _of_file(path: Path) -> list[Conversation]:
 def _of_hub(repository: str, name: str) -> list[Conversation]:
     try:
         from datasets import load_dataset
+        from datasets.exceptions import DatasetsError
     except ImportError:
         raise DataError(
             f"{repository} is no folder, and a Hub dataset needs a package more: pip install 'mlx-diffgemma[datasets]'"
         ) from None
     try:
         splits = cast("Mapping[str, Iterable[object]]", load_dataset(repository))
-    except (OSError, ValueError, RuntimeError) as error:
-        raise DataError(f"the Hub dataset {repository} cannot be loaded: {error}") from None
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{repository} is no folder, and the Hub dataset cannot be loaded: {reason}") from None
     rows = enumerate(splits.get(name, ()), 1)
     where = f"{repository}, {name}, row"
     return [Conversation(f"{where} {number}", messages(f"{where} {number}", row)) for number, row in rows]
@@ -107,6 +110,10 @@ def messages(where: str, parsed: object) -> list[Message]:
         raise DataError(f"{where}: the messages must be a question and an answer of the assistant at the end")
     if not found[-1]["content"].strip():
         raise DataError(f"{where}: the answer is empty")
+    try:
+        "".join(text for message in found for text in (message["role"], message["content"])).encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{where}: the text is not valid Unicode, it has half of a surrogate pair") from None
     return found
 
 

@@ -12,8 +12,8 @@ from mlx_diffgemma.errors import TrainingError
 from mlx_diffgemma.training.loop import Evaluated, Event, Stepped
 
 NAME, PICTURE = "log.jsonl", "loss.png"
-SMOOTHED = 0.95
-"""Weight of the past in the drawn training loss."""
+WINDOW = 20
+"""Steps that a drawn training loss is the mean of, about; fewer where there are few."""
 Record: TypeAlias = dict[str, Any]
 
 
@@ -22,11 +22,11 @@ class Log:
 
     def __init__(self, folder: Path, step: int) -> None:
         """Go on behind `step`. Raises TrainingError where the file cannot be written."""
-        folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / NAME
         self.records = [record for record in read_log(self.path) if record["step"] <= step]
         beside = self.path.with_name(NAME + ".partial")
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             beside.write_text("".join(map(_line, self.records)), encoding="utf-8")
             beside.replace(self.path)
             self._file = self.path.open("a", encoding="utf-8")
@@ -76,7 +76,7 @@ def draw(records: Sequence[Record], file: Path) -> None:
     held_out = [record for record in records if record["event"] == "evaluation"]
     for name, colour in (("canvas", "tab:blue"), ("causal", "tab:orange")):
         at = [record["step"] for record in steps]
-        axes.plot(at, [record[name] for record in steps], color=colour, alpha=0.15, linewidth=0.6)
+        axes.plot(at, [record[name] for record in steps], color=colour, alpha=0.3, linewidth=0.6)
         axes.plot(at, _smooth([record[name] for record in steps]), color=colour, label=f"{name}, training")
         if held_out:
             axes.plot(
@@ -99,11 +99,12 @@ def draw(records: Sequence[Record], file: Path) -> None:
 
 def _smooth(values: Sequence[float]) -> list[float]:
     """Exponential moving average, corrected for its beginning."""
+    past = 1 - 1 / max(1, min(WINDOW, len(values) / WINDOW))
     smoothed: list[float] = []
     total = weight = 0.0
     for value in values:
-        total = SMOOTHED * total + (1 - SMOOTHED) * value
-        weight = SMOOTHED * weight + (1 - SMOOTHED)
+        total = past * total + (1 - past) * value
+        weight = past * weight + (1 - past)
         smoothed.append(total / weight)
     return smoothed
 

@@ -124,8 +124,9 @@ def train(
 def _norm(mean: Gradient, step: int) -> float:
     """The gradient's norm. Raises TrainingError where it or the loss is not finite."""
     flat = cast("list[tuple[str, mx.array]]", tree_flatten(mean.tree))
-    squares = [(each * each).sum() for _, each in flat]
-    norm = math.sqrt(cast("float", mx.stack(squares).sum().item()))
+    squares = cast("list[float]", mx.stack([(each * each).sum() for _, each in flat]).tolist())
+    # An exact sum: parameters come back from a saved state in another order, and a rounding would differ.
+    norm = math.sqrt(math.fsum(squares))
     loss = cast("float", mean.losses.total.item())
     if not math.isfinite(norm + loss):
         raise TrainingError(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -30,7 +31,7 @@ from mlx_diffgemma.training.gradients import Workers
 from mlx_diffgemma.training.log import PICTURE, Log, draw
 from mlx_diffgemma.training.loop import Event, Pace, train
 from mlx_diffgemma.training.settings import Settings
-from mlx_diffgemma.training.state import State, fingerprint, load_state, save_state, saved_step
+from mlx_diffgemma.training.state import State, fingerprint, fingerprint_of_weights, load_state, save_state, saved_step
 
 STATE = "state"
 PADDING = 0
@@ -57,6 +58,13 @@ class Plan:
     checkpoint: bool = False
     workers: int = 1
     resume: bool = False
+
+    @property
+    def adapted(self) -> LoRA | None:
+        """`lora`, with the routers where they are trained too."""
+        if self.lora is None or not self.router:
+            return self.lora
+        return dataclasses.replace(self.lora, keys=self.lora.keys + ROUTER)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,6 +98,7 @@ def prepare(plan: Plan, progress: Callable[[Iterable[Example], int], Iterable[Ex
     if not asked:
         raise DataError(f"{plan.data} has no training data: put one JSON object per line into {TRAIN}.jsonl")
     session = load(plan.model, revision=plan.revision, dtype=plan.dtype or ("float32" if plan.lora is None else None))
+    weights = fingerprint_of_weights(session.model)
     make_trainable(session.model, plan)
 
     def examples(found: Sequence[Conversation]) -> list[Example]:
@@ -103,6 +112,7 @@ def prepare(plan: Plan, progress: Callable[[Iterable[Example], int], Iterable[Ex
         "lora": None if plan.lora is None else dataclasses.asdict(plan.lora),
         "router": plan.router,
         "workers": plan.workers,
+        "model": weights,
         "data": fingerprint(train_examples),
     }
     return Prepared(
@@ -124,9 +134,8 @@ def prepare(plan: Plan, progress: Callable[[Iterable[Example], int], Iterable[Ex
 
 def make_trainable(model: DiffusionGemma, plan: Plan) -> None:
     """Unfreeze what the plan trains. Raises OptionError where packed weights would have to be."""
-    if plan.lora is not None:
-        keys = plan.lora.keys + (ROUTER if plan.router else ())
-        attach(model, dataclasses.replace(plan.lora, keys=keys), plan.settings.seed)
+    if plan.adapted is not None:
+        attach(model, plan.adapted, plan.settings.seed)
         return
     if any(name.endswith(".scales") for name, _ in tree_flatten(model.parameters())):
         raise OptionError("a quantized model cannot be trained in full: train an adapter, or name unquantized weights")
@@ -142,7 +151,7 @@ def run(ready: Prepared) -> Generator[Event]:
     log = Log(plan.out, 0 if ready.start is None else ready.start.step)
     workers = Workers(model, plan.workers, checkpointed if plan.checkpoint else plain, plan.settings.causal_weight)
     about = {"model": plan.model, "data": plan.data, "settings": ready.facts["settings"]}
-    config = adapter_config(plan.lora, model, about)
+    config = adapter_config(plan.adapted, model, about)
 
     def save(state: State) -> None:
         save_state(plan.out / STATE, state, ready.facts)
@@ -153,17 +162,12 @@ def run(ready: Prepared) -> Generator[Event]:
     remedy = "lower batch_size, raise accumulate instead, or add --grad-checkpoint"
     evaluate = ready.held_out.evaluate if ready.held_out else None
     try:
-        with out_of_memory("training", remedy):
-            for event in train(
-                model,
-                workers,
-                ready.train,
-                plan.settings,
-                pace=plan.pace,
-                start=ready.start,
-                save=save,
-                evaluate=evaluate,
-            ):
+        steps = train(
+            model, workers, ready.train, plan.settings, pace=plan.pace, start=ready.start, save=save, evaluate=evaluate
+        )
+        # Closed by name: what goes wrong when it saves would be lost where the garbage collector closes it.
+        with out_of_memory("training", remedy), closing(steps):
+            for event in steps:
                 log.add(event)
                 yield event
     finally:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import mlx.core as mx
+import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
 from mlx_diffgemma.errors import TrainingError
@@ -71,7 +72,9 @@ def load_state(folder: Path, facts: Mapping[str, Any]) -> State:
     try:
         arrays = cast("dict[str, mx.array]", mx.load(str(folder / ARRAYS)))
         mx.eval(arrays)
-    except (OSError, RuntimeError) as error:
+        tree = cast("Tree", tree_unflatten(list(arrays.items())))
+        state = State(step=record["step"], parameters=tree["parameters"], optimizer=tree["optimizer"])
+    except (OSError, RuntimeError, KeyError) as error:
         raise TrainingError(f"the saved state in {folder} is damaged ({error}): delete it to start anew") from None
     had, now = _flat(record["facts"]), _flat(facts)
     changed = [
@@ -81,8 +84,7 @@ def load_state(folder: Path, facts: Mapping[str, Any]) -> State:
     ]
     if changed:
         raise TrainingError(f"{folder} holds another training: {'; '.join(changed)}: use the same, or another folder")
-    tree = cast("Tree", tree_unflatten(list(arrays.items())))
-    return State(step=int(record["step"]), parameters=tree["parameters"], optimizer=tree["optimizer"])
+    return state
 
 
 def fingerprint(examples: Iterable[Example]) -> str:
@@ -91,6 +93,17 @@ def fingerprint(examples: Iterable[Example]) -> str:
     for example in examples:
         for ids in (example.prompt, example.response):
             digest.update(len(ids).to_bytes(4, "little") + ids.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def fingerprint_of_weights(model: nn.Module) -> str:
+    """What tells one model from another: names, shapes and dtypes of its parameters, and how each of them begins."""
+    flat = cast("list[tuple[str, mx.array]]", tree_flatten(model.parameters()))
+    beginnings = {name: array.flatten()[:64].view(mx.uint8) for name, array in flat}
+    mx.eval(beginnings)
+    digest = hashlib.sha256()
+    for name, array in flat:
+        digest.update(f"{name} {array.shape} {array.dtype} ".encode() + bytes(memoryview(beginnings[name])))
     return digest.hexdigest()[:16]
 
 

@@ -1,0 +1,120 @@
+"""A model that learns in seconds without a fast matrix library, sixteen things to teach it, and a training's end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import pytest
+from demo_model import architecture
+from demo_model.words import CITIES, NAMES
+from mlx.utils import tree_flatten
+
+from mlx_diffgemma.training.loop import Event, Pace, Stepped
+from mlx_diffgemma.training.run import Plan, Prepared, prepare, run
+from mlx_diffgemma.training.settings import Settings
+
+CANVAS = 8
+TEXT = {
+    **architecture.TEXT,
+    "hidden_size": 48,
+    "intermediate_size": 48,
+    "moe_intermediate_size": 24,
+    "num_experts": 4,
+    "num_hidden_layers": 2,
+    "layer_types": [architecture.SLIDING, architecture.FULL],
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "global_head_dim": 32,
+    "sliding_window": 12,
+}
+Row = Mapping[str, Any]
+TAUGHT: list[Row] = [
+    {"prompt": name, "completion": f"{CITIES[at]}, {at + 20}" + (f", {CITIES[at + 9]}, {at + 40}, {name}" * (at % 2))}
+    for at, name in enumerate(NAMES[:16])
+]
+"""Questions of one word; every other answer is longer than a canvas."""
+
+
+def write_model(folder: Path) -> Path:
+    """The architecture of the demo model, smaller, with random weights and its tokenizer."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(architecture, "CONFIG", {**architecture.CONFIG, "canvas_length": CANVAS, "text_config": TEXT})
+        architecture.write_untrained(folder)
+    return folder
+
+
+def write_data(folder: Path, train: Iterable[Row] = TAUGHT, valid: Iterable[Row] = ()) -> Path:
+    """A data folder; without held-out rows no valid.jsonl."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in (("train", train), ("valid", valid)):
+        lines = [json.dumps(row) + "\n" for row in rows]
+        if lines:
+            (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+    return folder
+
+
+def plan(model: Path, data: Path, out: Path, **changes: Any) -> Plan:
+    """A training of the whole model in four steps; what Settings knows among `changes` goes there."""
+    settings = Settings(steps=4, batch_size=2, learning_rate=1e-3, max_seq_length=64)
+    inner = {name: changes.pop(name) for name in tuple(changes) if hasattr(settings, name)}
+    made = Plan(
+        model=str(model),
+        data=str(data),
+        out=out,
+        settings=replace(settings, **inner),
+        pace=Pace(evaluate=0, save=0),
+        lora=None,
+        answers=0,
+    )
+    return replace(made, **changes)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Followed:
+    """A training that was drained, or closed after a step as Ctrl-C does."""
+
+    ready: Prepared
+    events: Sequence[Event]
+
+    @property
+    def steps(self) -> list[Stepped]:
+        """Its steps."""
+        return [event for event in self.events if isinstance(event, Stepped)]
+
+    @property
+    def losses(self) -> list[float]:
+        """The total loss of every step."""
+        return [step.loss for step in self.steps]
+
+    @property
+    def parameters(self) -> dict[str, mx.array]:
+        """What was trained, by name, as it is now."""
+        return flat(self.ready.session.model.trainable_parameters())
+
+
+def prepared(wanted: Plan) -> Prepared:
+    """`prepare` without a bar."""
+    return prepare(wanted, lambda examples, _: examples)
+
+
+def follow(wanted: Plan, until: int | None = None) -> Followed:
+    """Train, to the end or up to a step."""
+    ready = prepared(wanted)
+    events: list[Event] = []
+    running = run(ready)
+    for event in running:
+        events.append(event)
+        if isinstance(event, Stepped) and event.step == until:
+            running.close()
+    return Followed(ready=ready, events=events)
+
+
+def flat(tree: Any) -> dict[str, mx.array]:
+    """Name -> array of nested parameters."""
+    return dict(tree_flatten(tree))
