@@ -7,6 +7,7 @@ adapter_config.json     fine_tune_type, num_layers, lora_parameters, and how it 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_a
 DENSE = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 EXPERTS = ("experts.gate_up_proj", "experts.down_proj")
 ROUTER = ("router.proj",)
+LISTED = 3
+"""Lines of mlx-lm's reason for refusing an adapter: it has one per tensor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +43,7 @@ class LoRA:
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise OptionError(f"rank={self.rank} must be at least 1")
-        if self.alpha <= 0:
+        if not 0 < self.alpha < math.inf:
             raise OptionError(f"alpha={self.alpha} must be above 0")
         if self.layers is not None and self.layers < 1:
             raise OptionError(f"layers={self.layers} must be at least 1")
@@ -112,7 +115,9 @@ def load_adapter(model: DiffusionGemma, folder: Path) -> None:
     try:
         load_adapters(model, str(folder))
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+        lines = [" ".join(line.split()) for line in str(error).splitlines()]
+        rest = f" (and {len(lines) - LISTED} more)" if len(lines) > LISTED else ""
+        reason = " ".join(lines[:LISTED]) + rest
         raise AdapterError(f"the adapter in {folder} does not fit the model: {reason}") from error
     if settings.get("fine_tune_type") == "full":
         model.set_dtype(dtype)

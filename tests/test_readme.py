@@ -37,18 +37,22 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, demo: Path) -> Path:
     (model / "config.json").write_text(json.dumps(config | {"canvas_length": 64}))
     (model / "generation_config.json").write_text('{"max_denoising_steps": 2, "eos_token_id": [1, 106, 50]}')
     (folder / "README.md").write_text("A short text about a lighthouse.")
+    (folder / "data").mkdir()
+    for name in ("train", "valid"):
+        line = json.dumps({"prompt": f"Last word: pear, fig, {name}", "completion": name})
+        (folder / "data" / f"{name}.jsonl").write_text(f"{line}\n" * 8)
     return folder
 
 
 @pytest.fixture(scope="module")
 def converted(workplace: Path) -> Path:
-    run(workplace, programs()[0])
+    run(workplace, programs()[1])
     return workplace
 
 
-def run(folder: Path, command: str) -> str:
+def run(folder: Path, command: str, model: str = "diffusiongemma-4bit") -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env = {**os.environ, "PATH": path, "MLX_DIFFGEMMA_MODEL": "diffusiongemma-4bit"}
+    env = {**os.environ, "PATH": path, "MLX_DIFFGEMMA_MODEL": model}
     out = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command], check=False, cwd=folder, env=env, capture_output=True, text=True
     )
@@ -56,14 +60,24 @@ def run(folder: Path, command: str) -> str:
     return out.stdout
 
 
-def test_the_first_command_converts() -> None:
-    assert programs()[0].startswith(f"mlx_diffgemma.convert {REPOSITORY} diffusiongemma-4bit")
+def test_the_first_command_prints_what_the_readme_says(tmp_path: Path) -> None:
+    answer = re.search(r"\n\n```\n(.*?)```", README, flags=re.DOTALL)
+    assert answer is not None
+    assert run(tmp_path, programs()[0], model="demo") == answer[1]
 
 
-@pytest.mark.parametrize("command", programs()[1:])
+def test_the_second_command_converts() -> None:
+    assert programs()[1].startswith(f"mlx_diffgemma.convert {REPOSITORY} diffusiongemma-4bit")
+
+
+@pytest.mark.parametrize("command", programs()[2:])
 def test_every_command_runs(converted: Path, command: str) -> None:
     printed = run(converted, command)
-    if "--json" in command:
+    if "mlx_diffgemma.train" in command:
+        assert {"adapters.safetensors", "log.jsonl", "loss.png"} <= {
+            file.name for file in (converted / "adapter").iterdir()
+        }
+    elif "--json" in command:
         assert set(json.loads(printed)) >= {"text", "tokens", "finish_reason", "stats"}
     elif ">" in command:
         assert printed == ""
