@@ -21,7 +21,7 @@ answer = session.generate("Give JSON: Ana is 34 and lives in Rome.", config)
 print(answer.text, f"({answer.stats.steps} steps, {len(answer.tokens)} tokens)", end="\n\n")
 
 # 3  What happened, step by step: every position of the canvas, and whether it was accepted.
-for event in session.stream("Count from 12 to 30"):
+for event in session.stream("What can you do?"):
     match event:
         case Denoised(step=step, accepted=accepted, pieces=pieces):
             print(f"{step:3} {sum(accepted):3} accepted |{''.join(pieces)}|".replace("\n", "⏎"))

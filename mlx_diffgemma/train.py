@@ -5,91 +5,55 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from mlx_diffgemma import options
+from mlx_diffgemma import train_options as given
 from mlx_diffgemma.console import INTERRUPTED, open_streams, reported
+from mlx_diffgemma.training.settings import Settings
 
 if TYPE_CHECKING:
     from mlx_diffgemma.training.run import Plan
 
+DEFAULTS = Settings()
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-MODEL, WHAT, HOW, LOOK = "Model and data", "What is trained", "How", "Looking up"
 
 
 @app.command()
 def train(  # noqa: PLR0917 - its parameters are the options
-    data: Annotated[
-        str,
-        typer.Option(
-            help="Folder with train.jsonl and valid.jsonl, or a Hub dataset; lines with messages, or with prompt and "
-            "completion.",
-            rich_help_panel=MODEL,
-        ),
-    ],
-    model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub repository.", rich_help_panel=MODEL)],
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--adapter-path", "--out", help="Folder for the adapter, log, picture and state.", rich_help_panel=MODEL
-        ),
-    ] = Path("adapters"),
+    data: given.Data,
+    model: given.Model,
+    out: given.Out = Path("adapters"),
     revision: options.Revision = None,
     dtype: options.Dtype = None,
-    full: Annotated[
-        bool, typer.Option("--full", help="Train all parameters, not an adapter.", rich_help_panel=WHAT)
-    ] = False,
-    rank: Annotated[int, typer.Option(help="Rank of the adapter.", rich_help_panel=WHAT)] = 16,
-    alpha: Annotated[
-        float, typer.Option(help="The adapter's change is multiplied by alpha / rank.", rich_help_panel=WHAT)
-    ] = 32.0,
-    num_layers: Annotated[
-        int | None, typer.Option(help="Layers to adapt, from the last; all unless given.", rich_help_panel=WHAT)
-    ] = None,
-    experts: Annotated[bool, typer.Option("--experts", help="Adapt the experts too.", rich_help_panel=WHAT)] = False,
-    router: Annotated[bool, typer.Option("--router", help="Train the routers too.", rich_help_panel=WHAT)] = False,
-    steps: Annotated[int, typer.Option("--steps", "--iters", help="Steps in all.", rich_help_panel=HOW)] = 1000,
-    batch_size: Annotated[int, typer.Option(help="Examples per batch.", rich_help_panel=HOW)] = 4,
-    accumulate: Annotated[
-        int,
-        typer.Option("--accumulate", "--grad-accumulation-steps", help="Batches per step.", rich_help_panel=HOW),
-    ] = 1,
-    learning_rate: Annotated[float, typer.Option(help="The highest.", rich_help_panel=HOW)] = 1.5e-4,
-    warmup: Annotated[int, typer.Option(help="Steps up to it.", rich_help_panel=HOW)] = 0,
-    final_rate: Annotated[
-        float, typer.Option(help="Part of it that is left at the end of a cosine.", rich_help_panel=HOW)
-    ] = 0.1,
-    beta1: Annotated[float, typer.Option(help="Of AdamW.", rich_help_panel=HOW)] = 0.95,
-    beta2: Annotated[float, typer.Option(help="Of AdamW.", rich_help_panel=HOW)] = 0.99,
-    weight_decay: Annotated[float, typer.Option(help="Of AdamW.", rich_help_panel=HOW)] = 0.0,
-    clip: Annotated[float, typer.Option(help="Largest norm of a gradient.", rich_help_panel=HOW)] = 1.0,
-    causal_weight: Annotated[
-        float, typer.Option(help="Weight of the encoder's causal loss.", rich_help_panel=HOW)
-    ] = 1.0,
-    mask_prompt: Annotated[
-        bool, typer.Option("--mask-prompt", help="Causal loss on answers only.", rich_help_panel=HOW)
-    ] = False,
-    max_seq_length: Annotated[int, typer.Option(help="Tokens of an example at most.", rich_help_panel=HOW)] = 2048,
-    grad_checkpoint: Annotated[
-        bool,
-        typer.Option("--grad-checkpoint", help="Compute layers twice to save memory.", rich_help_panel=HOW),
-    ] = False,
-    workers: Annotated[
-        int, typer.Option(help="Batches of a step computed at once, on the CPU.", rich_help_panel=HOW)
-    ] = 1,
-    seed: Annotated[int, typer.Option(help="Of data order, noise and adapter.", rich_help_panel=HOW)] = 0,
-    evaluate_every: Annotated[
-        int, typer.Option("--evaluate-every", "--steps-per-eval", help="Steps; 0: at the end.", rich_help_panel=LOOK)
-    ] = 200,
-    answers: Annotated[
-        int, typer.Option(help="Held-out questions answered at each evaluation.", rich_help_panel=LOOK)
-    ] = 8,
-    save_every: Annotated[int, typer.Option("--save-every", help="Steps; 0: at the end.", rich_help_panel=LOOK)] = 200,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the training in --out.", rich_help_panel=LOOK)
-    ] = False,
+    full: given.Full = False,
+    rank: given.Rank = 16,
+    alpha: given.Alpha = 32.0,
+    num_layers: given.NumLayers = None,
+    experts: given.Experts = False,
+    router: given.Router = False,
+    steps: given.Steps = DEFAULTS.steps,
+    batch_size: given.BatchSize = DEFAULTS.batch_size,
+    accumulate: given.Accumulate = DEFAULTS.accumulate,
+    learning_rate: given.LearningRate = DEFAULTS.learning_rate,
+    warmup: given.Warmup = DEFAULTS.warmup,
+    final_rate: given.FinalRate = DEFAULTS.final_rate,
+    beta1: given.Beta1 = DEFAULTS.beta1,
+    beta2: given.Beta2 = DEFAULTS.beta2,
+    weight_decay: given.WeightDecay = DEFAULTS.weight_decay,
+    clip: given.Clip = DEFAULTS.clip,
+    causal_weight: given.CausalWeight = DEFAULTS.causal_weight,
+    mask_prompt: given.MaskPrompt = DEFAULTS.mask_prompt,
+    max_seq_length: given.MaxSeqLength = DEFAULTS.max_seq_length,
+    grad_checkpoint: given.GradCheckpoint = False,
+    workers: given.Workers = 1,
+    seed: given.Seed = DEFAULTS.seed,
+    evaluate_every: given.EvaluateEvery = 200,
+    answers: given.Answers = 8,
+    save_every: given.SaveEvery = 200,
+    resume: given.Resume = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
     version: options.Version = False,  # noqa: ARG001 - its callback has answered it
@@ -102,7 +66,6 @@ def train(  # noqa: PLR0917 - its parameters are the options
         from mlx_diffgemma.adapters import ATTENTION, DENSE, EXPERTS, LoRA
         from mlx_diffgemma.training.loop import Pace
         from mlx_diffgemma.training.run import Plan
-        from mlx_diffgemma.training.settings import Settings
 
         keys = ATTENTION + DENSE + (EXPERTS if experts else ())
         lora = None if full else LoRA(rank=rank, alpha=alpha, layers=num_layers, keys=keys)
@@ -156,8 +119,8 @@ def carry_out(plan: Plan, *, quiet: bool) -> None:
         f"{plan.settings.batch_size * plan.settings.accumulate}",
         highlight=False,
     )
-    events = run(ready)
-    with Interrupt() as interrupt, screen(console, plan.settings.steps, quiet=quiet) as shown:
+    events, done = run(ready), ready.start.step if ready.start else 0
+    with Interrupt() as interrupt, screen(console, plan.settings.steps, done=done, quiet=quiet) as shown:
         for event in events:
             shown.show(event)
             if interrupt.noted:

@@ -18,9 +18,10 @@ def assert_same_logits(folder: Path) -> None:
     theirs = load_with_mlx_vlm(folder)
     theirs.set_dtype(mx.float32)
     ours = load_model(folder, "float32")
-    tokens = mx.random.randint(0, 512, (1, 40), key=mx.random.key(0))
-    canvas = mx.random.randint(0, 512, (1, 16), key=mx.random.key(1))
-    processed = 3 * mx.random.normal((1, 16, 512), key=mx.random.key(2))
+    size = ours.config.vocab_size
+    tokens = mx.random.randint(0, size, (1, 40), key=mx.random.key(0))
+    canvas = mx.random.randint(0, size, (1, 16), key=mx.random.key(1))
+    processed = 3 * mx.random.normal((1, 16, size), key=mx.random.key(2))
     cache = ours.make_cache()
     ours.encode(tokens, cache)
     for conditioning in (None, processed):

@@ -127,7 +127,7 @@ def main() -> None:
     script = Scripted(**json.loads(os.environ.get("SCRIPT", "{}")))
     session = ModuleType("mlx_diffgemma.session")
 
-    def load(model: str, *, revision: str | None = None, dtype: str | None = None) -> Scripted:
+    def load(model: str, *, revision: str | None = None, dtype: str | None = None, adapter: object = None) -> Scripted:
         time.sleep(script.delay)
         return script
 

@@ -133,9 +133,20 @@ def test_debug_shows_the_traceback():
 def test_usage_errors_exit_2():
     assert run("hi", "--max-tokens", "many").returncode == 2
     assert run("hi", "--nonsense").returncode == 2
-    unnamed = run("hi", command=PROGRAM)
-    assert unnamed.returncode == 2
-    assert unnamed.stderr.startswith(b"error: no model is named: pass --model or set MLX_DIFFGEMMA_MODEL")
+
+
+def test_the_demo_answers_where_no_model_is_named():
+    done = run("Give JSON: Ana is 34 and lives in Rome.", command=PROGRAM)
+    assert done.returncode == 0
+    assert done.stdout == b'{"name": "Ana", "age": 34, "city": "Rome"}\n'
+    assert done.stderr.startswith(b"no --model is named: this is the demo")
+    assert run("Hello", "--quiet", command=PROGRAM).stderr == b""
+
+
+def test_an_adapter_that_is_none_is_refused_before_the_weights_are_read():
+    done = run("hi", "--adapter", "nowhere", command=PROGRAM)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(b"error: no adapter at nowhere: it is a folder with adapters.safe")
 
 
 def test_no_prompt_on_a_terminal_is_a_usage_error():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import signal
 import struct
@@ -62,15 +63,11 @@ def test_a_training_on_a_terminal(model: Path, data: Path, tmp_path: Path) -> No
     out = tmp_path / "new" / "out"
     arguments = command(model, data, out, "--learning-rate", "1e-3", "--evaluate-every", "20", steps=40)
     # A key that means nothing: the screen is kept as it was when the time left was there.
-    shown = run_in_terminal(arguments, (100, 20), environment(), keys=[("0:00:0", b" ")], timeout=120)
+    shown = run_in_terminal(arguments, (200, 20), environment(), keys=[("0:00:0", b" ")], timeout=120)
     assert shown.code == 0
     assert shown.cursor_visible
     [bar] = [row for row in shown.shots[0] if "tokens/s" in row]
-    assert "/40 " in bar
-    assert "━" in bar
-    assert "loss 1" in bar
-    assert "0:00:0" in bar
-    assert bar.endswith("left")
+    assert re.fullmatch(r" *\d+/40 [━╸╺]+ loss \d+\.\d{4}  [\d,]+ tokens/s 0:00:0\d left", bar)
     begun = next(row for row in shown.rows if "parameters trained" in row)
     assert "16 examples, 2 held out, 40 steps of 2" in begun
     evaluations = [row for row in shown.rows if "held out: canvas" in row]
@@ -120,22 +117,27 @@ def test_without_a_terminal_there_are_lines(model: Path, data: Path, tmp_path: P
 
 
 def test_ctrl_c_saves_and_a_resumed_training_finishes(model: Path, data: Path, tmp_path: Path) -> None:
-    """The log is opened once Ctrl-C is minded, and the first step then takes a while: it is finished first."""
+    """The log is opened once Ctrl-C is minded; then three steps, with an evaluation after each, take seconds.
+
+    Ctrl-C is pressed again and again: while MLX asks for a compiler, by system(), the C library ignores it.
+    """
     out = tmp_path / "out"
-    arguments = command(model, data, out, steps=5)
+    arguments = command(model, data, out, "--evaluate-every", "1", steps=3)
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True)
     deadline = time.monotonic() + 60
     while not (out / "log.jsonl").exists():
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
     stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout) == (130, "")
     assert stderr.splitlines()[-1] == f"stopped; {out} is saved, --resume goes on"
     assert "Traceback" not in stderr
     reached = json.loads((out / "state" / "state.json").read_text())["step"]
-    assert 1 <= reached < 5
+    assert 1 <= reached < 3
     assert {path.name for path in out.iterdir()} == FILES
     refused = run(arguments)
     assert (refused.returncode, refused.stderr) == (
@@ -144,7 +146,7 @@ def test_ctrl_c_saves_and_a_resumed_training_finishes(model: Path, data: Path, t
     )
     resumed = run([*arguments, "--resume", "--quiet"])
     assert (resumed.returncode, resumed.stdout, resumed.stderr) == (0, "", "")
-    assert_whole(out, steps=5)
+    assert_whole(out, steps=3)
 
 
 # what is wrong

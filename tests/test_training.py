@@ -112,14 +112,16 @@ def overfitted(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Followe
         data,
         folder / "out",
         router=True,
-        steps=240,
-        batch_size=4,
+        steps=140,
+        batch_size=8,
         accumulate=2,
         workers=2,
-        learning_rate=8e-3,
+        learning_rate=1e-2,
         warmup=10,
-        beta1=0.9,
+        final_rate=0.02,
+        beta1=0.8,
         beta2=0.95,
+        mask_prompt=True,
         answers=16,
     )
     return follow(wanted)
@@ -137,18 +139,18 @@ def test_overfitting_sixteen_examples_drives_the_loss_under_a_twentieth(overfitt
 
 
 def test_generation_repeats_all_sixteen_answers(overfitted: Followed) -> None:
-    """Half of the answers are longer than one canvas."""
+    """Some answers are longer than one canvas."""
     session = overfitted.ready.session
     answers = [session.generate(str(row["prompt"])) for row in TAUGHT]
     assert [answer.text for answer in answers] == [row["completion"] for row in TAUGHT]
-    assert sum(answer.stats.blocks > 1 for answer in answers) == 8
+    assert sum(answer.stats.blocks > 1 for answer in answers) == 4
     assert {answer.finish_reason for answer in answers} == {"stop"}
 
 
 def test_the_last_evaluation_counts_the_answers_that_are_right(overfitted: Followed) -> None:
     evaluated = overfitted.events[-2]
     assert isinstance(evaluated, Evaluated)
-    assert (evaluated.step, evaluated.right, evaluated.asked) == (240, 16, 16)
+    assert (evaluated.step, evaluated.right, evaluated.asked) == (140, 16, 16)
     assert evaluated.canvas < 0.05
 
 
@@ -543,7 +545,8 @@ def test_accumulated_batches_are_one_larger_batch(model: Path, tmp_path: Path, c
 
     That holds for the causal loss where sequences are equally long: it is a mean per batch.
     """
-    wanted = plan(model, write_data(tmp_path / "data", TAUGHT[::2]), tmp_path / "out", batch_size=4)
+    alike = [row for row in TAUGHT if len(row["completion"].split()) == 2]
+    wanted = plan(model, write_data(tmp_path / "data", alike), tmp_path / "out", batch_size=4)
     found = prepared(wanted).train
     halves = [found.batch(0), found.batch(1)]
     whole = Batch(*(mx.concatenate(pair) for pair in zip(*halves, strict=True)))

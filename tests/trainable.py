@@ -35,10 +35,10 @@ TEXT = {
 }
 Row = Mapping[str, Any]
 TAUGHT: list[Row] = [
-    {"prompt": name, "completion": f"{CITIES[at]}, {at + 20}" + (f", {CITIES[at + 9]}, {at + 40}, {name}" * (at % 2))}
-    for at, name in enumerate(NAMES[:16])
+    {"prompt": name, "completion": f"{city}, {at}" if at % 4 else f"{city}, {at}, {city}, {at}, {name}"}
+    for at, (name, city) in enumerate(zip(NAMES[:16], CITIES, strict=False), 20)
 ]
-"""Questions of one word; every other answer is longer than a canvas."""
+"""Questions of one word; every fourth answer is longer than a canvas."""
 
 
 def write_model(folder: Path) -> Path:

@@ -68,6 +68,7 @@ def draw(records: Sequence[Record], file: Path) -> None:
     """Write a picture of the losses over the steps: training, smoothed, and held out."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter, MaxNLocator
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
@@ -90,6 +91,10 @@ def draw(records: Sequence[Record], file: Path) -> None:
                 label=f"{name}, held out",
             )
     axes.set(xlabel="step", ylabel="cross-entropy (nats)", yscale="log")
+    # Numbers as they are read; those between the powers of ten only where there is room.
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.4)))
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     axes.grid(visible=True, which="both", alpha=0.2)
     axes.legend(frameon=False)
     beside = file.with_name("partial-" + file.name)

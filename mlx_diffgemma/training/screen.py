@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mlx_diffgemma.training.loop import Evaluated, Event, Stepped
 
 Item = TypeVar("Item")
 LINES = 20
 """Lines of progress in all where there is no terminal to draw a bar on."""
-RECENT = 0.9
-"""Weight of the past in the loss and speed that are shown."""
+RECENT = 10
+"""Steps that the loss and the speed shown are the mean of, about."""
 
 
 def counted(items: Iterable[Item], total: int, *, console: Console, quiet: bool) -> Iterator[Item]:
@@ -31,11 +31,12 @@ def counted(items: Iterable[Item], total: int, *, console: Console, quiet: bool)
 class Screen:
     """Draws the events of one training."""
 
-    def __init__(self, console: Console, bar: Progress, steps: int) -> None:
+    def __init__(self, console: Console, bar: Progress, steps: int, done: int) -> None:
         self._console = console
         self._bar = bar
         self._steps = steps
-        self._task: TaskID | None = None
+        self._task = bar.add_task("the first step takes longer", total=steps, completed=done)
+        self._shown = 0
         self._loss = self._speed = 0.0
 
     def show(self, event: Event) -> None:
@@ -53,12 +54,10 @@ class Screen:
                 pass
 
     def _stepped(self, event: Stepped) -> None:
-        speed = event.tokens / event.seconds
-        if self._task is None:
-            self._loss, self._speed = event.loss, speed
-            self._task = self._bar.add_task("training", total=self._steps, completed=event.step - 1)
-        self._loss += (1 - RECENT) * (event.loss - self._loss)
-        self._speed += (1 - RECENT) * (speed - self._speed)
+        self._shown += 1
+        self._loss += (event.loss - self._loss) / min(self._shown, RECENT)
+        # The first step compiles too: its speed is forgotten.
+        self._speed += (event.tokens / event.seconds - self._speed) / min(max(self._shown - 1, 1), RECENT)
         state = f"loss {self._loss:.4f}  {self._speed:,.0f} tokens/s"
         self._bar.update(self._task, completed=event.step, description=state)
         if not self._console.is_terminal and event.step % max(1, self._steps // LINES) == 0:
@@ -66,8 +65,8 @@ class Screen:
 
 
 @contextmanager
-def screen(console: Console, steps: int, *, quiet: bool) -> Generator[Screen]:
-    """A screen for `steps` steps, on a terminal with its bar."""
+def screen(console: Console, steps: int, *, done: int, quiet: bool) -> Generator[Screen]:
+    """A screen for `steps` steps, of which some are `done` already; on a terminal with its bar."""
     columns = (
         MofNCompleteColumn(),
         BarColumn(bar_width=24),
@@ -76,4 +75,4 @@ def screen(console: Console, steps: int, *, quiet: bool) -> Generator[Screen]:
         TextColumn("left"),
     )
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bar:
-        yield Screen(console, bar, steps)
+        yield Screen(console, bar, steps, done)

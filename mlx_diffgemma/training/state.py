@@ -103,7 +103,8 @@ def fingerprint_of_weights(model: nn.Module) -> str:
     mx.eval(beginnings)
     digest = hashlib.sha256()
     for name, array in flat:
-        digest.update(f"{name} {array.shape} {array.dtype} ".encode() + bytes(memoryview(beginnings[name])))
+        beginning = bytes(cast("list[int]", beginnings[name].tolist()))
+        digest.update(f"{name} {array.shape} {array.dtype} ".encode() + beginning)
     return digest.hexdigest()[:16]
 
 

@@ -1,6 +1,6 @@
 """Teach the demo model a new kind of question, and show its answers before and after.
 
-    python examples/finetune/finetune.py FOLDER
+    python examples/finetune/run.py FOLDER
 
 The training itself is one command, printed as it runs; FOLDER keeps the data, the adapter, its log and picture.
 """
