@@ -181,7 +181,8 @@ def test_fifty_generations_leave_no_memory_and_no_time_behind(session: Session) 
     early, late = sorted(seconds[10:30]), sorted(seconds[30:])
     # The lengths repeat every ten rounds, so both halves did the same work; medians, because other programs run here.
     assert late[len(late) // 2] < 1.5 * early[len(early) // 2]
-    assert max(active[40:]) <= max(active[:10]) * 1.02
+    # A tenth for the allocator's rounding: a leak of one canvas's logits per generation would be twice that.
+    assert max(active[40:]) <= max(active[:10]) * 1.1
 
 
 def test_leaving_a_stream_early_is_no_trouble(session: Session) -> None:
