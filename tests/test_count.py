@@ -2,7 +2,7 @@
 
 The figures are exact and equal on every machine. Where one changes on purpose, run
 
-    python tests/test_count.py
+    PYTHONPATH=benchmarks python tests/test_count.py
 
 put what it prints in the place of PINS, and say in the commit what the step does now that it did not do, or the other
 way round. Operations and bytes of the products follow from the model's sizes: where they change, look for a mistake.
@@ -22,8 +22,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import pytest
 from counting.costs import Cost, count, total
-from counting.graph import between, trace
-from counting.instrument import ATTENTION, CountError, compiled
+from counting.graph import between, runs, trace
+from counting.instrument import ATTENTION, CountError, apart, compiled
 from counting.nodes import Node
 from random_checkpoint import make_config, write_checkpoint
 
@@ -280,6 +280,14 @@ def test_a_long_chain_is_cut_where_mlx_cuts_it() -> None:
 
 def test_what_leads_nowhere_does_not_run() -> None:
     assert costs(lambda x: [x + 1, mx.exp(x)][:1], mx.zeros((4,))).primitives == 1
+
+
+def test_what_is_computed_twice_is_counted_twice_where_it_is_kept_apart() -> None:
+    """MLX's trace merges equal primitives, which a run does not."""
+    assert costs(lambda x: [mx.exp(x), mx.exp(x) + 1], mx.zeros((4,))).primitives == 2
+    assert costs(lambda x: [mx.exp(x), mx.exp(apart(x)) + 1], mx.zeros((4,))).primitives == 3
+    x = mx.zeros((4,))
+    assert runs([mx.exp(x), mx.exp(x) + 1], [], [x]) == ["Exp", "Exp", "Add"]
 
 
 def test_a_primitive_without_a_rule_is_named() -> None:

@@ -99,6 +99,14 @@ def mark(call: Call, inputs: Iterable[mx.array], outputs: Sequence[mx.array]) ->
     return mx.depends([mx.zeros(output.shape, output.dtype) for output in outputs], [tag, *inputs])
 
 
+def apart(array: mx.array) -> mx.array:
+    """The same array, but what is made from it is not taken for what is made from the original."""
+    current = recording()
+    if current is None or not current.marking:
+        return array
+    return mark(Call(kind="Copy"), [array], [array])[0]
+
+
 class Plain:
     """mx.custom_function without its gradient: a trace refuses the node that it makes, which does nothing."""
 
