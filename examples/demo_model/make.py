@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from demo_model.architecture import write_untrained
 from demo_model.data import write_data
-from demo_model.questions import MIX, MIX_LATER
+from demo_model.questions import MIX, MIX_LAST, MIX_LATER
 
 HELD_OUT = 1_600
 
@@ -45,13 +45,21 @@ STAGES = (
         options="--steps 4375 --learning-rate 2e-3 --warmup 300 --final-rate 0.03 --decay-steps 6000 "
         "--evaluate-every 1000 --save-every 250",
     ),
-    # More of what is hard: sums, words in order, and where to end a count.
+    # More of what is hard: sums, and words in order.
     Stage(
         mix=MIX_LATER,
         questions=200_000,
         seed=1,
-        options="--steps 3200 --learning-rate 1.2e-3 --warmup 100 --final-rate 0.02 "
+        options="--steps 1676 --learning-rate 1.2e-3 --warmup 100 --final-rate 0.02 --decay-steps 3200 "
         "--evaluate-every 800 --save-every 200",
+    ),
+    # What is left is where to end a count.
+    Stage(
+        mix=MIX_LAST,
+        questions=150_000,
+        seed=2,
+        options="--steps 2200 --learning-rate 1.2e-3 --warmup 60 --final-rate 0.01 "
+        "--evaluate-every 1100 --save-every 200",
     ),
 )
 

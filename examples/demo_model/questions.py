@@ -118,15 +118,18 @@ KINDS: dict[str, Callable[[random.Random], Question]] = {
     "sums": sums,
     "json": json_record,
     "count": count,
-    "short count": short_count,
     "sort": sort,
     "function": function,
     "chat": chat,
 }
+PRACTICE = {"short count": short_count}
+"""What is only trained with."""
 MIX = {"sudoku": 28, "sums": 26, "json": 8, "count": 16, "sort": 10, "function": 8, "chat": 4}
 """How often each kind is asked at first, in hundredths."""
 MIX_LATER = {"sudoku": 20, "sums": 34, "json": 4, "count": 8, "short count": 14, "sort": 14, "function": 4, "chat": 2}
 """How often when the easy kinds are learned."""
+MIX_LAST = {"sudoku": 12, "sums": 20, "json": 3, "count": 10, "short count": 38, "sort": 13, "function": 3, "chat": 1}
+"""How often when but for the ends of counts all is learned."""
 
 
 def is_held_out(question: Question) -> bool:
@@ -140,7 +143,7 @@ def is_held_out(question: Question) -> bool:
 def draw(kind: str, rng: random.Random, *, held_out: bool) -> Question:
     """A question of one kind, of the part that training sees or of the other one."""
     while True:
-        question = KINDS[kind](rng)
+        question = (KINDS | PRACTICE)[kind](rng)
         if kind == "chat" or is_held_out(question) == held_out:
             return question
 
