@@ -1,9 +1,10 @@
-"""Write a random DiffusionGemma checkpoint in Google's layout, of any depth and three widths, a few MB at a time.
+"""Write a random DiffusionGemma checkpoint in Google's layout, of any depth and four widths, a few MB at a time.
 
     python benchmarks/random_checkpoint.py FOLDER --width full --layers 3
 
 The values are scaled as a fresh initialization is, so that every layer does something; the text is noise. Tests use the
-tiny width, the demo the mid one, and the conversion benchmark the full one (three layers: 6.4 GB).
+tiny width, the conversion benchmark the full one (three layers: 6.4 GB), and the comparison with mlx-vlm the bench one:
+the release's proportions, small enough for a CPU, with a vocabulary and a window that are large beside the rest.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from mlx_diffgemma.config import parse_config
 from mlx_diffgemma.layout import SCALAR
 from mlx_diffgemma.safetensors import INDEX
 
-Width = Literal["full", "mid", "tiny"]
+Width = Literal["full", "bench", "mid", "tiny"]
 Bits = npt.NDArray[np.uint16]
 
 WIDTHS: dict[Width, dict[str, int]] = {
@@ -34,6 +35,11 @@ WIDTHS: dict[Width, dict[str, int]] = {
         "vocab_size": 262_144, "hidden_size": 2816, "intermediate_size": 2112, "moe_intermediate_size": 704,
         "num_experts": 128, "top_k_experts": 8, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 256,
         "num_global_key_value_heads": 2, "global_head_dim": 512, "sliding_window": 1024,
+    },
+    "bench": {
+        "vocab_size": 65_536, "hidden_size": 512, "intermediate_size": 384, "moe_intermediate_size": 128,
+        "num_experts": 32, "top_k_experts": 4, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 64,
+        "num_global_key_value_heads": 1, "global_head_dim": 128, "sliding_window": 1024,
     },
     "mid": {
         "vocab_size": 8192, "hidden_size": 512, "intermediate_size": 512, "moe_intermediate_size": 128,
@@ -46,7 +52,7 @@ WIDTHS: dict[Width, dict[str, int]] = {
         "num_global_key_value_heads": 1, "global_head_dim": 64, "sliding_window": 24,
     },
 }  # fmt: skip
-CANVAS = {"full": 256, "mid": 64, "tiny": 16}
+CANVAS = {"full": 256, "bench": 256, "mid": 64, "tiny": 16}
 
 VISION = {
     "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32,
@@ -67,6 +73,13 @@ GENERATION = {
 }
 """The defaults of the public checkpoint."""
 
+CALM = {
+    ".post_attention_layernorm.weight": 0.06,
+    ".post_feedforward_layernorm.weight": 0.06,
+    "model.decoder.norm.weight": 0.1,
+}
+"""Factors by the end of a parameter's name that make a calm checkpoint."""
+
 BLOCK = 4 << 20
 """Values made at a time."""
 
@@ -78,16 +91,18 @@ def write_checkpoint(
     width: Width = "tiny",
     vocab_size: int | None = None,
     vision: bool = False,
+    calm: bool = False,
     seed: int = 0,
     shard_bytes: int = 5_000_000_000,
 ) -> None:
     """Write a checkpoint of bf16 values into `folder`, which is created: weights, index, both configurations.
 
-    Layers are sliding but for every sixth and the last. `vision` adds a tower of two small layers. The same arguments
-    give the same bytes. There is no tokenizer.
+    Layers are sliding but for every sixth and the last. `vision` adds a tower of two small layers. In a `calm` one
+    layers add little and the head is unsure: rounding sends no token to another expert, and no canvas settles. The same
+    arguments give the same bytes. There is no tokenizer.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    config = _config(layers, width, vocab_size, vision=vision)
+    config = make_config(layers, width, vocab_size, vision=vision)
     shapes = {google_name(name): shape for name, shape in text_shapes(parse_config(config)).items()}
     if vision:
         shapes |= _vision_shapes(WIDTHS[width]["hidden_size"])
@@ -98,7 +113,7 @@ def write_checkpoint(
         with shard_file(folder, shard) as file:
             for entry in shard.entries:
                 start = 0
-                for block in _values(entry.name, entry.shape, random):
+                for block in values(entry.name, entry.shape, random, calm=calm):
                     file.write(entry.name, start, block.data)
                     start += block.nbytes
     write_text(folder / INDEX, json.dumps(index(shards), indent=1))
@@ -106,7 +121,8 @@ def write_checkpoint(
     write_text(folder / "generation_config.json", json.dumps(GENERATION, indent=1))
 
 
-def _config(layers: int, width: Width, vocab_size: int | None, *, vision: bool) -> dict[str, Any]:
+def make_config(layers: int, width: Width, vocab_size: int | None = None, *, vision: bool = False) -> dict[str, Any]:
+    """The config.json of such a checkpoint."""
     kinds = ["full_attention" if (i + 1) % 6 == 0 else "sliding_attention" for i in range(layers - 1)]
     sizes = WIDTHS[width] if vocab_size is None else {**WIDTHS[width], "vocab_size": vocab_size}
     text = {
@@ -180,15 +196,16 @@ def _vision_shapes(text_hidden: int) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _values(name: str, shape: Sequence[int], random: np.random.Generator) -> Iterator[Bits]:
+def values(name: str, shape: Sequence[int], random: np.random.Generator, *, calm: bool = False) -> Iterator[Bits]:
     """The values of one tensor as bf16 bits, in blocks of BLOCK values."""
-    mean, spread = _scale(name, shape)
+    factor = next((factor for end, factor in CALM.items() if calm and name.endswith(end)), 1.0)
+    mean, spread = (factor * value for value in _scale(name, shape))
     count = math.prod(shape)
     if count <= 65_536:
-        yield _bf16(mean + spread * random.standard_normal(count, dtype=np.float32))
+        yield bf16(mean + spread * random.standard_normal(count, dtype=np.float32))
         return
     # Normal values by table: 65,536 quantiles drawn by uniform 16-bit numbers, ten times as fast as drawing normals.
-    table = _bf16(mean + spread * QUANTILES)
+    table = bf16(mean + spread * QUANTILES)
     for start in range(0, count, BLOCK):
         draws = random.integers(0, 65_536, min(BLOCK, count - start), dtype=np.uint16)
         yield table[draws]
@@ -204,7 +221,8 @@ def _scale(name: str, shape: Sequence[int]) -> tuple[float, float]:
     return 0.0, shape[-1] ** -0.5
 
 
-def _bf16(values: npt.NDArray[np.float32]) -> Bits:
+def bf16(values: npt.NDArray[np.float32]) -> Bits:
+    """float32 values rounded to bf16, as bits."""
     bits = values.astype(np.float32).view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
@@ -220,6 +238,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--vocab-size", type=int)
     parser.add_argument("--vision", action="store_true")
+    parser.add_argument("--calm", action="store_true", help="layers that add little, a head that is unsure")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     write_checkpoint(
@@ -228,6 +247,7 @@ def main() -> None:
         width=options.width,
         vocab_size=options.vocab_size,
         vision=options.vision,
+        calm=options.calm,
         seed=options.seed,
     )
 

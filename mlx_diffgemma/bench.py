@@ -71,6 +71,17 @@ def bench(  # noqa: PLR0917 - its parameters are the options
     stability: options.Stability = None,
     confidence: options.Confidence = None,
     greedy: options.Greedy = None,
+    exact: options.Exact = False,
+    conditioning_top_k: options.ConditioningTopK = None,
+    until_end: options.UntilEnd = None,
+    allow_empty: options.AllowEmpty = None,
+    mean_entropy: options.MeanEntropy = None,
+    min_steps: options.MinSteps = None,
+    trim: options.Trim = None,
+    verify: options.Verify = None,
+    mode: options.ChosenMode = None,
+    temperature: options.Temperature = None,
+    top_p: options.TopP = None,
     json: given.Json = False,
     plot: given.Plot = None,
     quiet: given.Quiet = False,
@@ -92,6 +103,16 @@ def bench(  # noqa: PLR0917 - its parameters are the options
         "stability": stability,
         "confidence": confidence,
         "greedy": greedy,
+        "conditioning_top_k": conditioning_top_k,
+        "until_end": until_end,
+        "allow_empty": allow_empty,
+        "mean_entropy": mean_entropy,
+        "min_steps": min_steps,
+        "trim": trim,
+        "verify": verify,
+        "mode": mode,
+        "temperature": temperature,
+        "top_p": top_p,
     }
     with reported(debug=debug, quiet=quiet):
         from mlx_diffgemma.benchmark.baseline import Wanted
@@ -110,9 +131,11 @@ def bench(  # noqa: PLR0917 - its parameters are the options
             prefixes=read_sizes("--prefixes", prefixes),
             canvases=None if canvases is None else read_sizes("--canvases", canvases),
         )
-        chosen = {name: choice for name, choice in choices.items() if choice is not None}
+        chosen: dict[str, object] = {name: choice for name, choice in choices.items() if choice is not None}
+        if conditioning_top_k == 0:
+            chosen["conditioning_top_k"] = None
         plan = Plan(
-            source=Source(model=model, revision=revision, dtype=dtype, adapter=adapter, choices=chosen),
+            source=Source(model=model, revision=revision, dtype=dtype, adapter=adapter, choices=chosen, exact=exact),
             baseline=None if baseline is None else Wanted(model=baseline, system=system, thinking=bool(thinking)),
             suite=suite if prompts is None else read_suite(prompts),
             only=only,

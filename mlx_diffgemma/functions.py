@@ -130,7 +130,8 @@ def attention(queries: mx.array, keys: mx.array, values: mx.array, mask: mx.arra
 
 @mx.compile
 def softcap(logits: mx.array, cap: float) -> mx.array:
-    """cap * tanh(logits / cap) of float32 logits."""
+    """cap * tanh(logits / cap), in float32."""
+    logits = logits.astype(mx.float32)
     return cap * (2 * _sigmoid(logits * (2 / cap)) - 1) if on_cpu() else cap * mx.tanh(logits / cap)
 
 

@@ -10,33 +10,35 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json as jsonlib
 import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from mlx_diffgemma import options
+from mlx_diffgemma.answer import Answer, gathered
 from mlx_diffgemma.console import INTERRUPTED, complain, open_streams, reported
 from mlx_diffgemma.errors import PromptError
-from mlx_diffgemma.events import BlockCommitted, Event, Finished, FinishReason, Stats
+from mlx_diffgemma.events import Event
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.hub import DEMO
 from mlx_diffgemma.interrupt import Interrupt
+
+if TYPE_CHECKING:
+    from mlx_diffgemma.session import Session
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 MISUSED = 2
 """Exit code of usage errors, typer's too."""
 NO_MODEL = "no --model is named: this is the demo, which knows sudokus, sums, JSON, counting, sorting and functions"
-DERIVED = ("steps", "tokens_per_forward", "tokens_per_second")
-"""Properties of Stats that --json prints beside its fields."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,40 +51,20 @@ class Request:
     revision: str | None
     dtype: str | None
     choices: Mapping[str, Any]
+    exact: bool
     live: bool
     quiet: bool
     json: bool
+    batch: Path | None = None
+    batch_size: int | None = None
 
     def over(self, defaults: GenerationConfig) -> GenerationConfig:
         """`defaults` with what was chosen in their place. Raises OptionError."""
         given = {name: choice for name, choice in self.choices.items() if choice is not None}
-        return dataclasses.replace(defaults, **given)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What came of the events; without `stats` when Ctrl-C ended them."""
-
-    text: str
-    thought: str
-    tokens: tuple[int, ...]
-    finish_reason: FinishReason | None
-    stats: Stats | None
-
-    def as_json(self) -> str:
-        """One line: text, thought, tokens, finish_reason ("stop", "length", "interrupted") and stats."""
-        stats = self.stats and {
-            **dataclasses.asdict(self.stats),
-            **{name: getattr(self.stats, name) for name in DERIVED},
-        }
-        record = {
-            "text": self.text,
-            "thought": self.thought,
-            "tokens": self.tokens,
-            "finish_reason": self.finish_reason or "interrupted",
-            "stats": stats,
-        }
-        return jsonlib.dumps(record, ensure_ascii=False)
+        if given.get("conditioning_top_k") == 0:
+            given["conditioning_top_k"] = None
+        chosen = dataclasses.replace(defaults, **given)
+        return chosen.exact() if self.exact else chosen
 
 
 @app.command()
@@ -106,9 +88,22 @@ def generate(  # noqa: PLR0917 - its parameters are the options
     stability: options.Stability = None,
     confidence: options.Confidence = None,
     greedy: options.Greedy = None,
+    exact: options.Exact = False,
+    conditioning_top_k: options.ConditioningTopK = None,
+    until_end: options.UntilEnd = None,
+    allow_empty: options.AllowEmpty = None,
+    mean_entropy: options.MeanEntropy = None,
+    min_steps: options.MinSteps = None,
+    trim: options.Trim = None,
+    verify: options.Verify = None,
+    mode: options.ChosenMode = None,
+    temperature: options.Temperature = None,
+    top_p: options.TopP = None,
     live: options.Live = True,
     json: options.Json = False,
     quiet: options.Quiet = False,
+    batch: options.Batch = None,
+    batch_size: options.BatchSize = None,
     debug: options.Debug = False,
     version: options.Version = False,  # noqa: ARG001 - its callback has answered it
 ) -> None:
@@ -131,9 +126,19 @@ def generate(  # noqa: PLR0917 - its parameters are the options
         "stability": stability,
         "confidence": confidence,
         "greedy": greedy,
+        "conditioning_top_k": conditioning_top_k,
+        "until_end": until_end,
+        "allow_empty": allow_empty,
+        "mean_entropy": mean_entropy,
+        "min_steps": min_steps,
+        "trim": trim,
+        "verify": verify,
+        "mode": mode,
+        "temperature": temperature,
+        "top_p": top_p,
     }
     with reported(debug=debug, quiet=quiet):
-        answer(
+        (answer if batch is None else answer_all)(
             Request(
                 argument=prompt,
                 model=model,
@@ -141,30 +146,29 @@ def generate(  # noqa: PLR0917 - its parameters are the options
                 revision=revision,
                 dtype=dtype,
                 choices=choices,
+                exact=exact,
                 live=live,
                 quiet=quiet,
                 json=json,
+                batch=batch,
+                batch_size=batch_size,
             )
         )
 
 
 def answer(request: Request) -> None:
     """Load the model, generate, print. Raises DiffGemmaError; SystemExit for usage errors and after Ctrl-C."""
-    from mlx_diffgemma.display import passing_note, report
+    from mlx_diffgemma.display import report
 
     # Everything is checked first: gigabytes are not read for a request that cannot be met.
+    if request.batch_size is not None:
+        refuse("--batch-size belongs to --batch")
     piped = read_stdin()
     if request.argument is None and piped is None:
         refuse("no prompt: pass it as an argument or pipe it in")
     prompt = compose(request.argument, piped)
     request.over(UNBOUNDED)
-    if request.model is None and not request.quiet:
-        print(NO_MODEL, file=sys.stderr)  # noqa: T201
-    model = request.model or DEMO
-    with nullcontext() if request.quiet else passing_note(f"loading {model}", sys.stderr):
-        from mlx_diffgemma.session import load
-
-        session = load(model, revision=request.revision, dtype=request.dtype, adapter=request.adapter)
+    session = loaded(request)
     result = shown(session.stream(prompt, request.over(session.defaults)), request)
     if request.json:
         stdout_line(result.as_json())
@@ -172,6 +176,43 @@ def answer(request: Request) -> None:
         report(result.stats, sys.stderr)
     if result.finish_reason is None:
         raise SystemExit(INTERRUPTED)
+
+
+def answer_all(request: Request) -> None:
+    """Answer the prompts of a file side by side, a JSON line each. Raises as `answer` does."""
+    from mlx_diffgemma.batch import answered, read_items
+    from mlx_diffgemma.progress import progress
+    from mlx_diffgemma.session import BATCH_SIZE
+
+    assert request.batch is not None
+    if request.argument is not None:
+        refuse("--batch takes its prompts from the file: leave PROMPT out")
+    items = read_items(request.batch)
+    for item in items:
+        item.over(request.over(UNBOUNDED))
+    session = loaded(request)
+    configs = [item.over(request.over(session.defaults)) for item in items]
+    prompts = [item.prompt for item in items]
+    with Interrupt() as interrupt, progress(len(items), None if request.quiet else sys.stderr) as done:
+        events = session.stream_many(prompts, configs, batch_size=request.batch_size or BATCH_SIZE)
+        happening = takewhile(lambda _: not interrupt.noted, events)
+        for number, happened in answered(happening, done):
+            stdout_line(gathered(happened).as_json(index=number))
+    if interrupt.noted:
+        raise SystemExit(INTERRUPTED)
+
+
+def loaded(request: Request) -> Session:
+    """The session with the model that was asked for, or the demo."""
+    from mlx_diffgemma.display import passing_note
+
+    if request.model is None and not request.quiet:
+        print(NO_MODEL, file=sys.stderr)  # noqa: T201
+    model = request.model or DEMO
+    with nullcontext() if request.quiet else passing_note(f"loading {model}", sys.stderr):
+        from mlx_diffgemma.session import load
+
+        return load(model, revision=request.revision, dtype=request.dtype, adapter=request.adapter)
 
 
 def refuse(message: str) -> NoReturn:
@@ -221,27 +262,6 @@ def shown(events: Iterator[Event], request: Request) -> Answer:
         if request.live and not request.quiet and can_draw(sys.stdout, sys.stderr):
             return gathered(drawn(happening, sys.stdout, sys.stderr))
         return gathered(written(happening, sys.stdout))
-
-
-def gathered(events: Iterator[Event]) -> Answer:
-    """The answer that `events`, whole or interrupted, amount to."""
-    blocks: list[BlockCommitted] = []
-    end: Finished | None = None
-    for event in events:
-        match event:
-            case BlockCommitted():
-                blocks.append(event)
-            case Finished():
-                end = event
-            case _:
-                pass
-    return Answer(
-        text="".join(block.text for block in blocks),
-        thought="".join(block.thought for block in blocks),
-        tokens=tuple(token for block in blocks for token in block.tokens),
-        finish_reason=end and end.reason,
-        stats=end and end.stats,
-    )
 
 
 def main() -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 from mlx_diffgemma.errors import ConfigError, OptionError
 
 SAMPLER = "EntropyBoundSamplerConfig"
 
+Mode: TypeAlias = Literal["canvas", "causal"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
-    """Options of one generation; the defaults are the reference's own.
+    """Options of one generation; `exact` turns off what the reference does not do.
 
     max_tokens: tokens of the answer at most, the end token included; what a canvas holds beyond it is cut.
     canvas_length: positions denoised at once; None is the model's own length, which is also the largest.
@@ -24,7 +26,19 @@ class GenerationConfig:
     stability: a canvas can only be finished when its most likely tokens equal those of this many steps before.
     confidence: nats; a canvas can only be finished when its mean entropy is below this.
     seed: the same seed, model and options give the same tokens.
-    greedy: accepted positions take their most likely token instead of a draw.
+    greedy: tokens that are drawn are the most likely ones.
+
+    Where the reference has no such option, and what it does:
+    conditioning_top_k: tokens per position that condition the next step; None is all of them, as in the reference.
+    until_end: what stands behind the first end token of a canvas need not settle; the whole canvas there.
+    allow_empty: an end token may be the first token of the answer; it may there.
+    mean_entropy, min_steps: nats below which a canvas is finished though it changes, after so many steps; None there.
+    trim: positions that the answer cannot use (beyond max_tokens, behind a settled end) are dropped; not there.
+    verify: least probability, given what stands before, of a token that is committed; from the first token below it
+    the text is denoised again. None there.
+    mode: "canvas"; "causal" writes one token after another, drawn at `temperature` from the most likely tokens whose
+    probabilities sum to top_p.
+
     stop_tokens: ids that end the answer.
     system: a system prompt. thinking: ask the model to think first. raw: no chat template, the prompt as it is.
 
@@ -41,6 +55,16 @@ class GenerationConfig:
     confidence: float = 0.005
     seed: int = 0
     greedy: bool = False
+    conditioning_top_k: int | None = 64
+    until_end: bool = True
+    allow_empty: bool = False
+    mean_entropy: float | None = None
+    min_steps: int = 12
+    trim: bool = False
+    verify: float | None = None
+    mode: Mode = "canvas"
+    temperature: float = 1.0
+    top_p: float = 0.95
     stop_tokens: tuple[int, ...] = (1, 106, 50)
     system: str | None = None
     thinking: bool = False
@@ -64,15 +88,50 @@ class GenerationConfig:
         _require(self.entropy_bound > 0, "entropy_bound", self.entropy_bound, "above 0 nats")
         _require(self.stability >= 0, "stability", self.stability, "at least 0 steps")
         _require(self.confidence > 0, "confidence", self.confidence, "above 0 nats")
+        self._require_speed()
         _require(0 <= self.seed < 2**64, "seed", self.seed, "from 0 to 2**64 - 1")
         _require(_are_ids(self.stop_tokens), "stop_tokens", self.stop_tokens, "a tuple of token ids")
         _require(self.system is None or _is_text(self.system), "system", self.system, "text")
         if self.raw and (self.system is not None or self.thinking):
             raise OptionError("raw sends the prompt as it is: system and thinking need the chat template")
 
+    def _require_speed(self) -> None:
+        """Check the options that the reference does not have."""
+        if self.conditioning_top_k is not None:
+            holds = _is_whole(self.conditioning_top_k) and self.conditioning_top_k >= 1
+            _require(holds, "conditioning_top_k", self.conditioning_top_k, "a whole number, at least 1, or None")
+        if self.mean_entropy is not None:
+            holds = _is_number(self.mean_entropy) and self.mean_entropy > 0
+            _require(holds, "mean_entropy", self.mean_entropy, "above 0 nats, or None")
+        _require(self.min_steps >= 1, "min_steps", self.min_steps, "at least 1")
+        if self.verify is not None:
+            holds = _is_number(self.verify) and 0 < self.verify < 1
+            _require(holds, "verify", self.verify, "a probability between 0 and 1, or None")
+        _require(self.mode in get_args(Mode), "mode", self.mode, " or ".join(get_args(Mode)))
+        # Logits reach 30 in size: see t_max.
+        _require(self.temperature >= 0.001, "temperature", self.temperature, "at least 0.001")
+        _require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
 
-WHOLE = ("max_tokens", "max_steps", "stability", "seed")
-REAL = ("t_min", "t_max", "entropy_bound", "confidence")
+    def forbidden_first(self, vocab_size: int) -> list[int]:
+        """The tokens of a vocabulary that must not begin the answer: without `allow_empty` those that end it."""
+        return [] if self.allow_empty else [token for token in self.stop_tokens if token < vocab_size]
+
+    def exact(self) -> GenerationConfig:
+        """These options without those that the reference does not have: its answers, to the token."""
+        return replace(
+            self,
+            conditioning_top_k=None,
+            until_end=False,
+            allow_empty=True,
+            mean_entropy=None,
+            trim=False,
+            verify=None,
+            mode="canvas",
+        )
+
+
+WHOLE = ("max_tokens", "max_steps", "stability", "seed", "min_steps")
+REAL = ("t_min", "t_max", "entropy_bound", "confidence", "temperature", "top_p")
 
 
 def _is_whole(value: object) -> bool:

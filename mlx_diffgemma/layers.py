@@ -1,13 +1,17 @@
 """The parts of one layer: attention with its two kinds of rotary embedding, the dense MLP, and their assembly.
 
-Encoder and decoder run the same layers. They differ in how keys and values meet the prefix (`place`: the cache's append
-or beside), in the mask, and in the scalar at the end of a layer.
+Encoder and decoder run the same layers. They differ in the mask, in the scalar at the end of a layer, and in whether
+the tokens that are placed behind the prefix stay there.
+
+Tokens of several sequences can go through a layer together, of whatever lengths: all of it but attention takes one
+token at a time, and attention is given a Span for each sequence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import NamedTuple, TypeAlias, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -19,6 +23,16 @@ from mlx_diffgemma.moe import Experts, Router
 
 Place: TypeAlias = Callable[[mx.array, mx.array], KeysValues]
 """Takes a layer's new keys and values, returns all that its queries look at."""
+
+
+class Span(NamedTuple):
+    """A run of tokens that look at one prefix: a sequence of a ragged batch, or all of an even one."""
+
+    length: int
+    place: Place
+    offset: int | mx.array
+    """Position of its first token: one for all rows, or one per row [B]."""
+    mask: mx.array | str | None = None
 
 
 class Rope:
@@ -65,23 +79,36 @@ class Attention(nn.Module):
         self._head_dim = layer.head_dim
         self._eps = config.rms_norm_eps
 
-    def __call__(self, hidden: mx.array, place: Place, offset: int | mx.array, mask: mx.array | str | None) -> mx.array:
-        """hidden [B, L, D] at positions offset .. -> [B, L, D]"""
+    def __call__(self, hidden: mx.array, spans: Sequence[Span]) -> mx.array:
+        """hidden [B, L, D], the L tokens of all spans one after another -> [B, L, D]"""
         batch, length, _ = hidden.shape
         queries = self._heads(self.q_proj(hidden))
         raw_keys = self._heads(self.k_proj(hidden))
         # Full layers have no v_proj: their values are the raw keys, before k_norm and rotation.
         raw_values = self._heads(self.v_proj(hidden)) if self._sliding else raw_keys
-        queries = self._rope(self.q_norm(queries).swapaxes(1, 2), offset)
-        keys = self._rope(self.k_norm(raw_keys).swapaxes(1, 2), offset)
-        values = mx.fast.rms_norm(raw_values, None, self._eps).swapaxes(1, 2)
-        keys, values = place(keys, values)
-        out = attention(queries, keys, values, mask)
-        return self.o_proj(out.swapaxes(1, 2).reshape(batch, length, -1))
+        normed = (self.q_norm(queries), self.k_norm(raw_keys), mx.fast.rms_norm(raw_values, None, self._eps))
+        queries, keys, values = (_parts(heads, spans) for heads in normed)
+        out = [self._attend(*parts) for parts in zip(queries, keys, values, spans, strict=True)]
+        joined = out[0] if len(out) == 1 else mx.concatenate(out, axis=2)
+        return self.o_proj(joined.swapaxes(1, 2).reshape(batch, length, -1))
+
+    def _attend(self, queries: mx.array, keys: mx.array, values: mx.array, span: Span) -> mx.array:
+        """Each [B, H, L, head_dim], not rotated yet -> [B, H, L, head_dim]"""
+        keys, values = span.place(self._rope(keys, span.offset), values)
+        return attention(self._rope(queries, span.offset), keys, values, span.mask)
 
     def _heads(self, projected: mx.array) -> mx.array:
         """[B, L, H * head_dim] -> [B, L, H, head_dim]"""
         return mx.unflatten(projected, -1, (-1, self._head_dim))
+
+
+def _parts(heads: mx.array, spans: Sequence[Span]) -> list[mx.array]:
+    """[B, L, H, head_dim] -> [B, H, length, head_dim] of each span"""
+    swapped = heads.swapaxes(1, 2)
+    if len(spans) == 1:
+        return [swapped]
+    borders = list(accumulate(span.length for span in spans))[:-1]
+    return cast("list[mx.array]", mx.split(swapped, borders, axis=2))
 
 
 class GatedMLP(nn.Module):
@@ -117,9 +144,9 @@ class Layer(nn.Module):
         self.pre_feedforward_layernorm_2 = nn.RMSNorm(size, eps)
         self.layer_scalar = mx.ones((1,))
 
-    def __call__(self, hidden: mx.array, place: Place, offset: int | mx.array, mask: mx.array | str | None) -> mx.array:
+    def __call__(self, hidden: mx.array, spans: Sequence[Span]) -> mx.array:
         """[B, L, D] -> [B, L, D], before the layer scalar, which differs between encoder and decoder"""
-        attended = self.self_attn(self.input_layernorm(hidden), place, offset, mask)
+        attended = self.self_attn(self.input_layernorm(hidden), spans)
         hidden = hidden + self.post_attention_layernorm(attended)
         dense = self.post_feedforward_layernorm_1(self.mlp(self.pre_feedforward_layernorm(hidden)))
         sparse = self.post_feedforward_layernorm_2(self._mixture(hidden))

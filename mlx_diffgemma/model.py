@@ -10,14 +10,30 @@ Source of every formula: transformers 5.23, models/diffusion_gemma.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple, cast
+
 import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_diffgemma.cache import Cache
 from mlx_diffgemma.config import ModelConfig
 from mlx_diffgemma.functions import softcap
-from mlx_diffgemma.layers import GatedMLP, Layer
+from mlx_diffgemma.layers import GatedMLP, Layer, Span
 from mlx_diffgemma.masks import encoder_mask
+from mlx_diffgemma.vocabulary import most_likely, probabilities, tempered
+
+
+class Row(NamedTuple):
+    """A canvas of one sequence, to be denoised together with those of others."""
+
+    canvas: mx.array
+    """ids [1, C]"""
+    cache: Cache
+    """its prefix"""
+    signal: mx.array | None
+    """[1, C, D] soft embedding of the step before, None at the first"""
 
 
 class SelfConditioning(GatedMLP):
@@ -111,6 +127,12 @@ class DiffusionGemma(nn.Module):
 
     def encode_embeddings(self, embeddings: mx.array, cache: Cache) -> mx.array:
         """Append embeddings [B, L, D] to the cache -> final hidden states [B, L, D]."""
+        hidden = self.peek(embeddings, cache)
+        cache.advance(embeddings.shape[1])
+        return hidden
+
+    def peek(self, embeddings: mx.array, cache: Cache) -> mx.array:
+        """What `encode_embeddings` gives, but only `cache.advance` makes the tokens, or the first of them, stay."""
         hidden, length = embeddings, embeddings.shape[1]
         window = self.config.sliding_window
         # Sliding layers all keep the same tokens: the last window - 1.
@@ -119,8 +141,8 @@ class DiffusionGemma(nn.Module):
         scalars = self.model.encoder.language_model.layers
         for index, layer in enumerate(self.model.decoder.layers):
             mask = sliding if self.config.layers[index].sliding else full
-            hidden = layer(hidden, cache.layers[index].append, cache.offset, mask) * scalars[index].layer_scalar
-        cache.offset += length
+            span = Span(length, cache.layers[index].place, cache.offset, mask)
+            hidden = layer(hidden, [span]) * scalars[index].layer_scalar
         return self.model.decoder.norm(hidden)
 
     def denoise(self, canvas: mx.array, cache: Cache, signal: mx.array | None = None) -> mx.array:
@@ -128,44 +150,65 @@ class DiffusionGemma(nn.Module):
 
         signal [B, C, D] is the soft embedding of the step before, None at the first.
         """
-        decoder = self.model.decoder
-        hidden = decoder.self_conditioning.mix(self.embed(canvas), signal)
-        for layer, prefix in zip(decoder.layers, cache.layers, strict=True):
-            hidden = layer(hidden, prefix.beside, cache.offset, None) * layer.layer_scalar
-        return self._logits(decoder.norm(hidden))
+        return self.causal_logits(self._decode(self.embed(canvas), signal, [cache], [canvas.shape[1]]))
 
-    def signal(self, processed: mx.array, top_k: int | None = None) -> mx.array:
-        """Expected embedding [B, C, D] under the processed logits [B, C, V], which are rounded to the compute dtype.
+    def denoise_rows(self, rows: Sequence[Row]) -> list[mx.array]:
+        """Denoise canvases of any lengths behind prefixes of any lengths -> final hidden states [1, C, D] of each.
 
-        With top_k only the k most likely tokens of each position count, with the probabilities they have among all.
+        `processed_logits` makes logits of them, a row at a time: those of all rows at once can be gigabytes.
         """
-        probabilities = mx.softmax(processed.astype(self.dtype), axis=-1, precise=True)
-        if top_k is None:
-            return self._scale(self._expectation(probabilities))
-        likely = mx.argpartition(probabilities, kth=-top_k, axis=-1)[..., -top_k:]
-        weights = mx.take_along_axis(probabilities, likely, axis=-1)
-        rows = self.model.decoder.embed_tokens(likely).astype(self.dtype)
-        return self._scale((weights[..., None, :] @ rows).squeeze(-2))
+        lengths = [row.canvas.shape[1] for row in rows]
+        embeddings = self.embed(mx.concatenate([row.canvas for row in rows], axis=1))
+        signal = None
+        if any(row.signal is not None for row in rows):
+            nothing = mx.zeros_like(embeddings)
+            signals = (nothing[:, : row.canvas.shape[1]] if row.signal is None else row.signal for row in rows)
+            signal = mx.concatenate(list(signals), axis=1)
+        hidden = self._decode(embeddings, signal, [row.cache for row in rows], lengths)
+        return cast("list[mx.array]", mx.split(hidden, list(accumulate(lengths))[:-1], axis=1))
 
-    def causal_logits(self, hidden: mx.array) -> mx.array:
-        """The encoder's next-token prediction: hidden [B, L, D] from `encode` -> float32 logits [B, L, V]."""
-        return self._logits(hidden)
+    def _decode(
+        self, embeddings: mx.array, signal: mx.array | None, caches: Sequence[Cache], lengths: Sequence[int]
+    ) -> mx.array:
+        """[B, L, D], the canvases of all caches one after another, each of its length -> final hidden states"""
+        decoder = self.model.decoder
+        hidden = decoder.self_conditioning.mix(embeddings, signal)
+        for index, layer in enumerate(decoder.layers):
+            spans = [
+                Span(length, cache.layers[index].place, cache.offset)
+                for cache, length in zip(caches, lengths, strict=True)
+            ]
+            hidden = layer(hidden, spans) * layer.layer_scalar
+        return decoder.norm(hidden)
 
-    def raw_logits(self, hidden: mx.array) -> mx.array:
-        """Final hidden states [..., D] -> float32 logits [..., V], not softcapped yet."""
-        return self.model.decoder.embed_tokens.as_linear(hidden).astype(mx.float32)
+    def processed_logits(self, hidden: mx.array, temperature: float) -> mx.array:
+        """hidden [B, C, D] from `denoise_rows` -> float32 logits [B, C, V] / temperature"""
+        projected = self.model.decoder.embed_tokens.as_linear(hidden)
+        return tempered(projected, self.config.final_logit_softcapping, temperature)
 
-    def _scale(self, embeddings: mx.array) -> mx.array:
-        # The factor is rounded to the compute dtype too, as in the reference: 53.0 and not 53.07 in bfloat16.
-        return embeddings.astype(self.dtype) * mx.array(self.config.hidden_size**0.5, self.dtype)
+    def signal(self, processed: mx.array, top_k: int | None = None, total: mx.array | None = None) -> mx.array:
+        """Expected embedding [B, C, D] under the processed logits [B, C, V].
 
-    def _expectation(self, probabilities: mx.array) -> mx.array:
-        """[B, C, V] @ embedding table -> [B, C, D]"""
+        Exact as in the reference, which rounds the logits to the compute dtype; or from the top_k most likely tokens of
+        each position, with the probabilities they have among all. total: the log-sum-exp [B, C], where it is known.
+        """
+        if top_k is None or top_k >= processed.shape[-1]:
+            rounded = processed.astype(self.dtype).astype(mx.float32)
+            return self.soft_embedding(probabilities(rounded).astype(self.dtype))
+        likely, logits = most_likely(processed, top_k)
+        total = mx.logsumexp(processed, axis=-1) if total is None else total
+        weights = mx.exp(logits - total[..., None]).astype(self.dtype)
+        return self._scale(
+            (weights[..., None, :] @ self.model.decoder.embed_tokens(likely).astype(self.dtype)).squeeze(-2)
+        )
+
+    def soft_embedding(self, weights: mx.array) -> mx.array:
+        """weights of all tokens [B, C, V], in the compute dtype -> the sum of their scaled embeddings [B, C, D]"""
         table = self.model.decoder.embed_tokens
         if not isinstance(table, nn.QuantizedEmbedding):
-            return probabilities @ table.weight
-        return mx.quantized_matmul(
-            probabilities,
+            return self._scale(weights @ table.weight)
+        product = mx.quantized_matmul(
+            weights,
             table.weight,
             table.scales,
             table.biases,
@@ -174,6 +217,16 @@ class DiffusionGemma(nn.Module):
             bits=table.bits,
             mode=table.mode,
         )
+        return self._scale(product)
 
-    def _logits(self, hidden: mx.array) -> mx.array:
-        return softcap(self.raw_logits(hidden), self.config.final_logit_softcapping)
+    def causal_logits(self, hidden: mx.array) -> mx.array:
+        """The encoder's next-token prediction: hidden [B, L, D] from `encode` -> float32 logits [B, L, V]."""
+        return softcap(self.model.decoder.embed_tokens.as_linear(hidden), self.config.final_logit_softcapping)
+
+    def raw_logits(self, hidden: mx.array) -> mx.array:
+        """Final hidden states [..., D] -> float32 logits [..., V], not softcapped yet."""
+        return self.model.decoder.embed_tokens.as_linear(hidden).astype(mx.float32)
+
+    def _scale(self, embeddings: mx.array) -> mx.array:
+        # The factor is rounded to the compute dtype too, as in the reference: 53.0 and not 53.07 in bfloat16.
+        return embeddings.astype(self.dtype) * mx.array(self.config.hidden_size**0.5, self.dtype)

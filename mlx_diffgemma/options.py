@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-MODEL, GENERATION, SAMPLER, OUTPUT = "Model", "Generation", "Sampler", "Output"
+MODEL, GENERATION, SAMPLER, SPEED, OUTPUT = "Model", "Generation", "Sampler", "Speed", "Output"
 
 Model: TypeAlias = Annotated[
     str | None,
@@ -96,6 +96,75 @@ Greedy: TypeAlias = Annotated[
     ),
 ]
 
+Exact: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--exact", help="The reference's rule to the token: none of the options below.", rich_help_panel=SPEED
+    ),
+]
+ConditioningTopK: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Tokens per position that condition the next step; 0: all of them.",
+        show_default="64",
+        rich_help_panel=SPEED,
+    ),
+]
+UntilEnd: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--until-end/--no-until-end",
+        help="A canvas need not settle behind its end token.",
+        show_default="until-end",
+        rich_help_panel=SPEED,
+    ),
+]
+AllowEmpty: TypeAlias = Annotated[
+    bool | None,
+    typer.Option("--allow-empty/--no-allow-empty", help="An answer may be empty.", rich_help_panel=SPEED),
+]
+MeanEntropy: TypeAlias = Annotated[
+    float | None,
+    typer.Option(help="Nats below which a canvas is finished though it still changes.", rich_help_panel=SPEED),
+]
+MinSteps: TypeAlias = Annotated[
+    int | None,
+    typer.Option(help="Steps before --mean-entropy finishes a canvas.", show_default="12", rich_help_panel=SPEED),
+]
+Trim: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--trim/--no-trim", help="Drop positions of the canvas that the answer cannot use.", rich_help_panel=SPEED
+    ),
+]
+Verify: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        metavar="P",
+        help="Denoise again from the first token that is less likely than P, given what stands before it.",
+        rich_help_panel=SPEED,
+    ),
+]
+ChosenMode: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--mode", help="canvas, or causal: one token after another.", show_default="canvas", rich_help_panel=SPEED
+    ),
+]
+Temperature: TypeAlias = Annotated[
+    float | None,
+    typer.Option(help="Of the draws in causal mode.", show_default="1.0", rich_help_panel=SPEED),
+]
+TopP: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        help="Draw from the most likely tokens that reach this probability, in causal mode.",
+        show_default="0.95",
+        rich_help_panel=SPEED,
+    ),
+]
+
 Live: TypeAlias = Annotated[
     bool,
     typer.Option("--live/--no-live", help="Draw the canvas, on a terminal.", rich_help_panel=OUTPUT),
@@ -107,6 +176,20 @@ Json: TypeAlias = Annotated[
 Quiet: TypeAlias = Annotated[
     bool,
     typer.Option("--quiet", "-q", help="Print the answer and errors only.", rich_help_panel=OUTPUT),
+]
+Batch: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.jsonl",
+        help='Answer every line, {"prompt": ..} with options of its own, as one JSON line.',
+        rich_help_panel=OUTPUT,
+    ),
+]
+BatchSize: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Prompts of a batch that are answered side by side.", show_default="8", rich_help_panel=OUTPUT
+    ),
 ]
 Debug: TypeAlias = Annotated[
     bool,

@@ -8,11 +8,12 @@ decision is made afresh in every step; nothing stays accepted by having been acc
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple, Protocol
 
 import mlx.core as mx
 import numpy as np
+
+from mlx_diffgemma.vocabulary import Reading, read
 
 
 class Draft(NamedTuple):
@@ -26,6 +27,8 @@ class Draft(NamedTuple):
     """bool"""
     entropy: mx.array
     """float32, nats"""
+    total: mx.array
+    """float32, log-sum-exp of the logits"""
 
 
 class Sampler(Protocol):
@@ -56,29 +59,18 @@ class EntropyBoundSampler:
         """One draw per position, one fresh id per position that is not accepted."""
         draw_key, noise_key = mx.random.split(key)
         noise = self.start((canvas.shape[0], canvas.shape[1]), noise_key)
-        drawn = None if self.greedy else mx.random.categorical(processed, key=draw_key)
-        return settle(processed, drawn, noise, self.entropy_bound)
+        uniform = mx.random.uniform(shape=canvas.shape, key=draw_key)
+        reading = read(processed, uniform)
+        if self.greedy:
+            reading = reading._replace(drawn=reading.best)
+        return settle(reading, noise, self.entropy_bound)
 
 
-def settle(processed: mx.array, drawn: mx.array | None, noise: mx.array, bound: float) -> Draft:
-    """The rule without its randomness: processed [B, C, V], drawn and noise [B, C]; None draws the most likely."""
-    best = mx.argmax(processed, axis=-1).astype(mx.int32)
-    entropy = token_entropy(processed)
-    accepted = accept(entropy, bound)
-    canvas = mx.where(accepted, best if drawn is None else drawn.astype(mx.int32), noise)
-    return Draft(canvas=canvas, best=best, accepted=accepted, entropy=entropy)
-
-
-def token_entropy(logits: mx.array) -> mx.array:
-    """Entropy of the softmax of logits [..., V] in nats, [...]."""
-    return -mx.sum(_weighted_log(logits, mx.logsumexp(logits, axis=-1, keepdims=True)), axis=-1)
-
-
-@partial(mx.compile, shapeless=True)
-def _weighted_log(logits: mx.array, total: mx.array) -> mx.array:
-    """p log p in one kernel: its steps would be arrays over the vocabulary, of 268 MB each at full size."""
-    log_probabilities = logits - total
-    return mx.exp(log_probabilities) * log_probabilities
+def settle(reading: Reading, noise: mx.array, bound: float) -> Draft:
+    """The rule without its randomness: what the logits say, with the drawn tokens, and noise [B, C]."""
+    accepted = accept(reading.entropy, bound)
+    canvas = mx.where(accepted, reading.drawn.astype(mx.int32), noise)
+    return Draft(canvas=canvas, best=reading.best, accepted=accepted, entropy=reading.entropy, total=reading.total)
 
 
 def accept(entropy: mx.array, bound: float) -> mx.array:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import TypeAlias, cast, overload
 
 from mlx_diffgemma.adapters import load_adapter, read_settings
+from mlx_diffgemma.engine import Job, check_lengths
 from mlx_diffgemma.engine import stream as stream_tokens
-from mlx_diffgemma.errors import DiffGemmaError, PromptError, out_of_memory
+from mlx_diffgemma.engine import stream_many as stream_jobs
+from mlx_diffgemma.errors import DiffGemmaError, OptionError, PromptError, out_of_memory
 from mlx_diffgemma.events import BlockCommitted, Denoised, Event, Finished, FinishReason, Stats
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.hub import resolve
@@ -19,6 +21,11 @@ from mlx_diffgemma.weights import open_checkpoint
 
 Prompt: TypeAlias = str | Sequence[Message]
 """What to answer: one user message, or a conversation."""
+Configs: TypeAlias = GenerationConfig | Sequence[GenerationConfig] | None
+"""The options of all prompts, or of each; None is the checkpoint's own."""
+
+BATCH_SIZE = 8
+"""Prompts that are answered side by side where nothing else is said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,25 +55,77 @@ class Session:
         OutOfMemoryError.
         """
         config = config or self.defaults
-        return self._with_text(stream_tokens(self.model, self.tokens(prompt, config), config))
+        events = stream_tokens(self.model, self.tokens(prompt, config), config)
+        return (event for _, event in self._with_text((0, event) for event in events))
 
-    def _with_text(self, events: Iterator[Event]) -> Generator[Event]:
-        transcript = Transcript(self.tokenizer)
-        with out_of_memory("generating", "lower canvas_length, or shorten the prompt"):
-            for event in events:
+    def stream_many(
+        self, prompts: Sequence[Prompt], config: Configs = None, *, batch_size: int = BATCH_SIZE
+    ) -> Generator[tuple[int, Event]]:
+        """Answer prompts side by side -> the number of the prompt, from 0, and what happens in its answer.
+
+        batch_size: how many canvases are denoised together; where one is finished, the next prompt begins. `config`:
+        one for all prompts, or one for each. Each prompt's events are those of `stream`, which raises the same.
+        """
+        if batch_size < 1:
+            raise OptionError(f"batch_size={batch_size} must be at least 1")
+        configs = self._configs(config, len(prompts))
+        jobs = [
+            Job(tokens=self.tokens(prompt, each), config=each) for prompt, each in zip(prompts, configs, strict=True)
+        ]
+        for job in jobs:
+            check_lengths(self.model, job)
+        return self._with_text(stream_jobs(self.model, jobs, width=batch_size))
+
+    def _configs(self, config: Configs, count: int) -> list[GenerationConfig]:
+        if config is None or isinstance(config, GenerationConfig):
+            return [config or self.defaults] * count
+        if len(config) != count:
+            raise OptionError(f"{len(config)} configs for {count} prompts: give one for all, or one for each")
+        return list(config)
+
+    def _with_text(self, events: Iterable[tuple[int, Event]]) -> Generator[tuple[int, Event]]:
+        transcripts: dict[int, Transcript] = {}
+        with out_of_memory("generating", "lower canvas_length or batch_size, or shorten the prompt"):
+            for number, event in events:
+                transcript = transcripts.setdefault(number, Transcript(self.tokenizer))
                 match event:
                     case Denoised(best=best):
                         pieces = self.tokenizer.pieces(best)
-                        yield replace(event, pieces=pieces, thought=transcript.thought_positions(best))
+                        yield number, replace(event, pieces=pieces, thought=transcript.thought_positions(best))
                     case BlockCommitted(tokens=added, last=last):
                         text, thought = transcript.add(added, last=last)
-                        yield replace(event, text=text, thought=thought)
+                        yield number, replace(event, text=text, thought=thought)
+                    case Finished():
+                        del transcripts[number]
+                        yield number, event
                     case _:
-                        yield event
+                        yield number, event
 
-    def generate(self, prompt: Prompt, config: GenerationConfig | None = None) -> Completion:
-        """The answer of `stream`, whole."""
-        return gather(self.stream(prompt, config))
+    @overload
+    def generate(self, prompt: str | Sequence[Message], config: GenerationConfig | None = None) -> Completion: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: list[str] | list[list[Message]] | list[Prompt],
+        config: Configs = None,
+        *,
+        batch_size: int = BATCH_SIZE,
+    ) -> list[Completion]: ...
+
+    def generate(
+        self, prompt: Prompt | Sequence[Prompt], config: Configs = None, *, batch_size: int = BATCH_SIZE
+    ) -> Completion | list[Completion]:
+        """The answer of `stream`, whole; for a list of prompts those of `stream_many`, in the order of the prompts."""
+        if not are_many(prompt):
+            return gather(self.stream(cast("Prompt", prompt), cast("GenerationConfig | None", config)))
+        prompts = cast("Sequence[Prompt]", prompt)
+        happened: list[list[Event]] = [[] for _ in prompts]
+        for number, event in self.stream_many(prompts, config, batch_size=batch_size):
+            # What is drawn step by step would be kept for nothing.
+            if isinstance(event, BlockCommitted | Finished):
+                happened[number].append(event)
+        return [gather(iter(events)) for events in happened]
 
     def tokens(self, prompt: Prompt, config: GenerationConfig | None = None) -> list[int]:
         """The ids that the model is given for a prompt. Raises PromptError for one that says nothing."""
@@ -113,6 +172,11 @@ def _require_unicode(text: str | None) -> None:
         (text or "").encode()
     except UnicodeEncodeError as error:
         raise PromptError(f"the prompt is not valid Unicode at character {error.start}: remove that") from None
+
+
+def are_many(prompt: Prompt | Sequence[Prompt]) -> bool:
+    """Whether this is a list of prompts: of texts or of conversations, not one conversation."""
+    return not isinstance(prompt, str) and all(not isinstance(each, Mapping) for each in prompt) and len(prompt) > 0
 
 
 def gather(events: Iterator[Event]) -> Completion:

@@ -1,4 +1,9 @@
-"""When a canvas is finished: its most likely tokens have stopped changing and the model is sure of them."""
+"""When a canvas is finished. The reference's rule, and two that are put around it:
+
+StableAndConfident    the most likely tokens have stopped changing and the model is sure of them
+Unsurprised           ... or the mean entropy is low, after a few steps
+UntilEnd              ... judged up to the first end token: what stands behind it is never shown
+"""
 
 from __future__ import annotations
 
@@ -15,8 +20,8 @@ class StopRule(Protocol):
         """The memory before the first step of canvases of shape (B, C)."""
         ...
 
-    def judge(self, memory: mx.array, best: mx.array, entropy: mx.array) -> tuple[mx.array, mx.array]:
-        """best and entropy [B, C] -> the new memory, and bool [B]: which rows are finished"""
+    def judge(self, step: int, memory: mx.array, best: mx.array, entropy: mx.array) -> tuple[mx.array, mx.array]:
+        """After step 1, 2, ..: best and entropy [B, C] -> the new memory, and bool [B]: which rows are finished"""
         ...
 
 
@@ -34,9 +39,49 @@ class StableAndConfident:
         """No step yet."""
         return mx.full((self.stability, *shape), -1, dtype=mx.int32)
 
-    def judge(self, memory: mx.array, best: mx.array, entropy: mx.array) -> tuple[mx.array, mx.array]:
+    def judge(self, step: int, memory: mx.array, best: mx.array, entropy: mx.array) -> tuple[mx.array, mx.array]:
         """-> memory with `best` as its newest, and which rows are stable and confident"""
+        del step
         stable = mx.all(memory == best[None], axis=(0, 2))
         confident = mx.mean(entropy, axis=-1) < self.confidence
         kept = mx.concatenate([memory, best[None]])[1:] if self.stability else memory
         return kept, stable & confident
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unsurprised:
+    """Finished too where the mean entropy is below `mean_entropy` nats, from step `min_steps` on."""
+
+    rule: StopRule
+    mean_entropy: float
+    min_steps: int
+
+    def start(self, shape: tuple[int, int]) -> mx.array:
+        """The memory of the rule inside."""
+        return self.rule.start(shape)
+
+    def judge(self, step: int, memory: mx.array, best: mx.array, entropy: mx.array) -> tuple[mx.array, mx.array]:
+        """-> the rule's memory, and which rows it or the entropy finishes"""
+        kept, finished = self.rule.judge(step, memory, best, entropy)
+        if step < self.min_steps:
+            return kept, finished
+        return kept, finished | (mx.mean(entropy, axis=-1) < self.mean_entropy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UntilEnd:
+    """The rule inside sees a canvas that ends at its first end token: one id follows, of the mean entropy before."""
+
+    rule: StopRule
+    stop_tokens: tuple[int, ...]
+
+    def start(self, shape: tuple[int, int]) -> mx.array:
+        """The memory of the rule inside."""
+        return self.rule.start(shape)
+
+    def judge(self, step: int, memory: mx.array, best: mx.array, entropy: mx.array) -> tuple[mx.array, mx.array]:
+        """-> the rule's memory, and which rows are finished up to their ends"""
+        ends = mx.any(best[..., None] == mx.array(self.stop_tokens, dtype=best.dtype), axis=-1).astype(mx.int32)
+        shown = mx.cumsum(ends, axis=-1) - ends == 0
+        mean = (entropy * shown).sum(axis=-1, keepdims=True) / shown.sum(axis=-1, keepdims=True)
+        return self.rule.judge(step, memory, mx.where(shown, best, 0), mx.where(shown, entropy, mean))

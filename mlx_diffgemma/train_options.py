@@ -47,6 +47,9 @@ Warmup: TypeAlias = Annotated[int, typer.Option(help="Steps up to it.", rich_hel
 FinalRate: TypeAlias = Annotated[
     float, typer.Option(help="Part of it that is left at the end of a cosine.", rich_help_panel=HOW)
 ]
+DecaySteps: TypeAlias = Annotated[
+    int | None, typer.Option(help="Step at which the cosine ends; the last unless given.", rich_help_panel=HOW)
+]
 Beta1: TypeAlias = Annotated[float, typer.Option(help="Of AdamW.", rich_help_panel=HOW)]
 Beta2: TypeAlias = Annotated[float, typer.Option(help="Of AdamW.", rich_help_panel=HOW)]
 WeightDecay: TypeAlias = Annotated[float, typer.Option(help="Of AdamW.", rich_help_panel=HOW)]

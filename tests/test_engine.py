@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,13 +10,18 @@ import mlx.core as mx
 import pytest
 from tiny import ScriptedModel, random_model
 
-from mlx_diffgemma.engine import Rules, cut, default_rules, prefill, refine, stream
+from mlx_diffgemma.cache import Cache
+from mlx_diffgemma.engine import Job, stream, stream_many
 from mlx_diffgemma.errors import OptionError, PromptError, WeightsError
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, Prefilled
+from mlx_diffgemma.generation import cut
 from mlx_diffgemma.generation_config import GenerationConfig
-from mlx_diffgemma.sampler import Draft, EntropyBoundSampler, random_key
-from mlx_diffgemma.schedule import LinearTemperature
-from mlx_diffgemma.stopping import StableAndConfident
+from mlx_diffgemma.model import Row
+from mlx_diffgemma.prefix import prefill
+from mlx_diffgemma.refinement import Canvas, refine
+from mlx_diffgemma.rules import default_rules
+from mlx_diffgemma.sampler import EntropyBoundSampler
+from mlx_diffgemma.vocabulary import probabilities, tempered
 
 STOP = 9
 A, B, C = [1, 2, 3, 4], [5, 6, 7, 8], [1, STOP, 3, 4]
@@ -107,34 +113,54 @@ def test_stats_count_what_happened() -> None:
     assert stats.peak_memory > 0
 
 
-class Agreeing:
-    """A model of two rows: row 0 predicts the same from the start, row 1 only from its third step on."""
+def test_answers_side_by_side_are_those_given_alone() -> None:
+    """Prompts, canvases and budgets of different lengths, more of them than stand side by side."""
+    model = random_model()
+    base = GenerationConfig(max_steps=6, stop_tokens=(3,), entropy_bound=5.0, t_min=0.01, t_max=0.02)
+    jobs = [
+        Job(tokens=list(range(1, 2 + 5 * n)), config=replace(base, seed=n, max_tokens=10 + 9 * n, canvas_length=16 - n))
+        for n in range(5)
+    ]
+    together: dict[int, list[Event]] = {number: [] for number in range(5)}
+    for number, event in stream_many(model, jobs, width=3):
+        together[number].append(event)
+    for number, job in enumerate(jobs):
+        alone = [untimed(event) for event in stream(model, job.tokens, job.config)]
+        assert [untimed(event) for event in together[number]] == alone
+    assert len({len(events) for events in together.values()}) > 2
 
-    def __init__(self) -> None:
-        self.step = 0
 
-    def denoise(self, canvas: mx.array, cache: Any, signal: Any = None) -> mx.array:
-        self.step += 1
-        # Row 0 changes its mind after it is finished; its result must not follow.
-        first = A if self.step <= 2 else B
-        second = [self.step] * 4 if self.step < 4 else C
-        return 30.0 * (mx.array([first, second])[..., None] == mx.arange(32))
-
-    def signal(self, processed: mx.array) -> mx.array:
-        return processed
+def untimed(event: Event) -> Event:
+    """Figures of time and rounding left out: other shapes of the same products are rounded differently."""
+    match event:
+        case Finished():
+            return replace(event, stats=replace(event.stats, **TIMELESS))
+        case Denoised():
+            return replace(event, mean_entropy=round(event.mean_entropy, 3))
+        case _:
+            return event
 
 
-def test_a_row_that_has_stopped_keeps_its_result_while_others_go_on() -> None:
-    rules = Rules(
-        sampler=default_rules(ScriptedModel([A]), CONFIG).sampler,
-        schedule=LinearTemperature(t_min=0.4, t_max=0.8, steps=9),
-        stop=StableAndConfident(stability=1, confidence=0.005),
-        max_steps=9,
-    )
-    keys = (random_key(0, 0, step) for step in range(1, 10))
-    drafts: list[Draft] = list(refine(Agreeing(), None, mx.zeros((2, 4), dtype=mx.int32), rules, keys))
-    assert len(drafts) == 5
-    assert drafts[-1].best.tolist() == [A, C]
+TIMELESS = {
+    "prefill_seconds": 0.0,
+    "seconds_to_first_block": 0.0,
+    "seconds": 0.0,
+    "seconds_per_step": 0.0,
+    "peak_memory": 0,
+}
+
+
+def test_one_that_is_finished_makes_room_for_the_next() -> None:
+    order = [
+        (number, type(event))
+        for number, event in stream_many(
+            random_model(),
+            [Job(tokens=[1], config=GenerationConfig(max_tokens=16 * blocks, max_steps=2)) for blocks in (3, 1, 1)],
+            width=2,
+        )
+        if isinstance(event, Prefilled | Finished)
+    ]
+    assert order == [(0, Prefilled), (1, Prefilled), (1, Finished), (2, Prefilled), (2, Finished), (0, Finished)]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -152,28 +178,30 @@ class Wide:
         self.table = mx.random.normal((vocabulary, 4), key=mx.random.key(0))
         mx.eval(self.table)
 
-    def denoise(self, canvas: mx.array, cache: Any, signal: mx.array | None = None) -> mx.array:
-        hidden = self.table[canvas] if signal is None else signal
-        return mx.tanh(hidden @ self.table.T / 30) * 30
+    def denoise_rows(self, rows: Sequence[Row]) -> list[mx.array]:
+        return [self.table[row.canvas] if row.signal is None else row.signal for row in rows]
 
-    def signal(self, processed: mx.array) -> mx.array:
-        return mx.softmax(processed, axis=-1, precise=True) @ self.table
+    def processed_logits(self, hidden: mx.array, temperature: float) -> mx.array:
+        return tempered(hidden @ self.table.T, 30.0, temperature)
+
+    def signal(self, processed: mx.array, top_k: int | None = None, total: mx.array | None = None) -> mx.array:
+        return probabilities(processed) @ self.table
 
 
 def test_a_step_holds_few_arrays_over_the_vocabulary() -> None:
-    """Each is 268 MB at full size: the logits of the last step and of this one, a draw's noise, an entropy's terms."""
-    vocabulary, length = 2**16, 16
+    """Each is 268 MB at full size: the logits, the parts that are made of them, and these joined."""
+    vocabulary, length = 2**16, 64
     config = replace(CONFIG, max_steps=4)
     sampler = EntropyBoundSampler(vocab_size=vocabulary, entropy_bound=0.1)
     rules = replace(default_rules(random_model(), config), sampler=sampler)
-    keys = (random_key(0, 0, step) for step in range(1, 5))
+    canvas = Canvas.start(Cache((), 1), rules, seed=0, block=0, length=length, forbidden=[])
     model = Wide(vocabulary)
     before = mx.get_active_memory()
     mx.reset_peak_memory()
-    for _ in refine(model, None, mx.zeros((1, length), dtype=mx.int32), rules, keys):
+    for _ in refine(model, [canvas]):
         pass
     copies = (mx.get_peak_memory() - before) / (vocabulary * length * 4)
-    assert copies < 4.2
+    assert copies < 3.5
 
 
 def test_the_same_seed_gives_the_same_tokens_and_another_seed_others() -> None:

@@ -12,6 +12,19 @@ from tiny import PUBLISHED
 from mlx_diffgemma.errors import ConfigError, OptionError
 from mlx_diffgemma.generation_config import GenerationConfig, parse_generation_config
 
+OURS = {
+    "conditioning_top_k": 64,
+    "until_end": True,
+    "allow_empty": False,
+    "mean_entropy": None,
+    "min_steps": 12,
+    "trim": False,
+    "verify": None,
+    "mode": "canvas",
+    "temperature": 1.0,
+    "top_p": 0.95,
+}
+"""Options that the reference does not have."""
 DEFAULTS = {
     "max_tokens": 256,
     "canvas_length": None,
@@ -23,6 +36,7 @@ DEFAULTS = {
     "confidence": 0.005,
     "seed": 0,
     "greedy": False,
+    **OURS,
     "stop_tokens": (1, 106, 50),
     "system": None,
     "thinking": False,
@@ -30,8 +44,18 @@ DEFAULTS = {
 }
 
 
-def test_the_defaults_are_those_of_the_reference() -> None:
+def test_the_defaults_are_those_of_the_reference_and_a_few_of_ours() -> None:
     assert asdict(GenerationConfig()) == DEFAULTS
+
+
+def test_exact_turns_off_all_that_the_reference_does_not_do() -> None:
+    mine = GenerationConfig(mean_entropy=0.1, trim=True, verify=0.5, mode="causal", seed=7, max_tokens=9)
+    exact = mine.exact()
+    assert (exact.conditioning_top_k, exact.until_end, exact.allow_empty) == (None, False, True)
+    assert (exact.mean_entropy, exact.trim, exact.verify, exact.mode) == (None, False, None, "canvas")
+    assert (exact.seed, exact.max_tokens) == (7, 9)
+    kept = {name: value for name, value in asdict(exact).items() if name not in OURS}
+    assert kept == {name: value for name, value in asdict(mine).items() if name not in OURS}
 
 
 def test_the_file_of_the_release_says_the_same() -> None:
@@ -101,6 +125,15 @@ def test_a_file_that_cannot_be_meant_is_refused(raw: dict[str, Any], message: st
         ({"canvas_length": 2.5}, "canvas_length=2.5 must be a whole number"),
         ({"stop_tokens": 5}, "stop_tokens=5 must be a tuple of token ids"),
         ({"stop_tokens": [1]}, r"stop_tokens=\[1\] must be a tuple of token ids"),
+        ({"conditioning_top_k": 0}, "conditioning_top_k=0 must be a whole number, at least 1, or None"),
+        ({"mean_entropy": 0.0}, "mean_entropy=0.0 must be above 0 nats, or None"),
+        ({"min_steps": 0}, "min_steps=0 must be at least 1"),
+        ({"verify": 1.0}, "verify=1.0 must be a probability between 0 and 1, or None"),
+        ({"verify": "much"}, "verify='much' must be a probability"),
+        ({"mode": "fast"}, "mode='fast' must be canvas or causal"),
+        ({"temperature": 0.0}, "temperature=0.0 must be at least 0.001"),
+        ({"top_p": 0.0}, "top_p=0.0 must be above 0 and at most 1"),
+        ({"top_p": 1.5}, "top_p=1.5 must be above 0 and at most 1"),
         ({"raw": True, "thinking": True}, "raw sends the prompt as it is"),
         ({"raw": True, "system": "Be brief."}, "raw sends the prompt as it is"),
     ],

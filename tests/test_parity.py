@@ -15,6 +15,7 @@ from mlx_diffgemma.events import BlockCommitted, Denoised, Finished
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model import DiffusionGemma
 from mlx_diffgemma.sampler import Draft, settle
+from mlx_diffgemma.vocabulary import read
 from mlx_diffgemma.weights import load_model
 
 SEEDS = (0, 1, 2)
@@ -70,7 +71,8 @@ class Replay:
         return next(self.noise)[None]
 
     def step(self, processed: mx.array, canvas: mx.array, key: mx.array) -> Draft:
-        draft = settle(processed, next(self.drawn)[None], next(self.noise)[None], self.bound)
+        reading = read(processed, mx.zeros(canvas.shape))
+        draft = settle(reading._replace(drawn=next(self.drawn)[None]), next(self.noise)[None], self.bound)
         self.accepted.append(draft.accepted[0].tolist())
         return draft
 
@@ -82,7 +84,7 @@ def test_the_whole_generation_loop_equals_the_reference(seed: int) -> None:
     sampler = Replay(recorded["drawn"], recorded["noise"], bound=0.3)
     config = GenerationConfig(
         max_tokens=48, max_steps=16, entropy_bound=0.3, confidence=0.02, stop_tokens=(recorded["eos"].item(),)
-    )
+    ).exact()
     events = list(stream(model, recorded["tokens"][0].tolist(), config, sampler=sampler))
     best = [list(event.best) for event in events if isinstance(event, Denoised)]
     blocks = [event for event in events if isinstance(event, BlockCommitted)]

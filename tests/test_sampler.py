@@ -7,7 +7,8 @@ import math
 import mlx.core as mx
 import pytest
 
-from mlx_diffgemma.sampler import EntropyBoundSampler, accept, random_key, settle, token_entropy
+from mlx_diffgemma.sampler import EntropyBoundSampler, accept, random_key, settle
+from mlx_diffgemma.vocabulary import read
 
 
 def logits(*probabilities: list[float]) -> mx.array:
@@ -18,16 +19,6 @@ def logits(*probabilities: list[float]) -> mx.array:
 CANVAS = logits(
     [0.97, 0.01, 0.01, 0.01], [0.25, 0.25, 0.25, 0.25], [0.01, 0.99 - 0.02, 0.01, 0.01], [0.1, 0.1, 0.1, 0.7]
 )
-
-
-def test_entropy_is_in_nats() -> None:
-    assert token_entropy(CANVAS)[0, 1].item() == pytest.approx(math.log(4), abs=1e-6)
-    expected = -(0.7 * math.log(0.7) + 0.3 * math.log(0.1))
-    assert token_entropy(CANVAS)[0, 3].item() == pytest.approx(expected, abs=1e-6)
-
-
-def test_entropy_of_a_certain_position_is_zero_and_finite() -> None:
-    assert token_entropy(mx.array([[30.0 * 2.5, -75.0, -75.0]])).item() == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +44,8 @@ def test_rows_of_a_batch_are_judged_apart() -> None:
 
 
 def test_accepted_positions_take_the_draw_and_others_fresh_noise() -> None:
-    draft = settle(CANVAS, mx.array([[3, 3, 3, 3]]), mx.array([[7, 8, 9, 10]]), bound=0.2)
+    reading = read(CANVAS, mx.zeros((1, 4)))._replace(drawn=mx.array([[3, 3, 3, 3]]))
+    draft = settle(reading, mx.array([[7, 8, 9, 10]]), bound=0.2)
     assert draft.accepted.tolist() == [[True, False, True, False]]
     assert draft.canvas.tolist() == [[3, 8, 3, 10]]
     assert draft.best.tolist()[0][0] == 0

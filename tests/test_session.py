@@ -18,7 +18,14 @@ import pytest
 
 import mlx_diffgemma
 from mlx_diffgemma import Completion, GenerationConfig, Session, load
-from mlx_diffgemma.errors import ConfigError, ModelNotFoundError, OutOfMemoryError, PromptError, TokenizerError
+from mlx_diffgemma.errors import (
+    ConfigError,
+    ModelNotFoundError,
+    OptionError,
+    OutOfMemoryError,
+    PromptError,
+    TokenizerError,
+)
 from mlx_diffgemma.events import BlockCommitted, Denoised, Finished
 from mlx_diffgemma.session import gather
 
@@ -185,6 +192,40 @@ def test_fifty_generations_leave_no_memory_and_no_time_behind(session: Session) 
     assert max(active[40:]) <= max(active[:10]) * 1.1
 
 
+def test_a_list_of_prompts_is_answered_as_each_of_them_alone(session: Session) -> None:
+    prompts = ["Hello", "What is the answer to all questions?", "Hi there", "word " * 40]
+    alone = [session.generate(prompt, CONFIG) for prompt in prompts]
+    for batch_size in (1, 3, 8):
+        together = session.generate(prompts, CONFIG, batch_size=batch_size)
+        assert [answer.tokens for answer in together] == [answer.tokens for answer in alone]
+        assert [answer.text for answer in together] == [answer.text for answer in alone]
+        assert [answer.stats.steps_per_block for answer in together] == [
+            answer.stats.steps_per_block for answer in alone
+        ]
+
+
+def test_prompts_of_a_list_may_have_options_of_their_own(session: Session) -> None:
+    configs = [replace(CONFIG, seed=seed, max_tokens=4 + seed) for seed in range(3)]
+    together = session.generate(["Hello"] * 3, configs)
+    assert [answer.tokens for answer in together] == [session.generate("Hello", each).tokens for each in configs]
+    with pytest.raises(OptionError, match="2 configs for 3 prompts"):
+        session.generate(["Hello"] * 3, configs[:2])
+
+
+def test_conversations_are_told_from_lists_of_them(session: Session) -> None:
+    one = [{"role": "user", "content": "Hello"}]
+    expected = session.generate("Hello", CONFIG).tokens
+    assert session.generate(one, CONFIG).tokens == expected
+    assert [answer.tokens for answer in session.generate([one, "Hello"], CONFIG)] == [expected, expected]
+
+
+def test_what_is_wrong_with_one_prompt_of_a_list_is_said_before_any_is_answered(session: Session) -> None:
+    with pytest.raises(PromptError, match="empty"):
+        session.stream_many(["Hello", " "], CONFIG)
+    with pytest.raises(OptionError, match="batch_size=0 must be at least 1"):
+        session.stream_many(["Hello"], CONFIG, batch_size=0)
+
+
 def test_leaving_a_stream_early_is_no_trouble(session: Session) -> None:
     stream = session.stream("Hello", CONFIG)
     next(stream)
@@ -196,7 +237,7 @@ def test_running_out_of_memory_is_one_clear_error(session: Session, monkeypatch:
     def fail(*_: object) -> None:
         raise RuntimeError("[metal::malloc] Attempting to allocate 99999 bytes which is greater than the maximum")
 
-    monkeypatch.setattr(session.model, "denoise", fail)
+    monkeypatch.setattr(session.model, "denoise_rows", fail)
     with pytest.raises(OutOfMemoryError, match="out of memory while generating: lower canvas_length"):
         session.generate("Hello", CONFIG)
 
@@ -207,7 +248,7 @@ def test_other_runtime_errors_are_not_taken_for_missing_memory(
     def fail(*_: object) -> None:
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(session.model, "denoise", fail)
+    monkeypatch.setattr(session.model, "denoise_rows", fail)
     with pytest.raises(RuntimeError, match="something else"):
         session.generate("Hello", CONFIG)
 

@@ -6,16 +6,16 @@ import mlx.core as mx
 import pytest
 
 from mlx_diffgemma.schedule import LinearTemperature
-from mlx_diffgemma.stopping import StableAndConfident
+from mlx_diffgemma.stopping import StableAndConfident, StopRule, Unsurprised, UntilEnd
 
 SURE = mx.zeros((1, 3))
 
 
-def judgements(rule: StableAndConfident, canvases: list[list[int]], entropy: mx.array = SURE) -> list[bool]:
+def judgements(rule: StopRule, canvases: list[list[int]], entropy: mx.array = SURE) -> list[bool]:
     memory = rule.start((1, 3))
     out = []
-    for canvas in canvases:
-        memory, done = rule.judge(memory, mx.array([canvas]), entropy)
+    for step, canvas in enumerate(canvases, start=1):
+        memory, done = rule.judge(step, memory, mx.array([canvas]), entropy)
         out.append(done.item())
     return out
 
@@ -46,9 +46,38 @@ def test_a_stable_canvas_must_be_confident_too() -> None:
 def test_rows_are_judged_apart() -> None:
     rule = StableAndConfident(stability=1, confidence=0.1)
     memory = rule.start((2, 2))
-    memory, _ = rule.judge(memory, mx.array([[1, 1], [2, 2]]), mx.zeros((2, 2)))
-    _, done = rule.judge(memory, mx.array([[1, 1], [2, 3]]), mx.zeros((2, 2)))
+    memory, _ = rule.judge(1, memory, mx.array([[1, 1], [2, 2]]), mx.zeros((2, 2)))
+    _, done = rule.judge(2, memory, mx.array([[1, 1], [2, 3]]), mx.zeros((2, 2)))
     assert done.tolist() == [True, False]
+
+
+STABLE = StableAndConfident(stability=1, confidence=0.1)
+
+
+def test_low_entropy_ends_a_changing_canvas_after_its_steps() -> None:
+    rule = Unsurprised(rule=STABLE, mean_entropy=0.5, min_steps=3)
+    assert judgements(rule, [A, B, A, B], mx.array([[0.4, 0.4, 0.4]])) == [False, False, True, True]
+    assert judgements(rule, [A, B, A, B], mx.array([[0.6, 0.6, 0.6]])) == [False, False, False, False]
+
+
+def test_the_rule_inside_still_ends_a_canvas_early() -> None:
+    rule = Unsurprised(rule=STABLE, mean_entropy=0.5, min_steps=30)
+    assert judgements(rule, [A, B, B]) == [False, False, True]
+
+
+def test_what_stands_behind_the_first_end_token_need_not_settle() -> None:
+    rule = UntilEnd(rule=STABLE, stop_tokens=(9, 8))
+    assert judgements(rule, [[1, 9, 3], [1, 9, 4]]) == [False, True]
+    assert judgements(rule, [[1, 9, 3], [1, 8, 4]]) == [False, False]
+    assert judgements(rule, [[1, 3, 9], [1, 4, 9]]) == [False, False]
+    assert judgements(STABLE, [[1, 9, 3], [1, 9, 4]]) == [False, False]
+
+
+def test_entropy_behind_the_first_end_token_does_not_count() -> None:
+    rule = UntilEnd(rule=STABLE, stop_tokens=(9,))
+    assert judgements(rule, [[1, 9, 3]] * 2, mx.array([[0.05, 0.05, 9.0]])) == [False, True]
+    assert judgements(rule, [[1, 9, 3]] * 2, mx.array([[0.15, 0.15, 0.0]])) == [False, False]
+    assert judgements(rule, [[1, 2, 3]] * 2, mx.array([[0.05, 0.05, 9.0]])) == [False, False]
 
 
 def test_the_temperature_falls_linearly_from_its_maximum() -> None:

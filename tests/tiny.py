@@ -11,7 +11,7 @@ from mlx.utils import tree_map
 
 from mlx_diffgemma.cache import Cache
 from mlx_diffgemma.config import LayerConfig, ModelConfig
-from mlx_diffgemma.model import DiffusionGemma
+from mlx_diffgemma.model import DiffusionGemma, Row
 
 FIXTURES = Path(__file__).parent / "fixtures"
 PARITY = FIXTURES / "parity"
@@ -59,13 +59,13 @@ def random_model(config: ModelConfig | None = None, seed: int = 0) -> DiffusionG
 class ScriptedModel:
     """Predicts, in its k-th denoising step, the k-th canvas of the script, with certainty `margin` (a logit).
 
-    It keeps the canvases it was shown and the tokens it encoded, and has the attributes that the engine relies on.
+    It keeps the tokens it encoded, and has the attributes that the engine relies on.
     """
 
     def __init__(self, script: Sequence[Sequence[int]], vocab_size: int = 32, margin: float = 30.0) -> None:
         self.script = [list(canvas) for canvas in script]
         self.margin = margin
-        self.seen: list[list[int]] = []
+        self.step = 0
         self.encoded: list[list[int]] = []
         self.config = SimpleNamespace(
             vocab_size=vocab_size, canvas_length=len(self.script[0]), max_position_embeddings=1000
@@ -81,13 +81,21 @@ class ScriptedModel:
         cache.offset += tokens.shape[1]
         return tokens
 
-    def denoise(self, canvas: mx.array, cache: Cache, signal: mx.array | None = None) -> mx.array:
+    def denoise_rows(self, rows: Sequence[Row]) -> list[mx.array]:
         """The next canvas of the script as logits."""
-        self.seen.append(canvas[0].tolist())
-        target = mx.array([self.script[len(self.seen) - 1]])
+        (row,) = rows
+        if row.signal is None and self.step:
+            # Behind the last step of a canvas the graph of another is built, and not used.
+            self.step -= 1
+        target = mx.array([self.script[min(self.step, len(self.script) - 1)]])
+        self.step += 1
         ids = mx.arange(self.config.vocab_size)
-        return mx.where(target[..., None] == ids, self.margin, 0.0)
+        return [mx.where(target[..., None] == ids, self.margin, 0.0)]
 
-    def signal(self, processed: mx.array, top_k: int | None = None) -> mx.array:
+    def processed_logits(self, hidden: mx.array, temperature: float) -> mx.array:
+        """The logits of the script, tempered."""
+        return hidden / temperature
+
+    def signal(self, processed: mx.array, top_k: int | None = None, total: mx.array | None = None) -> mx.array:
         """No conditioning."""
         return mx.zeros((*processed.shape[:2], 1))

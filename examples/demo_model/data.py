@@ -10,19 +10,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from demo_model.questions import stream
+from demo_model.questions import MIX, stream
 
 
-def write_data(folder: Path, *, train: int, valid: int, seed: int = 0) -> None:
+def write_data(folder: Path, *, train: int, valid: int, seed: int = 0, mix: Mapping[str, int] = MIX) -> None:
     """FOLDER/train.jsonl and FOLDER/valid.jsonl."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, number, held_out in (("train", train, False), ("valid", valid, True)):
         with (folder / f"{name}.jsonl").open("w", encoding="utf-8") as file:
-            for question in islice(stream(seed, held_out=held_out), number):
+            for question in islice(stream(seed, mix, held_out=held_out), number):
                 messages = [
                     {"role": "user", "content": question.prompt},
                     {"role": "assistant", "content": question.answer},

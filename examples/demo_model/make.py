@@ -11,22 +11,48 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from demo_model.architecture import write_untrained
 from demo_model.data import write_data
+from demo_model.questions import MIX, MIX_LATER
 
-SEED = 0
-QUESTIONS = 300_000
 HELD_OUT = 1_600
-STEPS = 6_000
-TRAINING = f"""
---full --router --mask-prompt --seed {SEED}
---steps {STEPS} --batch-size 32 --accumulate 2 --workers 2
---learning-rate 2e-3 --warmup 300 --final-rate 0.03 --beta1 0.9 --beta2 0.99
---evaluate-every 1000 --save-every 250 --answers 24
-""".split()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A part of the training: questions of one mix, and how they are learned."""
+
+    mix: Mapping[str, int]
+    questions: int
+    seed: int
+    options: str
+
+
+COMMON = (
+    "--full --router --mask-prompt --batch-size 32 --accumulate 2 --workers 2 --beta1 0.9 --beta2 0.99 --answers 24"
+)
+STAGES = (
+    # Everything; the easy kinds are learned at the end of it.
+    Stage(
+        mix=MIX,
+        questions=300_000,
+        seed=0,
+        options="--steps 4375 --learning-rate 2e-3 --warmup 300 --final-rate 0.03 --decay-steps 6000 "
+        "--evaluate-every 1000 --save-every 250",
+    ),
+    # More of what is hard: sums, words in order, and where to end a count.
+    Stage(
+        mix=MIX_LATER,
+        questions=200_000,
+        seed=1,
+        options="--steps 3200 --learning-rate 1.2e-3 --warmup 100 --final-rate 0.02 --evaluate-every 800 --save-every 200",
+    ),
+)
 
 
 CARD = """\
@@ -43,15 +69,23 @@ The recipe is `examples/demo_model/make.py`, the figures are in `benchmarks/NOTE
 """
 
 
-def make(folder: Path, output: Path, *, steps: int = STEPS, questions: int = QUESTIONS) -> None:
+def make(folder: Path, output: Path, stages: Sequence[Stage] = STAGES) -> None:
     """Write the trained model to `output`, going on from what `folder` holds."""
-    untrained, data, trained = folder / "untrained", folder / "data", folder / "trained"
-    if not (trained / "state").exists():
-        write_untrained(untrained, seed=SEED)
-        write_data(data, train=questions, valid=HELD_OUT, seed=SEED)
-    resume = ["--resume"] if (trained / "state").exists() else []
-    program("train", "--model", untrained, "--data", data, "--out", trained, *TRAINING, "--steps", steps, *resume)
-    program("fuse", untrained, output, "--adapter", trained, "--dtype", "bfloat16", "--overwrite")
+    model = folder / "untrained"
+    if not model.exists():
+        write_untrained(model)
+    for number, stage in enumerate(stages, start=1):
+        data, trained = folder / f"stage-{number}" / "data", folder / f"stage-{number}" / "trained"
+        resume = ["--resume"] if (trained / "state").exists() else []
+        if not resume:
+            write_data(data, train=stage.questions, valid=HELD_OUT, seed=stage.seed, mix=stage.mix)
+        options = [*COMMON.split(), *stage.options.split(), "--seed", stage.seed, *resume]
+        program("train", "--model", model, "--data", data, "--out", trained, *options)
+        last = number == len(stages)
+        learned = output if last else folder / f"stage-{number}" / "learned"
+        dtype = "bfloat16" if last else "float32"
+        program("fuse", model, learned, "--adapter", trained, "--dtype", dtype, "--overwrite")
+        model = learned
     (output / "README.md").write_text(CARD, encoding="utf-8")
 
 

@@ -1,6 +1,6 @@
 """The questions that the demo model learns to answer, made up here, and the split that keeps some of them from it.
 
-    stream(seed) -> kind by MIX -> draw(kind, rng) -> Question(prompt, answer)
+    stream(seed, mix) -> kind by mix -> draw(kind, rng) -> Question(prompt, answer)
 
 A question's content is what it asks, however it is put. A twentieth of all contents, chosen by their hash, is held
 out: training never sees them, in any phrasing.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from demo_model import phrases, sudoku
@@ -66,7 +66,17 @@ def count(rng: random.Random) -> Question:
     # Most are short: what a canvas far into a long count needs to know is what any later canvas does.
     [longest] = rng.choices((12, 40, LONGEST), (30, 55, 15))
     longest = min(longest, LARGEST - start + 1)
-    end = start + rng.randint(2, longest) - 1
+    return counting(rng, start, start + rng.randint(2, longest) - 1)
+
+
+def short_count(rng: random.Random) -> Question:
+    """A range of two to 20 numbers anywhere up to 999: what a canvas needs to know to end a count."""
+    start = rng.randrange(LARGEST)
+    return counting(rng, start, min(LARGEST, start + rng.randint(2, 20) - 1))
+
+
+def counting(rng: random.Random, start: int, end: int) -> Question:
+    """The numbers from start to end to be written out."""
     return Question(
         kind="count",
         prompt=rng.choice(phrases.COUNT).format(start, end),
@@ -108,12 +118,15 @@ KINDS: dict[str, Callable[[random.Random], Question]] = {
     "sums": sums,
     "json": json_record,
     "count": count,
+    "short count": short_count,
     "sort": sort,
     "function": function,
     "chat": chat,
 }
 MIX = {"sudoku": 28, "sums": 26, "json": 8, "count": 16, "sort": 10, "function": 8, "chat": 4}
-"""How often each kind is asked, in hundredths."""
+"""How often each kind is asked at first, in hundredths."""
+MIX_LATER = {"sudoku": 20, "sums": 34, "json": 4, "count": 8, "short count": 14, "sort": 14, "function": 4, "chat": 2}
+"""How often when the easy kinds are learned."""
 
 
 def is_held_out(question: Question) -> bool:
@@ -132,9 +145,9 @@ def draw(kind: str, rng: random.Random, *, held_out: bool) -> Question:
             return question
 
 
-def stream(seed: int, *, held_out: bool) -> Iterator[Question]:
+def stream(seed: int, mix: Mapping[str, int] = MIX, *, held_out: bool) -> Iterator[Question]:
     """Questions of all kinds without end; the same ones for the same seed."""
     rng = random.Random(f"{seed} {held_out}")
     while True:
-        (kind,) = rng.choices(list(MIX), list(MIX.values()))
+        (kind,) = rng.choices(list(mix), list(mix.values()))
         yield draw(kind, rng, held_out=held_out)

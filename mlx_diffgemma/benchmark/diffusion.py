@@ -19,6 +19,7 @@ from mlx_diffgemma.benchmark.subject import TEXT, repeated, steady
 from mlx_diffgemma.errors import PromptError
 from mlx_diffgemma.events import CanvasStarted, Denoised
 from mlx_diffgemma.generation_config import GenerationConfig
+from mlx_diffgemma.prefix import prefill
 from mlx_diffgemma.session import Session, load
 
 ANY = GenerationConfig(t_min=0.0, t_max=sys.float_info.max)
@@ -36,10 +37,16 @@ class Source:
     dtype: str | None = None
     adapter: Path | None = None
     choices: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+    exact: bool = False
 
     def __post_init__(self) -> None:
         # What is out of range for every checkpoint is said before gigabytes are read.
-        replace(ANY, **self.choices)
+        self.over(ANY)
+
+    def over(self, defaults: GenerationConfig) -> GenerationConfig:
+        """`defaults` with what was chosen in their place. Raises OptionError."""
+        chosen = replace(defaults, **self.choices)
+        return chosen.exact() if self.exact else chosen
 
 
 def load_diffusion(source: Source) -> Diffusion:
@@ -53,7 +60,7 @@ def load_diffusion(source: Source) -> Diffusion:
     session = load(source.model, revision=source.revision, dtype=source.dtype, adapter=source.adapter)
     mx.synchronize()
     seconds = time.perf_counter() - begin
-    config = replace(session.defaults, **source.choices)
+    config = source.over(session.defaults)
     loaded = Loaded(
         model=source.model,
         kind="diffusion",
@@ -92,7 +99,7 @@ class Diffusion:
         mx.eval(tokens)
         mx.synchronize()
         begin = time.perf_counter()
-        for _ in engine.prefill(model, tokens, cache):
+        for _ in prefill(model, tokens, cache):
             pass
         mx.synchronize()
         return time.perf_counter() - begin
@@ -101,11 +108,14 @@ class Diffusion:
         """See Subject: whole steps, from one `Denoised` to the next, on one canvas that is kept from finishing."""
         endless = replace(
             self.config,
+            mode="canvas",
             canvas_length=canvas,
             max_tokens=canvas,
             max_steps=count + 2,
             stability=count + 2,
             confidence=NEVER,
+            mean_entropy=None,
+            verify=None,
             stop_tokens=(),
         )
         times: list[float] = []

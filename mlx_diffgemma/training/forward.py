@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 import mlx.core as mx
 
 from mlx_diffgemma.cache import KeysValues
-from mlx_diffgemma.layers import Layer
+from mlx_diffgemma.layers import Layer, Span
 from mlx_diffgemma.masks import encoder_mask
 from mlx_diffgemma.model import DiffusionGemma
 
@@ -45,7 +45,7 @@ def plain(
             return keys, values
         return mx.concatenate([prefix[0], keys], axis=2), mx.concatenate([prefix[1], values], axis=2)
 
-    return layer(hidden, place, offset, mask), new
+    return layer(hidden, [Span(hidden.shape[1], place, offset, mask)]), new
 
 
 def checkpointed(

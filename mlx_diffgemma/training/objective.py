@@ -48,7 +48,8 @@ def losses(model: DiffusionGemma, batch: Batch, run: Run, *, conditioned: bool, 
     if conditioned:
         first = denoise(model, noisy, prefix, None, run)
         # The reference's: the logits have no gradient, the embeddings that they weigh have.
-        signal = model.signal(mx.stop_gradient(softcap(model.raw_logits(first), cap)))
+        believed = mx.stop_gradient(softcap(model.raw_logits(first), cap)).astype(model.dtype)
+        signal = model.soft_embedding(mx.softmax(believed, axis=-1, precise=True))
     believed = denoise(model, noisy, prefix, signal, run)
     canvas = _nats(model, believed, batch.canvas, cap).mean()
     following = _nats(model, hidden[:, :-1], batch.tokens[:, 1:], cap)

@@ -21,7 +21,9 @@ class Settings:
     warmup: int = 0
     """steps until the learning rate is reached"""
     final_rate: float = 0.1
-    """what is left of the learning rate at the last step"""
+    """what is left of the learning rate at the end of the decay"""
+    decay_steps: int | None = None
+    """the step at which the decay ends, None: the last"""
     beta1: float = 0.95
     beta2: float = 0.99
     weight_decay: float = 0.0
@@ -36,6 +38,7 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulate", "max_seq_length"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
+        self._require("decay_steps", self.decay_steps is None or self.decay_steps >= 1, "at least 1")
         self._require("learning_rate", 0 < self.learning_rate < math.inf, "above 0")
         self._require("clip", self.clip > 0, "above 0")
         for name in ("warmup", "seed"):
@@ -54,6 +57,6 @@ class Settings:
         """The learning rate of a step, counted from 0: a linear warm-up, then half a cosine down to final_rate."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
-        progress = (step - self.warmup) / max(self.steps - self.warmup, 1)
+        progress = (step - self.warmup) / max((self.decay_steps or self.steps) - self.warmup, 1)
         lowest = self.learning_rate * self.final_rate
         return lowest + (self.learning_rate - lowest) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2

@@ -1,0 +1,136 @@
+"""Medians, ratios and their spread. A ratio is of one turn on both sides; the spread is from the least to the most."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from rich.table import Table
+
+from comparing.turns import EXACT, OURS, PREFILL, Measured, top_k_name
+
+TARGETS = {
+    ("seconds", PREFILL): 1.0,
+    ("seconds", EXACT): 0.9,
+    ("seconds", top_k_name(64)): 0.75,
+    ("peak", PREFILL): 0.8,
+    ("peak", EXACT): 0.8,
+    ("peak", top_k_name(64)): 0.8,
+}
+"""The ratio to mlx-vlm on the mid shape, in float32 on a CPU, at most."""
+LONG, LONG_TARGET = 32768, 0.6
+"""Prefix of this many tokens -> the ratio of a step with top-64 conditioning, at most."""
+JUDGED = "mid"
+PEER = "mlx-vlm"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One figure of ours beside another program's."""
+
+    shape: str
+    prefix: int
+    what: str
+    unit: str
+    """seconds, or peak: bytes"""
+    peer: str
+    ours: float
+    theirs: float
+    ratio: float
+    least: float
+    most: float
+    target: float | None
+
+    @property
+    def missed(self) -> bool:
+        """Whether there is a target that was not met."""
+        return self.target is not None and self.ratio > self.target
+
+
+def rows(measured: Measured, *, judged: bool) -> Iterator[Row]:
+    """Seconds, then peak memory, of what both sides did; steps of ours of any kind beside those of theirs."""
+    ours = measured.series[OURS]
+    for peer, theirs in measured.series.items():
+        if peer == OURS:
+            continue
+        for unit, mine, other in (("seconds", ours.seconds, theirs.seconds), ("peak", ours.peaks, theirs.peaks)):
+            for what, values in mine.items():
+                beside = other.get(what) or other.get(EXACT, [])
+                pairs = [(value, against) for value, against in zip(values, beside, strict=False) if against]
+                if not pairs:
+                    continue
+                ratios = [value / against for value, against in pairs]
+                yield Row(
+                    shape=measured.shape,
+                    prefix=measured.prefix,
+                    what=what,
+                    unit=unit,
+                    peer=peer,
+                    ours=median(value for value, _ in pairs),
+                    theirs=median(against for _, against in pairs),
+                    ratio=median(ratios),
+                    least=min(ratios),
+                    most=max(ratios),
+                    target=_target(measured, unit, what) if judged and peer == PEER else None,
+                )
+
+
+def _target(measured: Measured, unit: str, what: str) -> float | None:
+    if measured.shape != JUDGED:
+        return None
+    if (unit, what, measured.prefix) == ("seconds", top_k_name(64), LONG):
+        return LONG_TARGET
+    return TARGETS.get((unit, what))
+
+
+def table(found: Sequence[Row]) -> Table:
+    """All rows, those of a shape and a prefix together."""
+    result = Table("shape", "prefix", "what", "ours", "peer", "theirs", "ratio", "spread", "target")
+    for column in result.columns:
+        column.no_wrap = True
+        if column.header not in ("shape", "what", "peer"):
+            column.justify = "right"
+    for index, row in enumerate(found):
+        last = index + 1 == len(found) or (found[index + 1].shape, found[index + 1].prefix) != (row.shape, row.prefix)
+        result.add_row(
+            row.shape,
+            str(row.prefix),
+            row.what if row.unit == "seconds" else f"{row.what}: peak",
+            _shown(row.ours, row.unit),
+            row.peer,
+            _shown(row.theirs, row.unit),
+            f"{row.ratio:.2f}",
+            f"{row.least:.2f} to {row.most:.2f}",
+            "" if row.target is None else f"{row.target:.2f}" + (" missed" if row.missed else ""),
+            end_section=last,
+        )
+    return result
+
+
+def _shown(value: float, unit: str) -> str:
+    if unit == "peak":
+        return f"{value / 1e9:.3f} GB"
+    return f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.1f} ms"
+
+
+def notes(measured: Measured) -> Iterator[str]:
+    """How far the programs agree on the most likely tokens of one canvas, and the most memory of their processes."""
+    ours = measured.series[OURS]
+    for peer, theirs in measured.series.items():
+        if peer != OURS:
+            same = sum(mine == other for mine, other in zip(ours.best, theirs.best, strict=True))
+            yield (
+                f"{measured.shape}, prefix {measured.prefix}: {same} of {len(ours.best)} tokens as {peer} has them; "
+                f"resident {ours.resident / 1e9:.2f} GB, {peer} {theirs.resident / 1e9:.2f} GB, loading included"
+            )
+
+
+def as_json(measured: Sequence[Measured], found: Sequence[Row], machine: dict[str, Any]) -> dict[str, Any]:
+    """Everything, every turn's values too."""
+    return {
+        "machine": machine,
+        "rows": [{**asdict(row), "missed": row.missed} for row in found],
+        "measured": [asdict(each) for each in measured],
+    }

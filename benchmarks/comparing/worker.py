@@ -1,0 +1,84 @@
+"""One program in a process of its own: a line of JSON in, a line of JSON out.
+
+    python -m comparing.worker PROGRAM FOLDER --dtype float32 --device cpu
+
+What programs print goes to stderr; an error ends the process, and its message is the last line there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+from comparing.programs import MlxVlm, Ours, Program, draw
+
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+"""Bytes per unit of ru_maxrss."""
+
+
+def main() -> None:
+    """Load the program, say so, and answer until the pipe is closed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("program", choices=["ours", "mlx-vlm", "transformers"])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--dtype", required=True)
+    parser.add_argument("--device", required=True)
+    parser.add_argument("--sampler", default="entropy-bound")
+    parser.add_argument("--greedy", action="store_true")
+    options = parser.parse_args()
+    replies = _own_stdout()
+    program = _load(options)
+    _say(replies, {"version": program.version(), "vocabulary": program.vocabulary()})
+    for line in sys.stdin:
+        _say(replies, answer(program, json.loads(line)))
+
+
+def _load(options: argparse.Namespace) -> Program:
+    if options.program == "transformers":
+        from comparing.reference import Transformers
+
+        return Transformers(options.folder, options.dtype, options.device)
+    import mlx.core as mx
+
+    mx.set_default_device(mx.Device(mx.cpu if options.device == "cpu" else mx.gpu))
+    if options.program == "ours":
+        return Ours(options.folder, options.dtype, options.greedy)
+    return MlxVlm(options.folder, options.dtype, options.greedy, options.sampler)
+
+
+def answer(program: Program, request: dict[str, Any]) -> dict[str, Any]:
+    """Do what one request asks: seconds, and the most memory that was held meanwhile."""
+    held = program.vocabulary()
+    program.peak(begin=True)
+    match request:
+        case {"do": "prefill", "tokens": count, "seed": seed}:
+            reply = {"seconds": [program.prefill(draw(seed, count, held))]}
+        case {"do": "steps", "canvas": length, "count": count, "top_k": top_k, "seed": seed}:
+            reply = {"seconds": program.steps(draw(seed, length, held), count, top_k, seed)}
+        case {"do": "best", "canvas": length, "seed": seed}:
+            reply = {"best": program.best(draw(seed, length, held))}
+        case _:
+            raise ValueError(f"{request} is no request")
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
+    return {**reply, "peak": program.peak(), "resident": resident}
+
+
+def _own_stdout() -> TextIO:
+    """The pipe to the parent; whatever else is printed goes to stderr."""
+    pipe = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return pipe
+
+
+def _say(pipe: TextIO, reply: dict[str, Any]) -> None:
+    pipe.write(json.dumps(reply) + "\n")
+    pipe.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""Stand-ins for functions of MLX, so that a trace shows the kernels that run and not what they are made of.
+
+A trace takes compiled functions apart, refuses `mx.contiguous`, and on the CPU shows the long way round of `mx.fast`.
+While a trace runs, a stand-in leaves one marked node instead: `mx.depends` of arrays of the right shapes on a tag and
+on the real inputs. The tag says which `Call` it was. Outside of a trace every stand-in is the function it stands for.
+
+`install` has to run before anything that compiles functions at its import is imported: mlx.nn, mlx_diffgemma, mlx_vlm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import wraps
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten, tree_map
+
+MARK = 0x5EED
+"""First number of a tag."""
+
+real_compile = mx.compile
+real_contiguous = mx.contiguous
+real_default_device = mx.default_device
+real_eval, real_async_eval = mx.eval, mx.async_eval
+
+
+class CountError(Exception):
+    """A computation that this counter has no rule for, or that it would count wrongly."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """What one marked node stands for."""
+
+    kind: str
+    function: Callable[..., list[mx.array]] | None = None
+    """The arrays that go in -> those that come out, where the node is to be taken apart after all, on its own."""
+    compiled: Callable[..., list[mx.array]] | None = None
+    """The same function as MLX compiles it."""
+    shapeless: bool = False
+    """Whether it is compiled for any shapes, which makes another graph."""
+    key: Hashable = None
+    """Calls with equal keys and equal shapes have the same graph."""
+
+
+@dataclass(kw_only=True)
+class Recording:
+    """The marked nodes of the trace that is running; `inside` a compiled function others are part of it."""
+
+    calls: list[Call] = field(default_factory=list)
+    marking: bool = True
+    inside: bool = False
+    gpu: bool = False
+
+
+_current: list[Recording] = []
+
+
+def recording() -> Recording | None:
+    """The recording of the trace that is running."""
+    return _current[-1] if _current else None
+
+
+@contextmanager
+def record(*, gpu: bool = False, inside: bool = False, marking: bool = True) -> Generator[Recording]:
+    """Nothing is evaluated; with `marking` stand-ins leave marks, with `gpu` the code is told that it has one."""
+    _current.append(Recording(gpu=gpu, inside=inside, marking=marking))
+    mx.contiguous, mx.default_device = _contiguous, _device
+    mx.eval = mx.async_eval = _leave
+    try:
+        yield _current[-1]
+    finally:
+        _current.pop()
+        if not _current:
+            mx.contiguous, mx.default_device = real_contiguous, real_default_device
+            mx.eval, mx.async_eval = real_eval, real_async_eval
+
+
+def install() -> None:
+    """Put the stand-ins in place for the rest of the process."""
+    mx.compile = compiled
+    mx.custom_function = Plain
+    for name, kind in {"rms_norm": "RMSNorm", "rope": "RoPE", "scaled_dot_product_attention": ATTENTION}.items():
+        setattr(mx.fast, name, _fast(getattr(mx.fast, name), kind))
+
+
+ATTENTION = "ScaledDotProductAttention"
+
+
+def mark(call: Call, inputs: Iterable[mx.array], outputs: Sequence[mx.array]) -> list[mx.array]:
+    """One node with these inputs and outputs of these shapes; what the outputs were made of is left out."""
+    current = recording()
+    assert current is not None
+    tag = mx.array([MARK, len(current.calls)])
+    current.calls.append(call)
+    return mx.depends([mx.zeros(output.shape, output.dtype) for output in outputs], [tag, *inputs])
+
+
+def apart(array: mx.array) -> mx.array:
+    """The same array, but what is made from it is not taken for what is made from the original."""
+    current = recording()
+    if current is None or not current.marking:
+        return array
+    return mark(Call(kind="Copy"), [array], [array])[0]
+
+
+class Plain:
+    """mx.custom_function without its gradient: a trace refuses the node that it makes, which does nothing."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """The function itself."""
+        return self._function(*arguments, **named)
+
+    def vjp(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Nothing is differentiated."""
+        return function
+
+    jvp = vmap = vjp
+
+
+def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Callable[..., Any]:
+    """mx.compile, as a call or as a decorator with options."""
+    if function is None:
+        return lambda wanted: compiled(wanted, **options)
+    kernel = real_compile(function, **options)
+
+    @wraps(function)
+    def called(*arguments: Any, **named: Any) -> Any:
+        current = recording()
+        if current is None or not current.marking:
+            return kernel(*arguments, **named)
+        if current.inside:
+            return function(*arguments, **named)
+        if options.keys() - {"shapeless"}:
+            raise CountError(f"{function.__qualname__} is compiled with {', '.join(options)}: no rule for that")
+        call = Call(kind="Compiled", shapeless=bool(options.get("shapeless")))
+        return _taken_apart_later(call, function, kernel, (arguments, named))
+
+    return called
+
+
+def _taken_apart_later(
+    call: Call, function: Callable[..., Any], kernel: Callable[..., Any] | None, given: tuple[Any, Any]
+) -> Any:
+    """Run the function for the shapes of its results, then leave a mark in its place."""
+    current = recording()
+    assert current is not None
+    leaves = [leaf for _, leaf in tree_flatten(given)]
+    arrays = [leaf for leaf in leaves if isinstance(leaf, mx.array)]
+    fixed = tuple(repr(leaf) for leaf in leaves if not isinstance(leaf, mx.array))
+
+    def flat(inner: Callable[..., Any]) -> Callable[..., list[mx.array]]:
+        def on_arrays(*values: mx.array) -> list[mx.array]:
+            left = iter(values)
+            arguments, named = tree_map(lambda leaf: next(left) if isinstance(leaf, mx.array) else leaf, given)
+            return [leaf for _, leaf in tree_flatten(inner(*arguments, **named))]
+
+        return on_arrays
+
+    inside, current.inside = current.inside, True
+    try:
+        result = function(*given[0], **given[1])
+    finally:
+        current.inside = inside
+    outputs = [leaf for _, leaf in tree_flatten(result)]
+    compiled = None if kernel is None else flat(kernel)
+    call = replace(call, function=flat(function), compiled=compiled, key=(function, fixed))
+    marked = iter(mark(call, arrays, outputs))
+    return tree_map(lambda _: next(marked), result)
+
+
+def _leave(*_: Any) -> None:
+    """mx.eval of what is to stay a graph."""
+
+
+def _contiguous(array: mx.array, *arguments: Any, **named: Any) -> mx.array:
+    current = recording()
+    if current is None or not current.marking:
+        return real_contiguous(array, *arguments, **named)
+    return mark(Call(kind="Contiguous"), [array], [array])[0]
+
+
+def _device() -> mx.Device:
+    current = recording()
+    return mx.Device(mx.gpu) if current is not None and current.gpu else real_default_device()
+
+
+def _fast(function: Callable[..., mx.array], kind: str) -> Callable[..., mx.array]:
+    """A function of mx.fast: one kernel on a GPU; on the CPU, where MLX itself takes it apart, each call on its own."""
+
+    @wraps(function)
+    def called(*arguments: Any, **named: Any) -> mx.array:
+        current = recording()
+        if current is None or not current.marking or (current.inside and not current.gpu):
+            return function(*arguments, **named)
+        if not current.gpu:
+            return _taken_apart_later(Call(kind=kind), function, None, (arguments, named))
+        arrays = [leaf for leaf in (*arguments, *named.values()) if isinstance(leaf, mx.array)]
+        return mark(Call(kind=kind), arrays, [function(*arguments, **named)])[0]
+
+    return called

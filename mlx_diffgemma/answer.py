@@ -1,0 +1,62 @@
+"""What came of a generation, whole or interrupted, and its JSON form."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from mlx_diffgemma.events import BlockCommitted, Event, Finished, FinishReason, Stats
+
+DERIVED = ("steps", "tokens_per_forward", "tokens_per_second")
+"""Properties of Stats that --json prints beside its fields."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What came of the events; without `stats` when Ctrl-C ended them."""
+
+    text: str
+    thought: str
+    tokens: tuple[int, ...]
+    finish_reason: FinishReason | None
+    stats: Stats | None
+
+    def as_json(self, **more: Any) -> str:
+        """One line: `more`, text, thought, tokens, finish_reason ("stop", "length", "interrupted") and stats."""
+        stats = self.stats and {
+            **dataclasses.asdict(self.stats),
+            **{name: getattr(self.stats, name) for name in DERIVED},
+        }
+        record = {
+            **more,
+            "text": self.text,
+            "thought": self.thought,
+            "tokens": self.tokens,
+            "finish_reason": self.finish_reason or "interrupted",
+            "stats": stats,
+        }
+        return json.dumps(record, ensure_ascii=False)
+
+
+def gathered(events: Iterable[Event]) -> Answer:
+    """The answer that `events`, whole or interrupted, amount to."""
+    blocks: list[BlockCommitted] = []
+    end: Finished | None = None
+    for event in events:
+        match event:
+            case BlockCommitted():
+                blocks.append(event)
+            case Finished():
+                end = event
+            case _:
+                pass
+    return Answer(
+        text="".join(block.text for block in blocks),
+        thought="".join(block.thought for block in blocks),
+        tokens=tuple(token for block in blocks for token in block.tokens),
+        finish_reason=end and end.reason,
+        stats=end and end.stats,
+    )

@@ -1,0 +1,140 @@
+"""Denoising canvases step by step: several sequences at once, each with its own prefix, length, step and draws.
+
+    states -> denoise_rows -> hidden of each -> processed logits -> sampler -> draft -> stop rule
+       ^                                                              |
+       +---------------------------- canvas, signal <-----------------+
+
+While a step is computed the graph of the next one is built, so that a device need not wait for Python. A step is
+judged when its results are there: the one synchronisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import mlx.core as mx
+
+from mlx_diffgemma.cache import Cache
+from mlx_diffgemma.model import DiffusionGemma, Row
+from mlx_diffgemma.rules import Rules
+from mlx_diffgemma.sampler import Draft, random_key
+
+FORBIDDEN = -1e9
+"""The logit of a token that must not come: finite, because infinity times the probability zero is no number."""
+
+
+class Refinement(NamedTuple):
+    """A canvas between two steps, every array with one row."""
+
+    step: int
+    """steps done"""
+    canvas: mx.array
+    """[1, C] ids that the next step starts from"""
+    signal: mx.array | None
+    """[1, C, D] soft embedding of the last step, None before the first"""
+    memory: mx.array
+    """what the stop rule remembers"""
+
+
+class Outcome(NamedTuple):
+    """What a step made of a canvas."""
+
+    draft: Draft
+    finished: mx.array
+    """bool [1]"""
+    after: Refinement
+
+
+@dataclass(eq=False)
+class Canvas:
+    """One canvas on its way: what does not change, and the state that does."""
+
+    cache: Cache
+    rules: Rules
+    seed: int
+    block: int
+    forbidden: list[int]
+    """Tokens that must not stand at the first position."""
+    state: Refinement
+    is_over: bool = False
+    end: int | None = None
+    """where the last draft had its end token, if the rules ask"""
+
+    @classmethod
+    def start(cls, cache: Cache, rules: Rules, *, seed: int, block: int, length: int, forbidden: list[int]) -> Canvas:
+        """Noise of `length` positions behind the prefix in `cache`."""
+        noise = rules.sampler.start((1, length), random_key(seed, block, 0))
+        state = Refinement(0, noise, None, rules.stop.start((1, length)))
+        return cls(cache, rules, seed, block, forbidden, state)
+
+    def trim(self, draft: Draft) -> bool:
+        """Drop what stands behind the end token, if the rules want it and the last two drafts agree on its place."""
+        if not self.rules.trimmed_at:
+            return False
+        best = cast("list[list[int]]", draft.best.tolist())[0]
+        before, self.end = self.end, end_of(best, self.rules.trimmed_at)
+        if self.end is None or self.end != before or self.end + 1 == len(best):
+            return False
+        length = self.end + 1
+        number, canvas, signal, memory = self.state
+        self.state = Refinement(
+            number, canvas[:, :length], None if signal is None else signal[:, :length], memory[..., :length]
+        )
+        return True
+
+    def step(self, model: DiffusionGemma, hidden: mx.array) -> Outcome:
+        """The outcome of the next step, whose final hidden states [1, C, D] are given; nothing is computed yet."""
+        number, canvas, _, memory = self.state
+        number += 1
+        # At full size an array over the vocabulary is 268 MB: none is named that the next step does not need.
+        processed = model.processed_logits(hidden, self.rules.schedule.temperature(number))
+        if self.forbidden:
+            processed[:, 0, self.forbidden] = FORBIDDEN
+        draft = self.rules.sampler.step(processed, canvas, random_key(self.seed, self.block, number))
+        memory, finished = self.rules.stop.judge(number, memory, draft.best, draft.entropy)
+        signal = model.signal(processed, self.rules.conditioning_top_k, draft.total)
+        return Outcome(draft, finished, Refinement(number, draft.canvas, signal, memory))
+
+
+def refine(model: DiffusionGemma, canvases: Sequence[Canvas]) -> Iterator[list[Draft]]:
+    """Denoise canvases together until at least one of them `is_over`, yielding every step's drafts, computed."""
+    outcomes = _submit(model, canvases, _forward(model, canvases))
+    while True:
+        before = [canvas.cache.snapshot() for canvas in canvases]
+        for canvas, outcome in zip(canvases, outcomes, strict=True):
+            canvas.state = outcome.after
+        ahead = _forward(model, canvases)
+        for canvas, outcome in zip(canvases, outcomes, strict=True):
+            canvas.is_over = canvas.state.step >= canvas.rules.max_steps or bool(outcome.finished.item())
+        drafts = [outcome.draft for outcome in outcomes]
+        over = any(canvas.is_over for canvas in canvases)
+        trimmed = [canvas.trim(draft) for canvas, draft in zip(canvases, drafts, strict=True)]
+        if over or any(trimmed):
+            for canvas, layers in zip(canvases, before, strict=True):
+                canvas.cache.restore(layers)
+        if over:
+            yield drafts
+            return
+        # Nobody may hold the prefix as it was when the next step writes behind it.
+        del before
+        outcomes = _submit(model, canvases, _forward(model, canvases) if any(trimmed) else ahead)
+        yield drafts
+
+
+def _forward(model: DiffusionGemma, canvases: Sequence[Canvas]) -> list[mx.array]:
+    """The graph of the final hidden states of every canvas."""
+    return model.denoise_rows([Row(each.state.canvas, each.cache, each.state.signal) for each in canvases])
+
+
+def _submit(model: DiffusionGemma, canvases: Sequence[Canvas], hidden: Sequence[mx.array]) -> list[Outcome]:
+    """Let the next step of every canvas be computed."""
+    outcomes = [canvas.step(model, states) for canvas, states in zip(canvases, hidden, strict=True)]
+    mx.async_eval([(outcome.draft, outcome.finished, outcome.after.memory) for outcome in outcomes])
+    return outcomes
+
+
+def end_of(best: Sequence[int], stop_tokens: Sequence[int]) -> int | None:
+    """The position of the first end token."""
+    return next((place for place, token in enumerate(best) if token in stop_tokens), None)

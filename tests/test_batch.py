@@ -1,0 +1,115 @@
+"""Many prompts from a file: what its lines may say, the order of the answers, the program."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from scripted import figures
+
+from mlx_diffgemma.batch import answered, read_items
+from mlx_diffgemma.errors import DataError, OptionError
+from mlx_diffgemma.events import BlockCommitted, Event, Finished
+from mlx_diffgemma.generation_config import GenerationConfig
+
+
+def write(folder: Path, *lines: object) -> Path:
+    file = folder / "prompts.jsonl"
+    file.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines))
+    return file
+
+
+def test_lines_are_prompts_or_conversations_with_options_of_their_own(tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "Hi"}]
+    items = read_items(
+        write(tmp_path, {"prompt": "One", "seed": 4, "stop_tokens": [7]}, "", {"messages": messages, "max_tokens": 3})
+    )
+    assert [item.prompt for item in items] == ["One", messages]
+    base = GenerationConfig(max_tokens=50)
+    assert items[0].over(base) == GenerationConfig(max_tokens=50, seed=4, stop_tokens=(7,))
+    assert items[1].over(base) == GenerationConfig(max_tokens=3)
+    assert items[1].where.endswith("prompts.jsonl:3")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "prompts.jsonl:2: not JSON"),
+        ("[1]", "prompts.jsonl:2: must be an object with a prompt"),
+        ("{}", "prompts.jsonl:2: give either prompt or messages"),
+        ('{"prompt": "a", "messages": []}', "prompts.jsonl:2: give either prompt or messages"),
+        ('{"prompt": 5}', "prompts.jsonl:2: prompt must be text"),
+        ('{"messages": "a"}', "prompts.jsonl:2: messages must be a list"),
+        ('{"prompt": "a", "sead": 1}', "prompts.jsonl:2: 'sead' is no option: choose from"),
+    ],
+)
+def test_a_line_that_cannot_be_meant_is_named(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_items(write(tmp_path, {"prompt": "fine"}, line))
+
+
+def test_files_that_hold_no_prompts_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        read_items(tmp_path / "none.jsonl")
+    with pytest.raises(DataError, match="no prompts in it"):
+        read_items(write(tmp_path, ""))
+    (tmp_path / "prompts.jsonl").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match="cannot be read as UTF-8"):
+        read_items(tmp_path / "prompts.jsonl")
+
+
+def test_an_option_out_of_range_is_named_with_its_line(tmp_path: Path) -> None:
+    [item] = read_items(write(tmp_path, {"prompt": "a", "max_tokens": 0}))
+    with pytest.raises(OptionError, match=r"prompts\.jsonl:1: max_tokens=0 must be at least 1"):
+        item.over(GenerationConfig())
+
+
+BLOCK = BlockCommitted(block=0, steps=1, tokens=(1,), last=True)
+END = Finished(reason="stop", stats=figures())
+
+
+def test_answers_come_in_the_order_of_the_prompts() -> None:
+    told: list[int] = []
+    events: list[tuple[int, Event]] = [(0, BLOCK), (1, BLOCK), (1, END), (2, BLOCK), (2, END), (0, END)]
+    assert [number for number, _ in answered(events, told.append)] == [0, 1, 2]
+    assert told == [1, 2, 3]
+
+
+def test_what_was_finished_before_an_interruption_is_not_lost() -> None:
+    events: list[tuple[int, Event]] = [(0, BLOCK), (1, BLOCK), (1, END), (2, BLOCK)]
+    assert list(answered(events, lambda _: None)) == [(1, [BLOCK, END])]
+
+
+def program(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mlx_diffgemma.generate", *map(str, arguments)]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_program_prints_a_json_line_for_every_prompt(tmp_path: Path) -> None:
+    file = write(tmp_path, {"prompt": "What is 47 + 38?", "max_tokens": 12}, {"prompt": "Hello", "max_tokens": 5})
+    done = program("--model", "demo", "--batch", file, "--quiet", "--batch-size", 2)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["index"] for line in lines] == [0, 1]
+    assert [line["finish_reason"] for line in lines] == ["stop", "length"]
+    alone = program("--model", "demo", "Hello", "--max-tokens", 5, "--json", "--quiet")
+    assert json.loads(alone.stdout)["tokens"] == lines[1]["tokens"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--batch", "FILE", "prompt"], 2, "error: --batch takes its prompts from the file: leave PROMPT out"),
+        (["--batch-size", "2", "prompt"], 2, "error: --batch-size belongs to --batch"),
+        (["--batch", "none.jsonl"], 1, "error: none.jsonl: no such file"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
+    file = write(tmp_path, {"prompt": "a"})
+    done = program(*(str(file) if argument == "FILE" else argument for argument in arguments))
+    assert done.returncode == code
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1

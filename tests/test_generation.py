@@ -1,0 +1,236 @@
+"""What happens at the borders of canvases: empty answers, canvases that are cut short, and answers that are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import mlx.core as mx
+import pytest
+from tiny import ScriptedModel, random_model
+
+from mlx_diffgemma.cache import Cache
+from mlx_diffgemma.engine import stream
+from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, Prefilled
+from mlx_diffgemma.generation_config import GenerationConfig
+from mlx_diffgemma.model import DiffusionGemma
+
+STOP = 9
+CONFIG = GenerationConfig(max_tokens=100, stop_tokens=(STOP,), max_steps=6)
+A, EMPTY, ENDED = [1, 2, 3, 4], [STOP, 2, 3, 4], [1, STOP, 3, 4]
+
+
+def run(model: Any, config: GenerationConfig = CONFIG, prompt: Sequence[int] = (10, 11)) -> list[Event]:
+    return list(stream(model, prompt, config))
+
+
+def of(kind: type, events: list[Event]) -> list[Any]:
+    return [event for event in events if isinstance(event, kind)]
+
+
+def tokens(events: list[Event]) -> tuple[int, ...]:
+    return sum((block.tokens for block in of(BlockCommitted, events)), ())
+
+
+# empty answers
+
+
+def test_an_end_token_cannot_be_the_first_of_the_answer() -> None:
+    """The script is sure of it; the next best is one of the other tokens."""
+    events = run(ScriptedModel([EMPTY, EMPTY, ENDED, ENDED]))
+    assert STOP not in {event.best[0] for event in of(Denoised, events)}
+    assert len(tokens(events)) > 1
+
+
+def test_an_empty_answer_is_possible_where_it_is_allowed() -> None:
+    assert tokens(run(ScriptedModel([EMPTY, EMPTY]), replace(CONFIG, allow_empty=True))) == (STOP,)
+
+
+def test_later_canvases_may_begin_with_an_end_token() -> None:
+    assert tokens(run(ScriptedModel([A, A, EMPTY, EMPTY]))) == (*A, STOP)
+
+
+def test_the_forbidden_token_does_not_condition_the_next_step() -> None:
+    class Listening(ScriptedModel):
+        heard: mx.array
+
+        def signal(self, processed: mx.array, top_k: int | None = None, total: mx.array | None = None) -> mx.array:
+            self.heard = processed
+            return super().signal(processed)
+
+    model = Listening([EMPTY, EMPTY, ENDED, ENDED])
+    next(event for event in stream(model, [10], CONFIG) if isinstance(event, Denoised))
+    assert mx.softmax(model.heard, axis=-1)[0, 0, STOP].item() == 0
+    assert mx.softmax(model.heard, axis=-1)[0, 1, 2].item() > 0.99
+
+
+# canvases that are cut short
+
+
+def test_no_position_is_denoised_that_max_tokens_has_no_room_for() -> None:
+    config = replace(CONFIG, max_tokens=21, max_steps=2, stop_tokens=())
+    lengths = [len(event.canvas) for event in of(CanvasStarted, run(random_model(), replace(config, trim=True)))]
+    assert lengths == [16, 5]
+
+
+def test_what_stands_behind_a_settled_end_token_is_dropped() -> None:
+    class Growing(ScriptedModel):
+        """Keeps how many positions it is asked for."""
+
+        def __init__(self, script: Sequence[Sequence[int]]) -> None:
+            super().__init__(script, margin=2)
+            self.asked: list[int] = []
+
+        def denoise_rows(self, rows: Any) -> list[mx.array]:
+            length = rows[0].canvas.shape[1]
+            self.asked.append(length)
+            return [hidden[:, :length] for hidden in super().denoise_rows(rows)]
+
+    model = Growing([A, ENDED, ENDED, ENDED, ENDED, ENDED])
+    events = run(model, replace(CONFIG, trim=True))
+    assert [len(event.best) for event in of(Denoised, events)] == [4, 4, 4, 2, 2, 2]
+    assert tokens(events) == (1, STOP)
+    assert [len(event.best) for event in of(Denoised, run(Growing([A] + [ENDED] * 5)))] == [4] * 6
+
+
+# answers that are checked
+
+
+class Doubting(ScriptedModel):
+    """Its encoder finds the tokens of `doubted`, by position in the text behind the prompt, unlikely."""
+
+    def __init__(self, script: Sequence[Sequence[int]], doubted: Sequence[int]) -> None:
+        super().__init__(script)
+        self.doubted = doubted
+        self.peeked: list[list[int]] = []
+
+    def embed(self, tokens: mx.array) -> mx.array:
+        return tokens
+
+    def peek(self, embeddings: mx.array, cache: Cache) -> mx.array:
+        """Hidden states that say where they are and which token comes next, as `causal_logits` reads them."""
+        self.peeked.append(embeddings[0].tolist())
+        first = cache.offset - 2
+        places = mx.arange(first + 1, first + 1 + embeddings.shape[1])
+        following = mx.concatenate([embeddings[0, 1:], mx.array([0])])
+        return mx.stack([places, following], axis=-1)[None]
+
+    def encode(self, tokens: mx.array, cache: Cache) -> mx.array:
+        super().encode(tokens, cache)
+        return mx.array([[[0, self.script[0][0]]]])
+
+    def causal_logits(self, hidden: mx.array) -> mx.array:
+        certain = hidden[..., 1:] == mx.arange(self.config.vocab_size)
+        doubted = (hidden[..., :1] == mx.array(self.doubted)).any(axis=-1, keepdims=True)
+        return mx.where(certain & ~doubted, 30.0, 0.0)
+
+
+VERIFIED = replace(CONFIG, verify=0.5)
+
+
+def test_an_answer_without_doubts_is_committed_as_it_is() -> None:
+    model = Doubting([ENDED, ENDED], doubted=[99])
+    assert tokens(run(model, VERIFIED)) == (1, STOP)
+    assert model.encoded == [[10], [11]]
+    assert model.peeked == [[1, STOP]]
+
+
+def test_a_block_is_cut_before_its_first_doubtful_token() -> None:
+    """Position 2 is doubted: two tokens stand, and what follows is denoised behind them."""
+    model = Doubting([A, A, [3, STOP, 3, 4], [3, STOP, 3, 4]], doubted=[2])
+    events = run(model, VERIFIED)
+    blocks = of(BlockCommitted, events)
+    assert blocks[0].tokens == (1, 2)
+    assert not blocks[0].last
+    assert [started.block for started in of(CanvasStarted, events)][:2] == [0, 1]
+
+
+def test_a_canvas_whose_first_token_is_doubted_is_given_up_twice_at_most() -> None:
+    model = Doubting([ENDED] * 6, doubted=[0])
+    events = run(model, VERIFIED)
+    assert [block.tokens for block in of(BlockCommitted, events)] == [(), (), (1, STOP)]
+    assert of(Finished, events)[0].reason == "stop"
+
+
+def test_an_end_token_that_is_doubted_ends_nothing() -> None:
+    blocks = of(BlockCommitted, run(Doubting([ENDED, ENDED, [STOP, 2, 3, 4], [STOP, 2, 3, 4]], doubted=[1]), VERIFIED))
+    assert blocks[0].tokens == (1,)
+    assert not blocks[0].last
+
+
+@pytest.mark.parametrize(("verify", "blocks"), [(1e-9, 2), (0.9, 7)])
+def test_a_checked_answer_of_a_real_model_leaves_the_cache_as_encoding_its_tokens_does(
+    verify: float, blocks: int
+) -> None:
+    """The next canvas's logits tell: they depend on all that the cache holds."""
+    model = random_model()
+    config = GenerationConfig(max_tokens=40, max_steps=3, stop_tokens=(), verify=verify)
+    caches: list[Cache] = []
+    make = model.make_cache
+    model.make_cache = lambda: caches.append(make()) or caches[-1]  # type: ignore[method-assign]
+    committed: list[int] = []
+    for event in stream(model, [5, 6, 7], config):
+        if isinstance(event, BlockCommitted):
+            committed += event.tokens
+        if isinstance(event, CanvasStarted) and event.block == blocks:
+            break
+    assert len(committed) == (32 if blocks == 2 else 2)
+    plain = make()
+    model.encode(mx.array([[5, 6, 7, *committed]]), plain)
+    canvas = mx.arange(16)[None]
+    difference = mx.abs(model.denoise(canvas, caches[0]) - model.denoise(canvas, plain)).max().item()
+    assert caches[0].offset == plain.offset
+    assert difference < 1e-3
+
+
+# one token after another
+
+
+def greedy(model: DiffusionGemma, prompt: Sequence[int], count: int) -> list[int]:
+    """The whole text encoded anew for every token."""
+    text = list(prompt)
+    for _ in range(count):
+        logits = model.causal_logits(model.encode(mx.array([text]), model.make_cache()))
+        text.append(int(mx.argmax(logits[0, -1]).item()))
+    return text[len(prompt) :]
+
+
+CAUSAL = GenerationConfig(mode="causal", max_tokens=40, stop_tokens=(), greedy=True)
+
+
+def test_causal_mode_writes_what_encoding_everything_anew_predicts() -> None:
+    """Beyond the sliding window too."""
+    model = random_model()
+    assert tokens(run(model, CAUSAL)) == tuple(greedy(model, (10, 11), 40))
+
+
+def test_causal_mode_ends_at_an_end_token_or_at_max_tokens() -> None:
+    model = random_model()
+    expected = greedy(model, (10, 11), 40)
+    end = expected[7]
+    events = run(model, replace(CAUSAL, stop_tokens=(end,)))
+    assert tokens(events) == tuple(expected[: expected.index(end) + 1]) or expected.index(end) == 0
+    assert of(Finished, events)[0].reason == "stop"
+    assert of(Finished, run(model, CAUSAL))[0].reason == "length"
+
+
+def test_causal_events_are_blocks_of_one_token_and_one_step() -> None:
+    events = run(random_model(), replace(CAUSAL, max_tokens=3))
+    assert [type(event) for event in events] == [Prefilled, Prefilled, *[BlockCommitted] * 3, Finished]
+    blocks = of(BlockCommitted, events)
+    assert [(block.block, block.steps, len(block.tokens), block.last) for block in blocks] == [
+        (0, 1, 1, False),
+        (1, 1, 1, False),
+        (2, 1, 1, True),
+    ]
+    assert of(Finished, events)[0].stats.tokens_per_forward == 1
+
+
+def test_a_causal_draw_depends_on_its_seed_and_follows_the_temperature() -> None:
+    model = random_model()
+    drawn = replace(CAUSAL, greedy=False, top_p=1.0)
+    once, again, other = (tokens(run(model, replace(drawn, seed=seed))) for seed in (1, 1, 2))
+    assert once == again != other
+    assert tokens(run(model, replace(drawn, temperature=0.001))) == tokens(run(model, CAUSAL))
+    assert tokens(run(model, replace(drawn, top_p=1e-9))) == tokens(run(model, CAUSAL))

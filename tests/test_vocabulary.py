@@ -1,0 +1,114 @@
+"""Reading logits in groups and parts against the plain formulas over the whole vocabulary."""
+
+from __future__ import annotations
+
+import math
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlx_diffgemma import vocabulary
+from mlx_diffgemma.vocabulary import group_width, most_likely, probabilities, read, tempered
+
+SIZES = (262_144, 65_536, 880, 64, 97, 1)
+"""The release, the benchmark's, the demo, the fixtures, a prime, and nothing to choose from."""
+
+
+def random_logits(size: int, positions: int = 3, scale: float = 12.0) -> mx.array:
+    return scale * mx.random.normal((1, positions, size), key=mx.random.key(size))
+
+
+def softmax(logits: mx.array) -> np.ndarray:
+    """In float64."""
+    exact = np.array(logits).astype(np.float64)
+    powers = np.exp(exact - exact.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def uniform(shape: tuple[int, ...]) -> mx.array:
+    return mx.random.uniform(shape=shape, key=mx.random.key(5))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_best_entropy_and_total_equal_those_in_float64(size: int) -> None:
+    """To 1e-5 nats: float32 sums of up to 262,144 terms."""
+    logits = random_logits(size)
+    reading = read(logits, uniform((1, 3)))
+    expected = softmax(logits)
+    exact = np.array(logits).astype(np.float64)
+    assert reading.best.tolist() == exact.argmax(axis=-1).tolist()
+    entropy = -(expected * np.log(np.maximum(expected, 1e-300))).sum(axis=-1)
+    assert np.abs(np.array(reading.entropy) - entropy).max() < 1e-5
+    total = np.log(np.exp(exact - 60).sum(axis=-1)) + 60
+    assert np.abs(np.array(reading.total) - total).max() < 1e-5
+
+
+def test_entropy_of_a_certain_position_is_zero_and_of_an_even_one_the_logarithm() -> None:
+    certain = mx.where(mx.arange(4096) == 77, 75.0, -75.0)
+    reading = read(mx.stack([certain, mx.zeros(4096)])[None], uniform((1, 2)))
+    assert reading.entropy.tolist()[0] == pytest.approx([0.0, math.log(4096)], abs=1e-6)
+    assert reading.best.tolist() == [[77, 0]]
+    assert reading.drawn[0, 0].item() == 77
+
+
+def test_a_forbidden_token_is_never_drawn_and_adds_no_entropy() -> None:
+    logits = mx.array([[[-1e9, 1.0, 1.0, -1e9]]])
+    draws = {read(logits, mx.array([[share]])).drawn.item() for share in (0.0, 0.3, 0.6, 0.999999)}
+    assert draws == {1, 2}
+    assert read(logits, uniform((1, 1))).entropy.item() == pytest.approx(math.log(2), abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [97, 880])
+def test_a_draw_inverts_the_distribution_function(size: int) -> None:
+    logits = mx.repeat(random_logits(size, positions=1, scale=2.0), 500, axis=1)
+    targets = uniform((1, 500))
+    ends = np.cumsum(softmax(logits)[0, 0])
+    expected = np.searchsorted(ends, np.array(targets)[0], side="right")
+    drawn = np.array(read(logits, targets).drawn)[0]
+    # A target within rounding of a border may fall on either side of it.
+    near = np.abs(ends[None] - np.array(targets)[0][:, None]).min(axis=1) < 1e-6
+    assert (drawn == expected)[~near].all()
+    assert near.sum() < 10
+
+
+def test_the_ends_of_the_distribution_are_tokens_that_have_a_probability() -> None:
+    logits = mx.where((mx.arange(4096) == 100) | (mx.arange(4096) == 3000), 0.0, -80.0)[None, None]
+    assert read(logits, mx.array([[0.0]])).drawn.item() == 100
+    assert read(logits, mx.array([[math.nextafter(1.0, 0.0)]])).drawn.item() == 3000
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("count", [1, 8, 64])
+def test_the_most_likely_are_the_first_of_a_full_sort(size: int, count: int) -> None:
+    logits = random_logits(size)
+    ids, values = most_likely(logits, count)
+    count = min(count, size)
+    expected = np.sort(np.array(logits), axis=-1)[..., ::-1][..., :count]
+    assert np.array_equal(np.sort(np.array(values), axis=-1)[..., ::-1], expected)
+    assert np.array_equal(np.take_along_axis(np.array(logits), np.array(ids), axis=-1), np.array(values))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_groups_divide_the_vocabulary(size: int) -> None:
+    assert size % group_width(size) == 0
+
+
+@pytest.mark.parametrize("part", [64, 1000, 2**30])
+def test_the_size_of_the_parts_changes_nothing(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, targets = random_logits(880, positions=7), uniform((1, 7))
+    raw = random_logits(880, positions=7, scale=40.0)
+
+    def everything() -> list[mx.array]:
+        return [*read(logits, targets), *most_likely(logits, 8), probabilities(logits), tempered(raw, 30.0, 0.5)]
+
+    whole = everything()
+    monkeypatch.setattr(vocabulary, "PART", part)
+    assert all(mx.array_equal(one, other) for one, other in zip(everything(), whole, strict=True))
+
+
+def test_probabilities_are_a_softmax_and_tempered_logits_a_capped_quotient() -> None:
+    logits = random_logits(880)
+    assert np.abs(np.array(probabilities(logits)) - softmax(logits)).max() < 1e-6
+    expected = 30 * np.tanh(np.array(logits).astype(np.float64) / 30) / 0.4
+    assert np.abs(np.array(tempered(logits, 30.0, 0.4)) - expected).max() < 1e-4
