@@ -18,6 +18,7 @@ from mlx_diffgemma.hub import resolve
 from mlx_diffgemma.model import DiffusionGemma
 from mlx_diffgemma.tokenizer import Message, Tokenizer, Transcript, load_tokenizer
 from mlx_diffgemma.weights import open_checkpoint
+from mlx_diffgemma.wired import wired
 
 Prompt: TypeAlias = str | Sequence[Message]
 """What to answer: one user message, or a conversation."""
@@ -85,7 +86,7 @@ class Session:
 
     def _with_text(self, events: Iterable[tuple[int, Event]]) -> Generator[tuple[int, Event]]:
         transcripts: dict[int, Transcript] = {}
-        with out_of_memory("generating", "lower canvas_length or batch_size, or shorten the prompt"):
+        with wired(), out_of_memory("generating", "lower canvas_length or batch_size, or shorten the prompt"):
             for number, event in events:
                 transcript = transcripts.setdefault(number, Transcript(self.tokenizer))
                 match event:

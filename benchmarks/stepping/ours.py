@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import mlx.core as mx
 
 from mlx_diffgemma.cache import Cache
-from mlx_diffgemma.engine import default_rules, prefill, refine
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model import DiffusionGemma
-from mlx_diffgemma.sampler import Draft, Sampler, random_key
+from mlx_diffgemma.prefix import prefill
+from mlx_diffgemma.refinement import Canvas, refine
+from mlx_diffgemma.rules import default_rules
+from mlx_diffgemma.sampler import Draft, Sampler
 from mlx_diffgemma.stopping import StableAndConfident, StopRule
 
 ENDLESS = StableAndConfident(stability=1, confidence=-1.0)
@@ -41,25 +42,12 @@ def prefilled(model: DiffusionGemma, tokens: mx.array) -> Cache:
 
 def drafts(model: DiffusionGemma, cache: Cache, canvas: mx.array, stepping: Stepping) -> Iterator[Draft]:
     """The drafts of so many steps on canvas [1, C] behind the prefix in the cache."""
-    config = GenerationConfig(max_steps=stepping.steps, greedy=stepping.greedy)
+    config = GenerationConfig(max_steps=stepping.steps, greedy=stepping.greedy).exact()
+    config = replace(config, conditioning_top_k=stepping.top_k)
     rules = replace(default_rules(model, config, stepping.sampler), stop=stepping.stop)
-    keys = (random_key(stepping.seed, 0, step) for step in range(1, stepping.steps + 1))
-    return refine(_Conditioned(model, stepping.top_k), cache, canvas, rules, keys)  # type: ignore[arg-type]
-
-
-class _Conditioned:
-    """A model whose steps are conditioned by the top_k most likely tokens of the step before."""
-
-    def __init__(self, model: DiffusionGemma, top_k: int | None) -> None:
-        self._model = model
-        self._top_k = top_k
-
-    def signal(self, processed: mx.array) -> mx.array:
-        """The model's, with this top_k."""
-        return self._model.signal(processed, self._top_k)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
+    run = Canvas.start(cache, rules, seed=stepping.seed, block=0, length=canvas.shape[1], forbidden=())
+    run.state = run.state._replace(canvas=canvas)
+    return (each[0] for each in refine(model, [run]))
 
 
 def chunks(tokens: int, prefix: int) -> list[int]:

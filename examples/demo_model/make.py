@@ -50,7 +50,8 @@ STAGES = (
         mix=MIX_LATER,
         questions=200_000,
         seed=1,
-        options="--steps 3200 --learning-rate 1.2e-3 --warmup 100 --final-rate 0.02 --evaluate-every 800 --save-every 200",
+        options="--steps 3200 --learning-rate 1.2e-3 --warmup 100 --final-rate 0.02 "
+        "--evaluate-every 800 --save-every 200",
     ),
 )
 
