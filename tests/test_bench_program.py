@@ -28,12 +28,12 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run the program without a terminal."""
+    """Run the program without a terminal; its help has room for the longest options."""
     return subprocess.run(
         [*PROGRAM, *map(str, arguments)],
         capture_output=True,
         text=True,
-        env=environment(),
+        env=environment(COLUMNS="120"),
         stdin=subprocess.DEVNULL,
         timeout=120,
         check=False,
