@@ -47,7 +47,7 @@ class ConvertError(DiffGemmaError):
 
 
 class DataError(DiffGemmaError):
-    """Training data is missing or damaged; the message names the file and the line."""
+    """Training data, or a file of prompts, is missing or damaged; the message names the file and the line."""
 
 
 class AdapterError(DiffGemmaError):
@@ -56,6 +56,10 @@ class AdapterError(DiffGemmaError):
 
 class TrainingError(DiffGemmaError):
     """Training cannot start, resume or go on; what was saved last is kept."""
+
+
+class BenchmarkError(DiffGemmaError):
+    """A benchmark cannot be run as asked: its baseline does not load, or its result cannot be written."""
 
 
 @contextmanager

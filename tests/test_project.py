@@ -59,7 +59,7 @@ def test_the_canvases_of_the_demo_settle(tmp_path: Path) -> None:
 
 
 def test_the_programs_are_console_scripts_and_modules() -> None:
-    for program in ("generate", "train", "convert", "fuse"):
+    for program in ("generate", "train", "bench", "convert", "fuse"):
         assert PROJECT["scripts"][f"mlx_diffgemma.{program}"] == f"mlx_diffgemma.{program}:main"
         command = [sys.executable, "-m", f"mlx_diffgemma.{program}", "--help"]
         out = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)

@@ -1,0 +1,44 @@
+"""What a benchmark ran on."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import mlx.core as mx
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Names and versions; `memory` in bytes, None where MLX does not know it."""
+
+    device: str
+    backend: str
+    memory: int | None
+    system: str
+    mlx: str
+    mlx_lm: str
+    mlx_diffgemma: str
+
+    def line(self) -> str:
+        """All of it in one line."""
+        memory = "" if self.memory is None else f", {self.memory / 2**30:.0f} GiB"
+        versions = f"mlx-diffgemma {self.mlx_diffgemma}, MLX {self.mlx}, mlx-lm {self.mlx_lm}"
+        return f"{self.device} ({self.backend}{memory}), {self.system}, {versions}"
+
+
+def this_machine() -> Machine:
+    """The one that this process computes on."""
+    device = mx.default_device()
+    facts = mx.device_info(device)
+    memory = facts.get("memory_size")
+    return Machine(
+        device=str(facts.get("device_name", platform.machine())),
+        backend=str(device.type).rpartition(".")[2],
+        memory=memory if isinstance(memory, int) else None,
+        system=f"{platform.system()} {platform.machine()}",
+        mlx=version("mlx"),
+        mlx_lm=version("mlx-lm"),
+        mlx_diffgemma=version("mlx-diffgemma"),
+    )

@@ -1,0 +1,47 @@
+"""What a benchmark shows on stderr while it works: a bar per kind of work, or lines where there is no terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from mlx_diffgemma.benchmark.results import Attempt
+from mlx_diffgemma.benchmark.run import Began, Event, Prefilled, Stepped
+from mlx_diffgemma.display import passing_note
+
+
+def watched(events: Iterator[Event], *, console: Console, quiet: bool) -> Generator[Event]:
+    """Pass `events` on, showing what is being done; nothing of it stays on a terminal."""
+    with ExitStack() as shown:
+        bar: Progress | None = None
+        for event in events:
+            match event:
+                case Began() if not quiet:
+                    shown.close()
+                    bar = _begin(event, console, shown)
+                case Prefilled() | Stepped() | Attempt(last=True) if bar is not None:
+                    bar.advance(bar.task_ids[0])
+                case _:
+                    pass
+            yield event
+
+
+def _begin(event: Began, console: Console, shown: ExitStack) -> Progress | None:
+    """Show a kind of work, until `shown` is closed."""
+    label = f"{event.model}: {event.what}"
+    if not console.is_terminal:
+        console.print(label, highlight=False, markup=False)
+        return None
+    if event.pieces == 0:
+        # Loading may have warnings to print: they run into a bar, and over a note.
+        shown.enter_context(passing_note(label, sys.stderr))
+        return None
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn())
+    bar = shown.enter_context(Progress(*columns, console=console, transient=True))
+    bar.add_task(escape(label), total=event.pieces)
+    return bar
