@@ -122,7 +122,7 @@ class Command:
                         os.killpg(process.pid, signal.SIGKILL)
 
 
-def embedded_json(answer: str) -> object:
+def embedded_json(answer: str) -> Any:
     """The JSON that an answer is, or else the first that stands in a ``` fence. Raises ValueError."""
     for text in (answer, *FENCE.findall(answer)):
         try:
