@@ -48,7 +48,7 @@ def exp(x: mx.array) -> mx.array:
     shifted = x * math.log2(math.e) + ROUNDING
     whole = shifted - ROUNDING
     rest = x - whole * LN2_HIGH - whole * LN2_LOW
-    # In Estrin's order: MLX cuts chains of more than eleven operations into kernels, Horner's into six and this into four.
+    # In Estrin's order: MLX cuts chains of more than eleven operations; of Horner's it makes six kernels, of this four.
     square = rest * rest
     series = (1 + rest) + square * (1 / 2 + rest * (1 / 6))
     series = series + (square * square) * ((1 / 24 + rest * (1 / 120)) + square * (1 / 720))

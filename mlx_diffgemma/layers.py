@@ -86,16 +86,22 @@ class Attention(nn.Module):
         raw_keys = self._heads(self.k_proj(hidden))
         # Full layers have no v_proj: their values are the raw keys, before k_norm and rotation.
         raw_values = self._heads(self.v_proj(hidden)) if self._sliding else raw_keys
-        normed = (self.q_norm(queries), self.k_norm(raw_keys), mx.fast.rms_norm(raw_values, None, self._eps))
-        queries, keys, values = (_parts(heads, spans) for heads in normed)
-        out = [self._attend(*parts) for parts in zip(queries, keys, values, spans, strict=True)]
+        queries = self._rotated(self.q_norm(queries), spans)
+        keys = self._rotated(self.k_norm(raw_keys), spans)
+        values = mx.fast.rms_norm(raw_values, None, self._eps).swapaxes(1, 2)
+        parts = zip(_parts(queries, spans), _parts(keys, spans), _parts(values, spans), spans, strict=True)
+        out = [attention(own, *span.place(key, value), span.mask) for own, key, value, span in parts]
         joined = out[0] if len(out) == 1 else mx.concatenate(out, axis=2)
         return self.o_proj(joined.swapaxes(1, 2).reshape(batch, length, -1))
 
-    def _attend(self, queries: mx.array, keys: mx.array, values: mx.array, span: Span) -> mx.array:
-        """Each [B, H, L, head_dim], not rotated yet -> [B, H, L, head_dim]"""
-        keys, values = span.place(self._rope(keys, span.offset), values)
-        return attention(self._rope(queries, span.offset), keys, values, span.mask)
+    def _rotated(self, heads: mx.array, spans: Sequence[Span]) -> mx.array:
+        """[B, L, H, head_dim] -> [B, H, L, head_dim], each token rotated as its position wants it"""
+        if len(spans) == 1:
+            return self._rope(heads.swapaxes(1, 2), spans[0].offset)
+        # One call for all: every token as a sequence of its own.
+        positions = mx.concatenate([mx.arange(span.length) + span.offset for span in spans])
+        alone = heads.reshape(-1, heads.shape[2], 1, self._head_dim)
+        return self._rope(alone, positions).reshape(heads.shape).swapaxes(1, 2)
 
     def _heads(self, projected: mx.array) -> mx.array:
         """[B, L, H * head_dim] -> [B, L, H, head_dim]"""
@@ -103,12 +109,11 @@ class Attention(nn.Module):
 
 
 def _parts(heads: mx.array, spans: Sequence[Span]) -> list[mx.array]:
-    """[B, L, H, head_dim] -> [B, H, length, head_dim] of each span"""
-    swapped = heads.swapaxes(1, 2)
+    """[B, H, L, head_dim] -> [B, H, length, head_dim] of each span"""
     if len(spans) == 1:
-        return [swapped]
+        return [heads]
     borders = list(accumulate(span.length for span in spans))[:-1]
-    return cast("list[mx.array]", mx.split(swapped, borders, axis=2))
+    return cast("list[mx.array]", mx.split(heads, borders, axis=2))
 
 
 class GatedMLP(nn.Module):

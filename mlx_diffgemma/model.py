@@ -181,8 +181,8 @@ class DiffusionGemma(nn.Module):
             hidden = layer(hidden, spans) * layer.layer_scalar
         return decoder.norm(hidden)
 
-    def processed_logits(self, hidden: mx.array, temperature: float) -> mx.array:
-        """hidden [B, C, D] from `denoise_rows` -> float32 logits [B, C, V] / temperature"""
+    def processed_logits(self, hidden: mx.array, temperature: float | list[float]) -> mx.array:
+        """hidden [B, C, D] from `denoise_rows` -> float32 logits [B, C, V] / temperature, one or one per row"""
         projected = self.model.decoder.embed_tokens.as_linear(hidden)
         return tempered(projected, self.config.final_logit_softcapping, temperature)
 

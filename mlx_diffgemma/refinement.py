@@ -21,6 +21,8 @@ from mlx_diffgemma.model import DiffusionGemma, Row
 from mlx_diffgemma.rules import Rules
 from mlx_diffgemma.sampler import Draft, random_key
 
+AT_ONCE = 2**27
+"""Logits that are read at once, at most: of two canvases at full size, 537 MB."""
 FORBIDDEN = -1e9
 """The logit of a token that must not come: finite, because infinity times the probability zero is no number."""
 
@@ -84,19 +86,6 @@ class Canvas:
         )
         return True
 
-    def step(self, model: DiffusionGemma, hidden: mx.array) -> Outcome:
-        """The outcome of the next step, whose final hidden states [1, C, D] are given; nothing is computed yet."""
-        number, canvas, _, memory = self.state
-        number += 1
-        # At full size an array over the vocabulary is 268 MB: none is named that the next step does not need.
-        processed = model.processed_logits(hidden, self.rules.schedule.temperature(number))
-        if self.forbidden:
-            processed[:, 0, self.forbidden] = FORBIDDEN
-        draft = self.rules.sampler.step(processed, canvas, random_key(self.seed, self.block, number))
-        memory, finished = self.rules.stop.judge(number, memory, draft.best, draft.entropy)
-        signal = model.signal(processed, self.rules.conditioning_top_k, draft.total)
-        return Outcome(draft, finished, Refinement(number, draft.canvas, signal, memory))
-
 
 def refine(model: DiffusionGemma, canvases: Sequence[Canvas]) -> Iterator[list[Draft]]:
     """Denoise canvases together until at least one of them `is_over`, yielding every step's drafts, computed."""
@@ -130,9 +119,49 @@ def _forward(model: DiffusionGemma, canvases: Sequence[Canvas]) -> list[mx.array
 
 def _submit(model: DiffusionGemma, canvases: Sequence[Canvas], hidden: Sequence[mx.array]) -> list[Outcome]:
     """Let the next step of every canvas be computed."""
-    outcomes = [canvas.step(model, states) for canvas, states in zip(canvases, hidden, strict=True)]
+    outcomes: list[Outcome] = []
+    for group in _groups(model, canvases):
+        outcomes += _step(model, canvases[group], mx.concatenate(list(hidden[group]), axis=0))
     mx.async_eval([(outcome.draft, outcome.finished, outcome.after.memory) for outcome in outcomes])
     return outcomes
+
+
+def _groups(model: DiffusionGemma, canvases: Sequence[Canvas]) -> Iterator[slice]:
+    """Neighbours of one length and one set of rules, whose logits together are not too large."""
+    start = 0
+    for place, canvas in enumerate(canvases):
+        first, length = canvases[start], canvas.state.canvas.shape[1]
+        size = (place + 1 - start) * length * model.config.vocab_size
+        alike = first.state.canvas.shape[1] == length and first.rules == canvas.rules
+        if place > start and (not alike or size > AT_ONCE):
+            yield slice(start, place)
+            start = place
+    yield slice(start, len(canvases))
+
+
+def _step(model: DiffusionGemma, canvases: Sequence[Canvas], hidden: mx.array) -> list[Outcome]:
+    """The next step of canvases that are alike, from their final hidden states [B, C, D]; nothing is computed yet."""
+    rules, numbers = canvases[0].rules, [canvas.state.step + 1 for canvas in canvases]
+    # At full size an array over the vocabulary is 268 MB: none is named that the next step does not need.
+    processed = model.processed_logits(hidden, [rules.schedule.temperature(number) for number in numbers])
+    for row, canvas in enumerate(canvases):
+        if canvas.forbidden:
+            processed[row, 0, canvas.forbidden] = FORBIDDEN
+    keys = [random_key(canvas.seed, canvas.block, number) for canvas, number in zip(canvases, numbers, strict=True)]
+    noisy = mx.concatenate([canvas.state.canvas for canvas in canvases])
+    draft = rules.sampler.step(processed, noisy, mx.stack(keys))
+    before = mx.concatenate([canvas.state.memory for canvas in canvases], axis=1)
+    memory, finished = rules.stop.judge(mx.array(numbers), before, draft.best, draft.entropy)
+    signal = model.signal(processed, rules.conditioning_top_k, draft.total)
+    rows = [slice(row, row + 1) for row in range(len(canvases))]
+    return [
+        Outcome(
+            Draft(*(field[row] for field in draft)),
+            finished[row],
+            Refinement(number, draft.canvas[row], signal[row], memory[:, row]),
+        )
+        for row, number in zip(rows, numbers, strict=True)
+    ]
 
 
 def end_of(best: Sequence[int], stop_tokens: Sequence[int]) -> int | None:

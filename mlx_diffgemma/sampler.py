@@ -39,7 +39,10 @@ class Sampler(Protocol):
         ...
 
     def step(self, processed: mx.array, canvas: mx.array, key: mx.array) -> Draft:
-        """processed float32 logits [B, C, V] and the canvas [B, C] they came from -> the step's outcome"""
+        """processed float32 logits [B, C, V] and the canvas [B, C] they came from -> the step's outcome
+
+        key: one for each row [B, 2], so that a row's draws do not depend on those beside it; or one for a single row.
+        """
         ...
 
 
@@ -57,9 +60,14 @@ class EntropyBoundSampler:
 
     def step(self, processed: mx.array, canvas: mx.array, key: mx.array) -> Draft:
         """One draw per position, one fresh id per position that is not accepted."""
-        draw_key, noise_key = mx.random.split(key)
-        noise = self.start((canvas.shape[0], canvas.shape[1]), noise_key)
-        uniform = mx.random.uniform(shape=canvas.shape, key=draw_key)
+        length = canvas.shape[1]
+
+        def draw(own: mx.array) -> tuple[mx.array, mx.array]:
+            draw_key, noise_key = mx.random.split(own)
+            uniform = mx.random.uniform(shape=(length,), key=draw_key)
+            return uniform, mx.random.randint(0, self.vocab_size, (length,), key=noise_key)
+
+        uniform, noise = mx.vmap(draw)(key.reshape(-1, 2))
         reading = read(processed, uniform)
         if self.greedy:
             reading = reading._replace(drawn=reading.best)

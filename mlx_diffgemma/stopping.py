@@ -20,8 +20,11 @@ class StopRule(Protocol):
         """The memory before the first step of canvases of shape (B, C)."""
         ...
 
-    def judge(self, step: int, memory: mx.array, best: mx.array, entropy: mx.array) -> tuple[mx.array, mx.array]:
-        """After step 1, 2, ..: best and entropy [B, C] -> the new memory, and bool [B]: which rows are finished"""
+    def judge(self, step: mx.array, memory: mx.array, best: mx.array, entropy: mx.array) -> tuple[mx.array, mx.array]:
+        """best and entropy [B, C] -> the new memory, and bool [B]: which rows are finished
+
+        step: how many steps each row has had, this one included [B].
+        """
         ...
 
 
@@ -39,7 +42,7 @@ class StableAndConfident:
         """No step yet."""
         return mx.full((self.stability, *shape), -1, dtype=mx.int32)
 
-    def judge(self, step: int, memory: mx.array, best: mx.array, entropy: mx.array) -> tuple[mx.array, mx.array]:
+    def judge(self, step: mx.array, memory: mx.array, best: mx.array, entropy: mx.array) -> tuple[mx.array, mx.array]:
         """-> memory with `best` as its newest, and which rows are stable and confident"""
         del step
         stable = mx.all(memory == best[None], axis=(0, 2))
@@ -60,12 +63,10 @@ class Unsurprised:
         """The memory of the rule inside."""
         return self.rule.start(shape)
 
-    def judge(self, step: int, memory: mx.array, best: mx.array, entropy: mx.array) -> tuple[mx.array, mx.array]:
+    def judge(self, step: mx.array, memory: mx.array, best: mx.array, entropy: mx.array) -> tuple[mx.array, mx.array]:
         """-> the rule's memory, and which rows it or the entropy finishes"""
         kept, finished = self.rule.judge(step, memory, best, entropy)
-        if step < self.min_steps:
-            return kept, finished
-        return kept, finished | (mx.mean(entropy, axis=-1) < self.mean_entropy)
+        return kept, finished | ((step >= self.min_steps) & (mx.mean(entropy, axis=-1) < self.mean_entropy))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,7 @@ class UntilEnd:
         """The memory of the rule inside."""
         return self.rule.start(shape)
 
-    def judge(self, step: int, memory: mx.array, best: mx.array, entropy: mx.array) -> tuple[mx.array, mx.array]:
+    def judge(self, step: mx.array, memory: mx.array, best: mx.array, entropy: mx.array) -> tuple[mx.array, mx.array]:
         """-> the rule's memory, and which rows are finished up to their ends"""
         ends = mx.any(best[..., None] == mx.array(self.stop_tokens, dtype=best.dtype), axis=-1).astype(mx.int32)
         shown = mx.cumsum(ends, axis=-1) - ends == 0

@@ -50,10 +50,10 @@ def group_width(vocabulary: int) -> int:
     return min(divisors, key=lambda width: abs(math.log(width / WIDTH)))
 
 
-def tempered(raw: mx.array, cap: float, temperature: float) -> mx.array:
-    """softcap(raw) / temperature of projected hidden states [B, C, V], in float32."""
+def tempered(raw: mx.array, cap: float, temperature: float | list[float]) -> mx.array:
+    """softcap(raw) / temperature of projected hidden states [B, C, V], in float32; one temperature, or one per row."""
     # An array: a number would be compiled in, once per step.
-    divisor = mx.array(temperature)
+    divisor = mx.array(temperature).reshape(-1, 1, 1)
 
     def capped(part: mx.array) -> tuple[mx.array]:
         return (_softcapped(part, cap, divisor),)

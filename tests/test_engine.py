@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import mlx.core as mx
@@ -181,7 +182,9 @@ class Wide:
     def denoise_rows(self, rows: Sequence[Row]) -> list[mx.array]:
         return [self.table[row.canvas] if row.signal is None else row.signal for row in rows]
 
-    def processed_logits(self, hidden: mx.array, temperature: float) -> mx.array:
+    config = SimpleNamespace(vocab_size=2**16)
+
+    def processed_logits(self, hidden: mx.array, temperature: list[float]) -> mx.array:
         return tempered(hidden @ self.table.T, 30.0, temperature)
 
     def signal(self, processed: mx.array, top_k: int | None = None, total: mx.array | None = None) -> mx.array:

@@ -15,7 +15,7 @@ def judgements(rule: StopRule, canvases: list[list[int]], entropy: mx.array = SU
     memory = rule.start((1, 3))
     out = []
     for step, canvas in enumerate(canvases, start=1):
-        memory, done = rule.judge(step, memory, mx.array([canvas]), entropy)
+        memory, done = rule.judge(mx.array([step]), memory, mx.array([canvas]), entropy)
         out.append(done.item())
     return out
 
@@ -46,8 +46,8 @@ def test_a_stable_canvas_must_be_confident_too() -> None:
 def test_rows_are_judged_apart() -> None:
     rule = StableAndConfident(stability=1, confidence=0.1)
     memory = rule.start((2, 2))
-    memory, _ = rule.judge(1, memory, mx.array([[1, 1], [2, 2]]), mx.zeros((2, 2)))
-    _, done = rule.judge(2, memory, mx.array([[1, 1], [2, 3]]), mx.zeros((2, 2)))
+    memory, _ = rule.judge(mx.array([1, 1]), memory, mx.array([[1, 1], [2, 2]]), mx.zeros((2, 2)))
+    _, done = rule.judge(mx.array([2, 2]), memory, mx.array([[1, 1], [2, 3]]), mx.zeros((2, 2)))
     assert done.tolist() == [True, False]
 
 

@@ -92,9 +92,9 @@ class ScriptedModel:
         ids = mx.arange(self.config.vocab_size)
         return [mx.where(target[..., None] == ids, self.margin, 0.0)]
 
-    def processed_logits(self, hidden: mx.array, temperature: float) -> mx.array:
+    def processed_logits(self, hidden: mx.array, temperature: list[float]) -> mx.array:
         """The logits of the script, tempered."""
-        return hidden / temperature
+        return hidden / mx.array(temperature).reshape(-1, 1, 1)
 
     def signal(self, processed: mx.array, top_k: int | None = None, total: mx.array | None = None) -> mx.array:
         """No conditioning."""
