@@ -31,7 +31,15 @@ EVERY_OPTION = {
     "--entropy-bound": "0.3",
     "--stability": "2",
     "--confidence": "0.01",
+    "--conditioning-top-k": "8",
+    "--mean-entropy": "0.5",
+    "--min-steps": "3",
+    "--verify": "0.25",
+    "--mode": "causal",
+    "--temperature": "0.7",
+    "--top-p": "0.8",
 }
+EVERY_FLAG = ("--thinking", "--greedy", "--no-until-end", "--allow-empty", "--trim")
 
 
 def run(
@@ -168,7 +176,7 @@ def test_options_that_are_not_given_are_the_checkpoints():
 
 def test_every_generation_option_has_its_command_line_option():
     arguments = [word for option in EVERY_OPTION.items() for word in option]
-    answer = run("hi", *arguments, "--thinking", "--greedy", text="{config}", length=1000).stdout.decode().strip()
+    answer = run("hi", *arguments, *EVERY_FLAG, text="{config}", length=1000).stdout.decode().strip()
     expected = GenerationConfig(
         max_tokens=9,
         canvas_length=16,
@@ -183,6 +191,16 @@ def test_every_generation_option_has_its_command_line_option():
         stop_tokens=(7,),
         system="Be brief.",
         thinking=True,
+        conditioning_top_k=8,
+        until_end=False,
+        allow_empty=True,
+        mean_entropy=0.5,
+        min_steps=3,
+        trim=True,
+        verify=0.25,
+        mode="causal",
+        temperature=0.7,
+        top_p=0.8,
     )
     assert answer == repr(expected)
     unset = {
@@ -191,6 +209,10 @@ def test_every_generation_option_has_its_command_line_option():
         if getattr(expected, field.name) == getattr(GenerationConfig(), field.name)
     }
     assert unset == {"raw"}
+    plain = run("hi", *arguments, *EVERY_FLAG, "--exact", text="{config}", length=1000).stdout.decode().strip()
+    assert plain == repr(expected.exact())
+    everything = run("hi", "--conditioning-top-k", "0", text="{config}", length=1000).stdout.decode().strip()
+    assert everything == repr(GenerationConfig(max_tokens=77, conditioning_top_k=None))
     assert run("hi", "--raw", text="{config}").stdout.decode().strip() == repr(
         GenerationConfig(max_tokens=77, raw=True)
     )
