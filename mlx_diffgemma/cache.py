@@ -71,10 +71,6 @@ class LayerCache:
         if self._limit is not None:
             self._start = max(self._start, self._stop - self._limit)
 
-    def snapshot(self) -> LayerCache:
-        """This cache as it is now, whatever is placed in it later; while it is held, placing copies the prefix."""
-        return copy(self)
-
     def _moved(self, new: mx.array, of: int = 0) -> mx.array:
         """A larger array with the kept tokens at its front and room for the new ones."""
         batch, heads, count, size = new.shape
@@ -102,13 +98,15 @@ class Cache:
         """Bytes that the cache holds."""
         return sum(layer.nbytes for layer in self.layers)
 
-    def snapshot(self) -> list[LayerCache]:
-        """What `restore` takes to undo everything that is placed from now on."""
-        return [layer.snapshot() for layer in self.layers]
+    def snapshot(self) -> Cache:
+        """This cache as it is now, for `restore`; while it is held, placing copies the prefix."""
+        kept = copy(self)
+        kept.layers = [copy(layer) for layer in self.layers]
+        return kept
 
-    def restore(self, layers: list[LayerCache]) -> None:
+    def restore(self, snapshot: Cache) -> None:
         """Forget what was placed since the snapshot, even what has not been computed yet."""
-        self.layers = layers
+        self.layers, self.offset = snapshot.layers, snapshot.offset
 
     def advance(self, count: int) -> None:
         """The first `count` of the tokens that every layer was given last are part of the prefix."""

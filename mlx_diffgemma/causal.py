@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import cast
 
 import mlx.core as mx
@@ -14,6 +15,7 @@ from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model import DiffusionGemma
 from mlx_diffgemma.prefix import prefill
 from mlx_diffgemma.sampler import random_key
+from mlx_diffgemma.threads import this_thread
 
 CLEARED_EVERY = 256
 """Tokens after which the allocator's cache is given back: the prefix grows, so its arrays are never of one size."""
@@ -24,24 +26,34 @@ def write(model: DiffusionGemma, tokens: Sequence[int], config: GenerationConfig
     clock, cache, prompt = Clock(), model.make_cache(), mx.array([list(tokens)])
     for done in prefill(model, prompt[:, :-1], cache):
         yield Prefilled(done=done, total=len(tokens))
-    token = _next(model, prompt[:, -1:], cache, config, 0)
-    mx.eval(token, cache.arrays)
+    # The last token of the prompt is encoded with the first draw.
     clock.prefilled()
     yield Prefilled(done=len(tokens), total=len(tokens))
-    for place in range(config.max_tokens):
-        # The next token is under way while this one is looked at; behind the last one it is not asked for.
-        following = None
-        if place + 1 < config.max_tokens:
-            following = _next(model, token, cache, config, place + 1)
-            mx.async_eval(following, cache.arrays)
-        written = cast("int", token.item())
-        stopped = written in config.stop_tokens
+    for place, token in enumerate(_drawn(model, prompt[:, -1:], cache, config)):
+        stopped = token in config.stop_tokens
+        last = stopped or place + 1 == config.max_tokens
         clock.committed(1)
-        yield BlockCommitted(block=place, steps=1, tokens=(written,), last=stopped or following is None)
-        if stopped or following is None:
+        yield BlockCommitted(block=place, steps=1, tokens=(token,), last=last)
+        if last:
             yield Finished(reason="stop" if stopped else "length", stats=clock.stats(len(tokens), place + 1))
             return
-        token = following
+
+
+def _drawn(model: DiffusionGemma, token: mx.array, cache: Cache, config: GenerationConfig) -> Iterator[int]:
+    """Tokens without end behind token [1, 1]; the graph of the next is built while one is computed."""
+    token = _next(model, token, cache, config, 0)
+    for place in count(1):
+        mx.async_eval(token, cache.arrays)
+        before, here = cache.snapshot(), this_thread()
+        ahead = _next(model, token, cache, config, place)
+        mx.eval(token, before.arrays)
+        yield cast("int", token.item())
+        if here is not this_thread():
+            cache.restore(before)
+            ahead = _next(model, token, cache, config, place)
+        # Nobody may hold the prefix as it was when the next token is written behind it.
+        del before
+        token = ahead
         if place % CLEARED_EVERY == 0:
             mx.clear_cache()
 

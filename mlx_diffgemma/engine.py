@@ -78,18 +78,18 @@ def stream_many(
             active.append((number, generation))
         if not active:
             return
+        # 5
+        for _, generation in active:
+            generation.catch_up()
         # 3
         for drafts in refine(model, [generation.canvas for _, generation in active]):
             for (number, generation), draft in zip(active, drafts, strict=True):
                 yield number, generation.denoised(draft)
         for number, generation in active:
-            if not generation.canvas.is_over:
-                continue
-            # 4, 5, 6
-            for event in generation.commit():
-                yield number, event
-            if not generation.is_over:
-                yield number, generation.start()
+            if generation.canvas.is_over:
+                # 4, 6, 2
+                for event in generation.commit():
+                    yield number, event
         active = [(number, generation) for number, generation in active if not generation.is_over]
 
 

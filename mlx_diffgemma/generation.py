@@ -41,6 +41,7 @@ class Generation:
         self._answer: list[int] = []
         self._block = -1
         self._best: tuple[int, ...] = ()
+        self._unread: tuple[int, ...] = ()
         # For verify: hidden state [1, 1, D] of the last token in the cache; canvases given up behind it.
         self._last: mx.array | None = None
         self._given_up = 0
@@ -64,7 +65,7 @@ class Generation:
         config = self._config
         self._block += 1
         self._best = ()
-        context = self._model.config.max_position_embeddings - self._cache.offset
+        context = self._model.config.max_position_embeddings - self._cache.offset - len(self._unread)
         self.canvas = Canvas.start(
             self._cache,
             self._rules,
@@ -98,7 +99,7 @@ class Generation:
         )
 
     def commit(self) -> Iterator[Event]:
-        """The canvas is cut behind its end token and goes into the cache, if another follows."""
+        """The canvas is cut behind its end token, and the next one starts if another follows."""
         config = self._config
         kept, stopped = cut(self._best, config.stop_tokens)
         hidden = None if self._last is None else self._model.peek(self._model.embed(mx.array([kept])), self._cache)
@@ -115,13 +116,19 @@ class Generation:
             yield Finished(reason="stop" if stopped else "length", stats=stats)
             return
         if hidden is None:
-            self._model.encode(mx.array([kept]), self._cache)
+            self._unread = kept
         elif standing:
             self._cache.advance(standing)
             self._last = hidden[:, standing - 1 : standing]
+            mx.eval(self._last, self._cache.arrays)
         mx.clear_cache()
-        # Computed with the first step of the next canvas: nothing waits for it here.
-        mx.async_eval(self._cache.arrays, self._last)
+        yield self.start()
+
+    def catch_up(self) -> None:
+        """The last block goes into the cache; it is computed with the first step of the canvas behind it."""
+        if self._unread:
+            self._model.encode(mx.array([self._unread]), self._cache)
+            self._unread = ()
 
     @property
     def _room(self) -> int:

@@ -20,6 +20,7 @@ from mlx_diffgemma.cache import Cache
 from mlx_diffgemma.model import DiffusionGemma, Row
 from mlx_diffgemma.rules import Rules
 from mlx_diffgemma.sampler import Draft, random_key
+from mlx_diffgemma.threads import this_thread
 
 AT_ONCE = 2**27
 """Logits that are read at once, at most: of two canvases at full size, 537 MB."""
@@ -68,7 +69,9 @@ class Canvas:
     def start(cls, cache: Cache, rules: Rules, *, seed: int, block: int, length: int, forbidden: list[int]) -> Canvas:
         """Noise of `length` positions behind the prefix in `cache`."""
         noise = rules.sampler.start((1, length), random_key(seed, block, 0))
-        state = Refinement(0, noise, None, rules.stop.start((1, length)))
+        memory = rules.stop.start((1, length))
+        mx.eval(noise, memory)
+        state = Refinement(0, noise, None, memory)
         return cls(cache, rules, seed, block, forbidden, state)
 
     def trim(self, draft: Draft) -> bool:
@@ -89,27 +92,32 @@ class Canvas:
 
 def refine(model: DiffusionGemma, canvases: Sequence[Canvas]) -> Iterator[list[Draft]]:
     """Denoise canvases together until at least one of them `is_over`, yielding every step's drafts, computed."""
-    outcomes = _submit(model, canvases, _forward(model, canvases))
+    hidden = _forward(model, canvases)
     while True:
+        outcomes = _submit(model, canvases, hidden)
         before = [canvas.cache.snapshot() for canvas in canvases]
         for canvas, outcome in zip(canvases, outcomes, strict=True):
             canvas.state = outcome.after
-        ahead = _forward(model, canvases)
+        here, hidden = this_thread(), _forward(model, canvases)
+        # Nothing may be under way when the caller has the word: its thread may end, and MLX's stream with it.
+        mx.eval([(outcome.draft, outcome.finished, outcome.after) for outcome in outcomes])
         for canvas, outcome in zip(canvases, outcomes, strict=True):
             canvas.is_over = canvas.state.step >= canvas.rules.max_steps or bool(outcome.finished.item())
         drafts = [outcome.draft for outcome in outcomes]
         over = any(canvas.is_over for canvas in canvases)
         trimmed = [canvas.trim(draft) for canvas, draft in zip(canvases, drafts, strict=True)]
-        if over or any(trimmed):
-            for canvas, layers in zip(canvases, before, strict=True):
-                canvas.cache.restore(layers)
-        if over:
+        if not over:
             yield drafts
-            return
+        if over or any(trimmed) or here is not this_thread():
+            # What was built ahead is of no use: for nothing, for other lengths, or in another thread.
+            for canvas, cache in zip(canvases, before, strict=True):
+                canvas.cache.restore(cache)
+            if over:
+                yield drafts
+                return
+            hidden = _forward(model, canvases)
         # Nobody may hold the prefix as it was when the next step writes behind it.
         del before
-        outcomes = _submit(model, canvases, _forward(model, canvases) if any(trimmed) else ahead)
-        yield drafts
 
 
 def _forward(model: DiffusionGemma, canvases: Sequence[Canvas]) -> list[mx.array]:
@@ -122,7 +130,8 @@ def _submit(model: DiffusionGemma, canvases: Sequence[Canvas], hidden: Sequence[
     outcomes: list[Outcome] = []
     for group in _groups(model, canvases):
         outcomes += _step(model, canvases[group], mx.concatenate(list(hidden[group]), axis=0))
-    mx.async_eval([(outcome.draft, outcome.finished, outcome.after.memory) for outcome in outcomes])
+    # The signal too, though behind the last step it is not needed: kept as a graph it would keep the logits.
+    mx.async_eval([(outcome.draft, outcome.finished, outcome.after) for outcome in outcomes])
     return outcomes
 
 

@@ -157,16 +157,18 @@ def test_a_session_loaded_in_a_thread_serves_others(demo: Path, session: Session
     assert loaded[0].generate("Hello", CONFIG).tokens == session.generate("Hello", CONFIG).tokens
 
 
-def test_every_event_may_be_taken_by_another_thread(session: Session) -> None:
+@pytest.mark.parametrize("options", [{}, {"mode": "causal"}, {"verify": 0.001}, {"trim": True}])
+def test_every_event_may_be_taken_by_another_thread(session: Session, options: dict[str, Any]) -> None:
     """As a web server does that hands a generator from worker to worker."""
-    stream = session.stream("Hello", CONFIG)
+    config = replace(CONFIG, **options)
+    stream = session.stream("Hello", config)
     taken: list[Any] = []
     while not taken or not isinstance(taken[-1], Finished):
         thread = threading.Thread(target=lambda: taken.append(next(stream)))
         thread.start()
         thread.join()
     tokens = sum((event.tokens for event in taken if isinstance(event, BlockCommitted)), ())
-    assert tokens == session.generate("Hello", CONFIG).tokens
+    assert tokens == session.generate("Hello", config).tokens
 
 
 def test_generation_works_in_a_stream_of_the_callers_choice(session: Session) -> None:
