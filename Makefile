@@ -7,10 +7,10 @@ WORK := demo
 
 define PROMPT
 Solve this sudoku:
-..2.
+4..3
+..4.
 .3..
-...4
-1...
+...1
 endef
 export PROMPT
 

@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from demo_model.architecture import write_untrained
 from demo_model.data import write_data
-from demo_model.questions import MIX, MIX_LAST, MIX_LATER
+from demo_model.questions import MIX, MIX_AT_THE_END, MIX_LAST, MIX_LATER
 
 HELD_OUT = 1_600
 
@@ -53,13 +53,21 @@ STAGES = (
         options="--steps 1676 --learning-rate 1.2e-3 --warmup 100 --final-rate 0.02 --decay-steps 3200 "
         "--evaluate-every 800 --save-every 200",
     ),
-    # What is left is where to end a count.
+    # What is left is where to end a count: short ones, of which the last digit tells the end ...
     Stage(
         mix=MIX_LAST,
         questions=150_000,
         seed=2,
         options="--steps 2200 --learning-rate 1.2e-3 --warmup 60 --final-rate 0.01 "
         "--evaluate-every 1100 --save-every 200",
+    ),
+    # ... and longer ones, where all digits must be looked at.
+    Stage(
+        mix=MIX_AT_THE_END,
+        questions=150_000,
+        seed=3,
+        options="--steps 2400 --learning-rate 1.2e-3 --warmup 60 --final-rate 0.01 "
+        "--evaluate-every 1200 --save-every 100",
     ),
 )
 

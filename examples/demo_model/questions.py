@@ -75,6 +75,12 @@ def short_count(rng: random.Random) -> Question:
     return counting(rng, start, min(LARGEST, start + rng.randint(2, 20) - 1))
 
 
+def long_count(rng: random.Random) -> Question:
+    """A range of 11 to 60 numbers anywhere up to 999: some end in the last digit of the end, and are not it."""
+    start = rng.randrange(LARGEST - 60)
+    return counting(rng, start, start + rng.randint(11, 60) - 1)
+
+
 def counting(rng: random.Random, start: int, end: int) -> Question:
     """The numbers from start to end to be written out."""
     return Question(
@@ -122,7 +128,7 @@ KINDS: dict[str, Callable[[random.Random], Question]] = {
     "function": function,
     "chat": chat,
 }
-PRACTICE = {"short count": short_count}
+PRACTICE = {"short count": short_count, "long count": long_count}
 """What is only trained with."""
 MIX = {"sudoku": 28, "sums": 26, "json": 8, "count": 16, "sort": 10, "function": 8, "chat": 4}
 """How often each kind is asked at first, in hundredths."""
@@ -130,6 +136,17 @@ MIX_LATER = {"sudoku": 20, "sums": 34, "json": 4, "count": 8, "short count": 14,
 """How often when the easy kinds are learned."""
 MIX_LAST = {"sudoku": 12, "sums": 20, "json": 3, "count": 10, "short count": 38, "sort": 13, "function": 3, "chat": 1}
 """How often when but for the ends of counts all is learned."""
+MIX_AT_THE_END = {
+    "sudoku": 12,
+    "sums": 14,
+    "json": 3,
+    "count": 8,
+    "long count": 48,
+    "sort": 11,
+    "function": 3,
+    "chat": 1,
+}
+"""How often when short counts end right."""
 
 
 def is_held_out(question: Question) -> bool:
