@@ -87,6 +87,8 @@ class Canvas:
         self.state = Refinement(
             number, canvas[:, :length], None if signal is None else signal[:, :length], memory[..., :length]
         )
+        # The next step may be built in another thread.
+        mx.eval(self.state)
         return True
 
 

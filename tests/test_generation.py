@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -74,24 +75,36 @@ def test_no_position_is_denoised_that_max_tokens_has_no_room_for() -> None:
     assert lengths == [16, 5]
 
 
+class Shrinking(ScriptedModel):
+    """Says as much of its script as it is asked for, and is never sure of it."""
+
+    def __init__(self, script: Sequence[Sequence[int]]) -> None:
+        super().__init__(script, margin=2)
+
+    def denoise_rows(self, rows: Any) -> list[mx.array]:
+        return [hidden[:, : rows[0].canvas.shape[1]] for hidden in super().denoise_rows(rows)]
+
+
+ENDED_SOON = [A, *[ENDED] * 5]
+
+
 def test_what_stands_behind_a_settled_end_token_is_dropped() -> None:
-    class Growing(ScriptedModel):
-        """Keeps how many positions it is asked for."""
-
-        def __init__(self, script: Sequence[Sequence[int]]) -> None:
-            super().__init__(script, margin=2)
-            self.asked: list[int] = []
-
-        def denoise_rows(self, rows: Any) -> list[mx.array]:
-            length = rows[0].canvas.shape[1]
-            self.asked.append(length)
-            return [hidden[:, :length] for hidden in super().denoise_rows(rows)]
-
-    model = Growing([A, ENDED, ENDED, ENDED, ENDED, ENDED])
-    events = run(model, replace(CONFIG, trim=True))
+    events = run(Shrinking(ENDED_SOON), replace(CONFIG, trim=True))
     assert [len(event.best) for event in of(Denoised, events)] == [4, 4, 4, 2, 2, 2]
     assert tokens(events) == (1, STOP)
-    assert [len(event.best) for event in of(Denoised, run(Growing([A] + [ENDED] * 5)))] == [4] * 6
+    assert [len(event.best) for event in of(Denoised, run(Shrinking(ENDED_SOON)))] == [4] * 6
+
+
+def test_canvases_are_cut_short_in_any_thread() -> None:
+    config = replace(CONFIG, trim=True)
+    events = stream(Shrinking(ENDED_SOON), [10, 11], config)
+    taken: list[Event] = []
+    while not taken or not isinstance(taken[-1], Finished):
+        thread = threading.Thread(target=lambda: taken.append(next(events)))
+        thread.start()
+        thread.join()
+    expected = run(Shrinking(ENDED_SOON), config)
+    assert [event.best for event in of(Denoised, taken)] == [event.best for event in of(Denoised, expected)]
 
 
 # answers that are checked
