@@ -6,7 +6,6 @@ import dataclasses
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from mlx_diffgemma.events import BlockCommitted, Event, Finished, FinishReason, Stats
 
@@ -24,14 +23,14 @@ class Answer:
     finish_reason: FinishReason | None
     stats: Stats | None
 
-    def as_json(self, **more: Any) -> str:
-        """One line: `more`, text, thought, tokens, finish_reason ("stop", "length", "interrupted") and stats."""
+    def as_json(self, index: int | None = None) -> str:
+        """One line: `index`, if any, text, thought, tokens, finish_reason ("stop", "length", "interrupted"), stats."""
         stats = self.stats and {
             **dataclasses.asdict(self.stats),
             **{name: getattr(self.stats, name) for name in DERIVED},
         }
         record = {
-            **more,
+            **({} if index is None else {"index": index}),
             "text": self.text,
             "thought": self.thought,
             "tokens": self.tokens,

@@ -5,20 +5,17 @@ options -> Plan -> benchmark.run -> events -> screen (stderr), Findings -> repor
 
 from __future__ import annotations
 
-import io
 import json as jsonlib
-import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import typer
 
 from mlx_diffgemma import bench_options as given
 from mlx_diffgemma import options
-from mlx_diffgemma.console import open_streams, reported
+from mlx_diffgemma.console import reported, run_program, stdout_line
 from mlx_diffgemma.errors import DiffGemmaError, OptionError
 
 if TYPE_CHECKING:
@@ -131,11 +128,15 @@ def bench(  # noqa: PLR0917 - its parameters are the options
             prefixes=read_sizes("--prefixes", prefixes),
             canvases=None if canvases is None else read_sizes("--canvases", canvases),
         )
-        chosen: dict[str, object] = {name: choice for name, choice in choices.items() if choice is not None}
-        if conditioning_top_k == 0:
-            chosen["conditioning_top_k"] = None
         plan = Plan(
-            source=Source(model=model, revision=revision, dtype=dtype, adapter=adapter, choices=chosen, exact=exact),
+            source=Source(
+                model=model,
+                revision=revision,
+                dtype=dtype,
+                adapter=adapter,
+                choices=options.given(choices),
+                exact=exact,
+            ),
             baseline=None if baseline is None else Wanted(model=baseline, system=system, thinking=bool(thinking)),
             suite=suite if prompts is None else read_suite(prompts),
             only=only,
@@ -180,17 +181,15 @@ def put_out(found: Benchmark, output: Output, progress: Console) -> None:
     from mlx_diffgemma.benchmark.machine import this_machine
     from mlx_diffgemma.benchmark.plot import draw
     from mlx_diffgemma.benchmark.report import as_object, show
-    from mlx_diffgemma.frame import printable
 
     if output.json:
-        line = jsonlib.dumps(as_object(found, this_machine()), ensure_ascii=False)
-        sys.stdout.write((printable(line) if sys.stdout.isatty() else line) + "\n")
+        stdout_line(jsonlib.dumps(as_object(found, this_machine()), ensure_ascii=False))
     else:
         console = Console(highlight=False)
         # Narrower than this, numbers would be cut off; better that the terminal breaks the lines.
         console.width = max(console.width, NARROWEST) if sys.stdout.isatty() else WIDTH
         show(found, this_machine(), console)
-    sys.stdout.flush()
+        sys.stdout.flush()
     # Of a run that was ended there may be nothing to draw yet.
     if output.plot is not None and (found.whole or any(model.steps or model.attempts for model in found.models)):
         draw(found, output.plot)
@@ -199,21 +198,7 @@ def put_out(found: Benchmark, output: Output, progress: Console) -> None:
 
 def main() -> None:
     """Entry point of the program."""
-    open_streams()
-    signal.signal(signal.SIGTERM, _terminate)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # An encoding without a character of the table costs that character, not the table.
-        sys.stdout.reconfigure(errors="replace")
-    try:
-        app(prog_name="mlx_diffgemma.bench")
-    finally:
-        # A second Ctrl-C must not cut short the interpreter's own leaving.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _terminate(number: int, _frame: FrameType | None) -> None:
-    """Leave as from an error, so that the terminal gets its cursor back."""
-    raise SystemExit(128 + number)
+    run_program(app, "mlx_diffgemma.bench")
 
 
 if __name__ == "__main__":

@@ -73,8 +73,7 @@ def nucleus(logits: mx.array, top_p: float) -> mx.array:
     """logits [B, V] with -inf for all but the most likely tokens whose probabilities reach top_p (arXiv 1904.09751)."""
     if top_p == 1:
         return logits
-    order = mx.argsort(-logits, axis=-1)
-    ranked = mx.take_along_axis(logits, order, axis=-1)
+    ranked = mx.sort(logits, axis=-1)[:, ::-1]
     probabilities = mx.softmax(ranked, axis=-1, precise=True)
     reached = mx.cumsum(probabilities, axis=-1) - probabilities < top_p
     # A logit stays if it is at least the lowest of those that are needed.

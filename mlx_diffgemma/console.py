@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import signal
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from types import FrameType
+
+import typer
 
 from mlx_diffgemma.errors import DiffGemmaError
 
@@ -61,6 +66,33 @@ def open_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
         if descriptor > 0 and getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(descriptor, "w", closefd=False))
+
+
+def run_program(app: typer.Typer, name: str) -> None:
+    """Run a program that writes answers, so that it leaves the terminal as it was however it ends."""
+    open_streams()
+    signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # An encoding without the answer's characters costs those characters, not the answer.
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        app(prog_name=name)
+    finally:
+        # A second Ctrl-C must not cut short the interpreter's own leaving.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _terminate(number: int, _frame: FrameType | None) -> None:
+    """Leave as from an error, so that the terminal is restored."""
+    raise SystemExit(128 + number)
+
+
+def stdout_line(line: str) -> None:
+    """Write one line, harmless on a terminal."""
+    from mlx_diffgemma.frame import printable
+
+    sys.stdout.write((printable(line) if sys.stdout.isatty() else line) + "\n")
+    sys.stdout.flush()
 
 
 def complain(message: str) -> None:

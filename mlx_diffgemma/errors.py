@@ -83,3 +83,19 @@ ALLOCATION_FAILURES = (
     "failed to allocate",
 )
 """What MLX's allocators say on Metal, CUDA and the CPU."""
+
+
+def loading_errors() -> tuple[type[Exception], ...]:
+    """What mlx-lm, transformers and huggingface_hub raise for a folder that they cannot make sense of."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    return (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        RuntimeError,
+        AttributeError,
+        ImportError,
+        StrictDataclassError,
+    )

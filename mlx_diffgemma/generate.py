@@ -9,22 +9,19 @@ Answer -> stdout (--json), stderr (statistics), exit code
 from __future__ import annotations
 
 import dataclasses
-import io
-import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from mlx_diffgemma import options
 from mlx_diffgemma.answer import Answer, gathered
-from mlx_diffgemma.console import INTERRUPTED, complain, open_streams, reported
+from mlx_diffgemma.console import INTERRUPTED, complain, reported, run_program, stdout_line
 from mlx_diffgemma.errors import PromptError
 from mlx_diffgemma.events import Event
 from mlx_diffgemma.generation_config import GenerationConfig
@@ -60,10 +57,7 @@ class Request:
 
     def over(self, defaults: GenerationConfig) -> GenerationConfig:
         """`defaults` with what was chosen in their place. Raises OptionError."""
-        given = {name: choice for name, choice in self.choices.items() if choice is not None}
-        if given.get("conditioning_top_k") == 0:
-            given["conditioning_top_k"] = None
-        chosen = dataclasses.replace(defaults, **given)
+        chosen = dataclasses.replace(defaults, **options.given(self.choices))
         return chosen.exact() if self.exact else chosen
 
 
@@ -197,7 +191,7 @@ def answer_all(request: Request) -> None:
         events = session.stream_many(prompts, configs, batch_size=request.batch_size or BATCH_SIZE)
         happening = takewhile(lambda _: not interrupt.noted, events)
         for number, happened in answered(happening, done):
-            stdout_line(gathered(happened).as_json(index=number))
+            stdout_line(gathered(happened).as_json(number))
     if interrupt.noted:
         raise SystemExit(INTERRUPTED)
 
@@ -219,14 +213,6 @@ def refuse(message: str) -> NoReturn:
     """End with a usage error."""
     complain(f"{message} (--help lists all options)")
     raise SystemExit(MISUSED)
-
-
-def stdout_line(line: str) -> None:
-    """Write one line, harmless on a terminal."""
-    from mlx_diffgemma.display import printable
-
-    sys.stdout.write((printable(line) if sys.stdout.isatty() else line) + "\n")
-    sys.stdout.flush()
 
 
 UNBOUNDED = GenerationConfig(t_min=0.0, t_max=sys.float_info.max)
@@ -266,21 +252,7 @@ def shown(events: Iterator[Event], request: Request) -> Answer:
 
 def main() -> None:
     """Entry point of the program."""
-    open_streams()
-    signal.signal(signal.SIGTERM, _terminate)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # An encoding without the answer's characters costs those characters, not the answer.
-        sys.stdout.reconfigure(errors="replace")
-    try:
-        app(prog_name="mlx_diffgemma.generate")
-    finally:
-        # A second Ctrl-C must not cut short the interpreter's own leaving.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _terminate(number: int, _frame: FrameType | None) -> None:
-    """Leave as from an error, so that the terminal is restored."""
-    raise SystemExit(128 + number)
+    run_program(app, "mlx_diffgemma.generate")
 
 
 if __name__ == "__main__":

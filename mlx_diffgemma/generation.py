@@ -49,12 +49,11 @@ class Generation:
     def prefill(self) -> Iterator[Prefilled]:
         """The prompt goes into the cache."""
         total = self._prompt.shape[1]
-        if self._config.verify is None:
-            for done in prefill(self._model, self._prompt, self._cache):
-                yield Prefilled(done=done, total=total)
-        else:
-            for done in prefill(self._model, self._prompt[:, :-1], self._cache):
-                yield Prefilled(done=done, total=total)
+        # What is to be verified needs the last token's hidden state, which chunks do not compute.
+        chunked = total if self._config.verify is None else total - 1
+        for done in prefill(self._model, self._prompt[:, :chunked], self._cache):
+            yield Prefilled(done=done, total=total)
+        if chunked < total:
             self._last = self._model.encode(self._prompt[:, -1:], self._cache)
             mx.eval(self._last, self._cache.arrays)
             yield Prefilled(done=total, total=total)

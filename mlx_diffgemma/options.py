@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
@@ -195,6 +196,12 @@ Debug: TypeAlias = Annotated[
     bool,
     typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=OUTPUT),
 ]
+
+
+def given(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """The choices that were made, in a GenerationConfig's terms: there, "all tokens" is None and not 0."""
+    made = {name: choice for name, choice in choices.items() if choice is not None}
+    return {name: None if name == "conditioning_top_k" and choice == 0 else choice for name, choice in made.items()}
 
 
 def print_version(wanted: bool) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from mlx_diffgemma.errors import TokenizerError
+from mlx_diffgemma.errors import TokenizerError, loading_errors
 
 if TYPE_CHECKING:
     from mlx_lm.tokenizer_utils import TokenizerWrapper
@@ -113,21 +113,11 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise TokenizerError(
             f"{folder} has neither tokenizer.json nor tokenizer.model: copy them from the original model"
         )
-    from huggingface_hub.errors import StrictDataclassError
     from mlx_lm.tokenizer_utils import load
 
     try:
         wrapper = load(folder)
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        RuntimeError,
-        AttributeError,
-        ImportError,
-        StrictDataclassError,
-    ) as error:
+    except loading_errors() as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TokenizerError(f"the tokenizer in {folder} cannot be loaded: {reason}") from error
     # Without a tokenizer.json transformers flags every user-defined piece: here, line breaks and HTML tags too.

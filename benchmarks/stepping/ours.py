@@ -45,7 +45,7 @@ def drafts(model: DiffusionGemma, cache: Cache, canvas: mx.array, stepping: Step
     config = GenerationConfig(max_steps=stepping.steps, greedy=stepping.greedy).exact()
     config = replace(config, conditioning_top_k=stepping.top_k)
     rules = replace(default_rules(model, config, stepping.sampler), stop=stepping.stop)
-    run = Canvas.start(cache, rules, seed=stepping.seed, block=0, length=canvas.shape[1], forbidden=())
+    run = Canvas.start(cache, rules, seed=stepping.seed, block=0, length=canvas.shape[1], forbidden=[])
     run.state = run.state._replace(canvas=canvas)
     return (each[0] for each in refine(model, [run]))
 

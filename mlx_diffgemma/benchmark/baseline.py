@@ -16,7 +16,7 @@ import mlx.nn as nn
 from mlx_diffgemma.benchmark.results import Loaded, Reply
 from mlx_diffgemma.benchmark.subject import TEXT, repeated, steady
 from mlx_diffgemma.config import MODEL_TYPE, read_json
-from mlx_diffgemma.errors import BenchmarkError, out_of_memory
+from mlx_diffgemma.errors import BenchmarkError, loading_errors, out_of_memory
 from mlx_diffgemma.hub import resolve
 
 SAMPLING = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
@@ -66,7 +66,6 @@ def load_baseline(wanted: Wanted) -> Autoregressive:
 
 
 def _load(name: str, *, lazy: bool) -> Contents:
-    from huggingface_hub.errors import StrictDataclassError
     from mlx_lm.utils import load
 
     folder = resolve(name)
@@ -76,16 +75,7 @@ def _load(name: str, *, lazy: bool) -> Contents:
     try:
         with redirect_stdout(sys.stderr), out_of_memory("loading the baseline", "choose a smaller one"):
             loaded: tuple[Any, ...] = load(str(folder), lazy=lazy, return_config=True)
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        RuntimeError,
-        AttributeError,
-        ImportError,
-        StrictDataclassError,
-    ) as error:
+    except loading_errors() as error:
         raise BenchmarkError(f"mlx-lm cannot load the baseline {name}: {error}") from error
     return Contents(loaded[0], loaded[1], loaded[2], options)
 
