@@ -14,7 +14,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_diffgemma.benchmark.results import Loaded, Reply
-from mlx_diffgemma.benchmark.subject import TEXT, repeated, steady
+from mlx_diffgemma.benchmark.subject import TEXT, repeated, steady, weight
 from mlx_diffgemma.config import MODEL_TYPE, read_json
 from mlx_diffgemma.errors import BenchmarkError, loading_errors, out_of_memory
 from mlx_diffgemma.hub import resolve
@@ -50,7 +50,6 @@ def load_baseline(wanted: Wanted) -> Autoregressive:
     """Load a model, timed. Raises DiffGemmaError."""
     mx.clear_cache()
     mx.reset_peak_memory()
-    before = mx.get_active_memory()
     begin = time.perf_counter()
     contents = _load(wanted.model, lazy=False)
     mx.synchronize()
@@ -58,7 +57,7 @@ def load_baseline(wanted: Wanted) -> Autoregressive:
         model=wanted.model,
         kind="autoregressive",
         seconds=time.perf_counter() - begin,
-        weights=mx.get_active_memory() - before,
+        weights=weight(contents.model),
         peak_memory=mx.get_peak_memory(),
         options=dict(contents.sampling),
     )

@@ -15,7 +15,7 @@ import mlx.core as mx
 
 from mlx_diffgemma import engine
 from mlx_diffgemma.benchmark.results import Loaded, Reply
-from mlx_diffgemma.benchmark.subject import TEXT, repeated, steady
+from mlx_diffgemma.benchmark.subject import TEXT, repeated, steady, weight
 from mlx_diffgemma.errors import PromptError
 from mlx_diffgemma.events import CanvasStarted, Denoised
 from mlx_diffgemma.generation_config import GenerationConfig
@@ -56,7 +56,6 @@ def load_diffusion(source: Source) -> Diffusion:
     import_module("mlx_lm.tokenizer_utils")
     mx.clear_cache()
     mx.reset_peak_memory()
-    before = mx.get_active_memory()
     begin = time.perf_counter()
     session = load(source.model, revision=source.revision, dtype=source.dtype, adapter=source.adapter)
     mx.synchronize()
@@ -66,7 +65,7 @@ def load_diffusion(source: Source) -> Diffusion:
         model=source.model,
         kind="diffusion",
         seconds=seconds,
-        weights=mx.get_active_memory() - before,
+        weights=weight(session.model),
         peak_memory=mx.get_peak_memory(),
         options={"dtype": str(session.model.dtype).rpartition(".")[2], **dataclasses.asdict(config)},
     )

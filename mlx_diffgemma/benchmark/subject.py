@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from itertools import cycle, islice, pairwise
-from typing import Protocol
+from typing import Protocol, cast
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
 
 from mlx_diffgemma.benchmark.prompts import PASSAGE, PRESENT
 from mlx_diffgemma.benchmark.results import Loaded, Reply
 
 TEXT = f"{PRESENT}\n\n{PASSAGE}\n\n"
 """What prefixes are made of, over and over: experts are chosen as text chooses them, not as random ids do."""
+
+
+def weight(model: nn.Module) -> int:
+    """What a model's parameters hold, in bytes: not what memory in use grows by, for garbage may leave it meanwhile."""
+    flat = cast("list[tuple[str, mx.array]]", tree_flatten(model.parameters()))
+    return sum(array.nbytes for _, array in flat)
 
 
 class Subject(Protocol):
