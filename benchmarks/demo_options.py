@@ -3,7 +3,8 @@
     python benchmarks/demo_options.py demo --questions 200
 
 The first row is the reference's rule; every other row changes what it names, and nothing else. Questions and seeds are
-those of demo_accuracy.py. `steps` are denoising steps per answer, of all its canvases; `ratio` is to the first row's.
+those of demo_accuracy.py. `same` are answers equal to those of the first row, in percent; `steps` are denoising steps
+per answer, of all its canvases; `ratio` is to the first row's.
 """
 
 from __future__ import annotations
@@ -53,6 +54,11 @@ class Effect:
         """Denoising steps per answer."""
         return fmean(sum(answer.steps) for answer in together(self.asked).answers)
 
+    def same(self, other: Effect) -> float:
+        """Answers that are the other's too, in percent."""
+        pairs = zip(together(self.asked).answers, together(other.asked).answers, strict=True)
+        return 100 * fmean(own.text == theirs.text for own, theirs in pairs)
+
 
 def effects(session: Session, number: int, rows: list[str]) -> list[Effect]:
     """Ask the same questions under the options of each row."""
@@ -65,7 +71,7 @@ def effects(session: Session, number: int, rows: list[str]) -> list[Effect]:
 
 def table(found: list[Effect]) -> Table:
     """Right answers in percent, per kind and together; steps per answer; seconds for everything."""
-    result = Table("options", *KINDS, "together", "steps", "ratio", "seconds")
+    result = Table("options", *KINDS, "together", "same", "steps", "ratio", "seconds")
     for column in result.columns[1:]:
         column.justify = "right"
     for effect in found:
@@ -74,6 +80,7 @@ def table(found: list[Effect]) -> Table:
         result.add_row(
             effect.name,
             *(f"{percent:.1f}" for percent in [*right, percentage(everything.answers)]),
+            f"{effect.same(found[0]):.1f}",
             f"{effect.steps:.2f}",
             f"{effect.steps / found[0].steps:.2f}",
             f"{everything.seconds:.0f}",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from statistics import fmean
 
+import conditioning
 import demo_options
 import endurance
 import pytest
@@ -39,20 +41,25 @@ def test_too_few_generations_are_refused(monkeypatch: pytest.MonkeyPatch, capsys
 def test_steps_are_counted_per_answer_and_options_stand_beside_the_reference() -> None:
     question = Question(kind="sums", prompt="What is 1 + 1?", answer="1 + 1 = 2", content="1 + 1")
 
-    def asked(right: bool, *steps: int) -> Asked:
-        answers = [Answer(question=question, text="", right=right, steps=steps)]
+    def asked(text: str, *steps: int) -> Asked:
+        answers = [Answer(question=question, text=text, right=text == question.answer, steps=steps)]
         return Asked(answers=answers, seconds=1.0)
 
-    slow = demo_options.Effect(name="reference", asked=dict.fromkeys(demo_options.KINDS, asked(True, 4, 4)))
-    fast = demo_options.Effect(name="trim", asked=dict.fromkeys(demo_options.KINDS, asked(False, 2)))
+    slow = demo_options.Effect(name="reference", asked=dict.fromkeys(demo_options.KINDS, asked("1 + 1 = 2", 4, 4)))
+    fast = demo_options.Effect(name="trim", asked=dict.fromkeys(demo_options.KINDS, asked("1 + 1 = 3", 2)))
     assert (slow.steps, fast.steps) == (8, 2)
-    rows = demo_options.table([slow, fast]).columns
-    assert [list(column.cells) for column in rows[-4:]] == [
-        ["100.0", "0.0"],
-        ["8.00", "2.00"],
-        ["1.00", "0.25"],
-        ["6", "6"],
-    ]
+    right, same, steps, *rest = (list(column.cells) for column in demo_options.table([slow, fast]).columns[-5:])
+    assert (right, same, steps) == (["100.0", "0.0"], ["100.0", "0.0"], ["8.00", "2.00"])
+    assert rest == [["1.00", "0.25"], ["6", "6"]]
+
+
+def test_the_exact_signal_has_no_error_and_fewer_tokens_have_more(trained: Session) -> None:
+    (processed, *_) = conditioning.steps(trained, "What is 47 + 38?", 0)
+    alone, some, most, everything = (conditioning.errors(trained, processed, count) for count in (1, 8, 64, 1024))
+    assert max(everything) == 0
+    assert max(alone) > max(some) > max(most)
+    # A signal of 64 tokens leaves out less than float32 rounds to in most positions: 1e-6 of it is asked for.
+    assert fmean(most) < 1e-6
 
 
 def test_options_change_what_they_name_and_nothing_else(trained: Session) -> None:
