@@ -74,8 +74,16 @@ STAGES = (
         mix=MIX_OF_ENDS,
         questions=160_000,
         seed=4,
-        options="--steps 2400 --learning-rate 1.2e-3 --warmup 30 --final-rate 0.01 "
+        options="--steps 800 --learning-rate 1.2e-3 --warmup 30 --final-rate 0.01 --decay-steps 2400 "
         "--evaluate-every 1200 --save-every 100",
+    ),
+    # Where a count ends must be seen in the first step, on a canvas of noise alone: levels that are high teach that.
+    Stage(
+        mix=MIX_OF_ENDS,
+        questions=140_000,
+        seed=5,
+        options="--steps 2100 --learning-rate 1e-3 --warmup 30 --final-rate 0.01 --noise-power 4 "
+        "--evaluate-every 1050 --save-every 100",
     ),
 )
 
