@@ -9,24 +9,27 @@ per block, while max_tokens are not reached:
 6                                                                        -> Finished
 
 Several prompts are answered side by side: each goes through these phases by itself, and the canvases of all of them
-are denoised together. One that is finished makes room for the next.
+are denoised together. One that is finished makes room for the next. On the CPU, of which MLX takes one core, they are
+shared out among two threads, each with a loop of its own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlx_diffgemma.causal import write
 from mlx_diffgemma.errors import OptionError, PromptError
 from mlx_diffgemma.events import Event
+from mlx_diffgemma.functions import on_cpu
 from mlx_diffgemma.generation import Generation
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model import DiffusionGemma
 from mlx_diffgemma.refinement import refine
 from mlx_diffgemma.rules import default_rules
 from mlx_diffgemma.sampler import Sampler
+from mlx_diffgemma.threads import LANES, Shared, side_by_side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,42 +58,60 @@ def stream_many(
 ) -> Iterator[tuple[int, Event]]:
     """Answer jobs, `width` of them side by side -> the number of the job, from 0, and what happens in it.
 
-    A job's events are the same whatever stands beside it; those in causal mode are answered one at a time. Raises what
-    `stream` raises, when the job's turn comes.
+    A job's events are the same whatever stands beside it, and in order; how those of several jobs mix is a matter of
+    time. Jobs in causal mode are answered one at a time, or one in each lane. Raises what `stream` raises, when the
+    job's turn comes.
     """
-    waiting = enumerate(jobs)
+    count = max(1, min(width, LANES if on_cpu() else 1))
+    waiting = Shared(enumerate(jobs))
+    runs = [_answered(model, waiting, -(-(width - lane) // count), count, sampler) for lane in range(count)]
+    for events in side_by_side(runs) if count > 1 else runs[0]:
+        yield from events
+
+
+def _answered(
+    model: DiffusionGemma, waiting: Iterator[tuple[int, Job]], width: int, share: int, sampler: Sampler | None
+) -> Iterator[list[tuple[int, Event]]]:
+    """What `stream_many` tells, in lists of what comes at once; share: how many of these loops there are."""
     active: list[tuple[int, Generation]] = []
     while True:
-        while len(active) < width and (arrived := next(waiting, None)):
+        begun: dict[Generation, int] = {}
+        while len(active) + len(begun) < width and (arrived := next(waiting, None)):
             number, job = arrived
             length = check_lengths(model, job)
             if job.config.mode == "causal":
                 for event in write(model, job.tokens, job.config):
-                    yield number, event
-                continue
-            rules = default_rules(model, job.config, sampler)
-            generation = Generation(model, job.tokens, job.config, rules, length)
-            # 1
-            for event in generation.prefill():
-                yield number, event
-            # 2
-            yield number, generation.start()
-            active.append((number, generation))
+                    yield [(number, event)]
+            else:
+                rules = default_rules(model, job.config, sampler)
+                begun[Generation(model, job.tokens, job.config, rules, length)] = number
+        if begun:
+            yield from _started(model, begun)
+        active += [(number, generation) for generation, number in begun.items()]
         if not active:
             return
         # 5
         for _, generation in active:
             generation.catch_up()
         # 3
-        for drafts in refine(model, [generation.canvas for _, generation in active]):
-            for (number, generation), draft in zip(active, drafts, strict=True):
-                yield number, generation.denoised(draft)
+        for drafts in refine(model, [generation.canvas for _, generation in active], share=share):
+            yield [
+                (number, generation.denoised(draft)) for (number, generation), draft in zip(active, drafts, strict=True)
+            ]
+        # 4, 6, 2
         for number, generation in active:
             if generation.canvas.is_over:
-                # 4, 6, 2
                 for event in generation.commit():
-                    yield number, event
+                    yield [(number, event)]
         active = [(number, generation) for number, generation in active if not generation.is_over]
+
+
+def _started(model: DiffusionGemma, begun: Mapping[Generation, int]) -> Iterator[list[tuple[int, Event]]]:
+    # 1
+    for reached in Generation.prefill(model, list(begun)):
+        yield [(begun[generation], event) for generation, event in reached]
+    # 2
+    yield [(number, generation.start()) for generation, number in begun.items()]
 
 
 def check_lengths(model: DiffusionGemma, job: Job) -> int:

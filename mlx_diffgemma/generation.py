@@ -14,7 +14,7 @@ from mlx_diffgemma.errors import WeightsError
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, Prefilled
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model import DiffusionGemma
-from mlx_diffgemma.prefix import following, prefill
+from mlx_diffgemma.prefix import following, prefill_rows
 from mlx_diffgemma.refinement import Canvas, end_of
 from mlx_diffgemma.rules import Rules
 from mlx_diffgemma.sampler import Draft
@@ -33,6 +33,8 @@ class Generation:
         self.canvas: Canvas
         self._model = model
         self._prompt = mx.array([list(tokens)])
+        # What is to be verified needs the last token's hidden state, which chunks do not compute.
+        self._first = self._prompt if config.verify is None else mx.array([list(tokens[:-1])], dtype=mx.int32)
         self._config = config
         self._rules = rules
         self._length = length
@@ -46,18 +48,20 @@ class Generation:
         self._last: mx.array | None = None
         self._given_up = 0
 
-    def prefill(self) -> Iterator[Prefilled]:
-        """The prompt goes into the cache."""
-        total = self._prompt.shape[1]
-        # What is to be verified needs the last token's hidden state, which chunks do not compute.
-        chunked = total if self._config.verify is None else total - 1
-        for done in prefill(self._model, self._prompt[:, :chunked], self._cache):
-            yield Prefilled(done=done, total=total)
-        if chunked < total:
-            self._last = self._model.encode(self._prompt[:, -1:], self._cache)
-            mx.eval(self._last, self._cache.arrays)
-            yield Prefilled(done=total, total=total)
-        self._clock.prefilled()
+    @staticmethod
+    def prefill(model: DiffusionGemma, begun: Sequence[Generation]) -> Iterator[list[tuple[Generation, Prefilled]]]:
+        """The prompts go into their caches -> how far each is by now, of those that got further."""
+        for reached in prefill_rows(model, [each._first for each in begun], [each._cache for each in begun]):
+            yield [(begun[row], begun[row]._prefilled(done)) for row, done in reached.items()]
+        for each in begun:
+            if each._config.verify is not None:
+                each._last = model.encode(each._prompt[:, -1:], each._cache)
+                mx.eval(each._last, each._cache.arrays)
+                yield [(each, each._prefilled(each._prompt.shape[1]))]
+            each._clock.prefilled()
+
+    def _prefilled(self, done: int) -> Prefilled:
+        return Prefilled(done=done, total=self._prompt.shape[1])
 
     def start(self) -> CanvasStarted:
         """A canvas of noise."""

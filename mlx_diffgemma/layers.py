@@ -20,6 +20,7 @@ from mlx_diffgemma.cache import KeysValues
 from mlx_diffgemma.config import LayerConfig, ModelConfig
 from mlx_diffgemma.functions import attention, geglu
 from mlx_diffgemma.moe import Experts, Router
+from mlx_diffgemma.threads import settled
 
 Place: TypeAlias = Callable[[mx.array, mx.array], KeysValues]
 """Takes a layer's new keys and values, returns all that its queries look at."""
@@ -86,26 +87,33 @@ class Attention(nn.Module):
         raw_keys = self._heads(self.k_proj(hidden))
         # Full layers have no v_proj: their values are the raw keys, before k_norm and rotation.
         raw_values = self._heads(self.v_proj(hidden)) if self._sliding else raw_keys
-        queries = self._rotated(self.q_norm(queries), spans)
-        keys = self._rotated(self.k_norm(raw_keys), spans)
+        queries, keys = self._rotated(self.q_norm(queries), self.k_norm(raw_keys), spans)
         values = mx.fast.rms_norm(raw_values, None, self._eps).swapaxes(1, 2)
         parts = zip(_parts(queries, spans), _parts(keys, spans), _parts(values, spans), spans, strict=True)
         out = [attention(own, *span.place(key, value), span.mask) for own, key, value, span in parts]
         joined = out[0] if len(out) == 1 else mx.concatenate(out, axis=2)
         return self.o_proj(joined.swapaxes(1, 2).reshape(batch, length, -1))
 
-    def _rotated(self, heads: mx.array, spans: Sequence[Span]) -> mx.array:
-        """[B, L, H, head_dim] -> [B, H, L, head_dim], each token rotated as its position wants it"""
+    def _rotated(self, queries: mx.array, keys: mx.array, spans: Sequence[Span]) -> tuple[mx.array, mx.array]:
+        """Both [B, L, H, head_dim] -> [B, H, L, head_dim], each token rotated as its position wants it"""
         if len(spans) == 1:
-            return self._rope(heads.swapaxes(1, 2), spans[0].offset)
-        # One call for all: every token as a sequence of its own.
+            offset = spans[0].offset
+            return self._rope(queries.swapaxes(1, 2), offset), self._rope(keys.swapaxes(1, 2), offset)
+        # One call for all: every token as a sequence of its own, whose heads are those of both.
         positions = mx.concatenate([mx.arange(span.length) + span.offset for span in spans])
+        heads = mx.concatenate([queries, keys], axis=2)
         alone = heads.reshape(-1, heads.shape[2], 1, self._head_dim)
-        return self._rope(alone, positions).reshape(heads.shape).swapaxes(1, 2)
+        rotated = self._rope(alone, positions).reshape(heads.shape).swapaxes(1, 2)
+        of_queries, of_keys = mx.split(rotated, [queries.shape[2]], axis=1)
+        return of_queries, of_keys
 
     def _heads(self, projected: mx.array) -> mx.array:
         """[B, L, H * head_dim] -> [B, L, H, head_dim]"""
         return mx.unflatten(projected, -1, (-1, self._head_dim))
+
+
+def _as_planned(array: mx.array) -> mx.array:
+    return array
 
 
 def _parts(heads: mx.array, spans: Sequence[Span]) -> list[mx.array]:
@@ -149,12 +157,16 @@ class Layer(nn.Module):
         self.pre_feedforward_layernorm_2 = nn.RMSNorm(size, eps)
         self.layer_scalar = mx.ones((1,))
 
-    def __call__(self, hidden: mx.array, spans: Sequence[Span]) -> mx.array:
-        """[B, L, D] -> [B, L, D], before the layer scalar, which differs between encoder and decoder"""
-        attended = self.self_attn(self.input_layernorm(hidden), spans)
+    def __call__(self, hidden: mx.array, spans: Sequence[Span], *, last: bool = False) -> mx.array:
+        """[B, L, D] -> [B, L, D], before the layer scalar, which differs between encoder and decoder
+
+        last: nothing but this layer's keys and values may be wanted, so nothing is computed yet.
+        """
+        settle = _as_planned if last else settled
+        attended = settle(self.self_attn(self.input_layernorm(hidden), spans))
         hidden = hidden + self.post_attention_layernorm(attended)
-        dense = self.post_feedforward_layernorm_1(self.mlp(self.pre_feedforward_layernorm(hidden)))
-        sparse = self.post_feedforward_layernorm_2(self._mixture(hidden))
+        dense = settle(self.post_feedforward_layernorm_1(self.mlp(self.pre_feedforward_layernorm(hidden))))
+        sparse = settle(self.post_feedforward_layernorm_2(self._mixture(hidden)))
         return hidden + self.post_feedforward_layernorm(dense + sparse)
 
     def _mixture(self, hidden: mx.array) -> mx.array:

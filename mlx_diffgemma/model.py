@@ -133,16 +133,31 @@ class DiffusionGemma(nn.Module):
 
     def peek(self, embeddings: mx.array, cache: Cache) -> mx.array:
         """What `encode_embeddings` gives, but only `cache.advance` makes the tokens, or the first of them, stay."""
-        hidden, length = embeddings, embeddings.shape[1]
-        window = self.config.sliding_window
+        return self._encode(embeddings, [cache], [embeddings.shape[1]])
+
+    def encode_rows(self, prompts: Sequence[mx.array], caches: Sequence[Cache]) -> None:
+        """Append tokens [1, L] to the cache of each, any lengths behind prefixes of any lengths."""
+        lengths = [prompt.shape[1] for prompt in prompts]
+        self._encode(self.embed(mx.concatenate(list(prompts), axis=1)), caches, lengths)
+        for cache, length in zip(caches, lengths, strict=True):
+            cache.advance(length)
+
+    def _encode(self, embeddings: mx.array, caches: Sequence[Cache], lengths: Sequence[int]) -> mx.array:
+        """[B, L, D], the tokens of all caches one after another -> final hidden states; nothing stays yet"""
+        hidden, window = embeddings, self.config.sliding_window
+        rows = list(zip(caches, lengths, strict=True))
         # Sliding layers all keep the same tokens: the last window - 1.
-        sliding = encoder_mask(length, min(cache.offset, window - 1), window)
-        full = encoder_mask(length, cache.offset, None)
+        sliding = [encoder_mask(length, min(cache.offset, window - 1), window) for cache, length in rows]
+        full = [encoder_mask(length, cache.offset, None) for cache, length in rows]
         scalars = self.model.encoder.language_model.layers
         for index, layer in enumerate(self.model.decoder.layers):
-            mask = sliding if self.config.layers[index].sliding else full
-            span = Span(length, cache.layers[index].place, cache.offset, mask)
-            hidden = layer(hidden, [span]) * scalars[index].layer_scalar
+            masks = sliding if self.config.layers[index].sliding else full
+            spans = [
+                Span(length, cache.layers[index].place, cache.offset, mask)
+                for (cache, length), mask in zip(rows, masks, strict=True)
+            ]
+            last = index + 1 == len(scalars)
+            hidden = layer(hidden, spans, last=last) * scalars[index].layer_scalar
         return self.model.decoder.norm(hidden)
 
     def denoise(self, canvas: mx.array, cache: Cache, signal: mx.array | None = None) -> mx.array:

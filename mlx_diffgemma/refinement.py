@@ -20,7 +20,7 @@ from mlx_diffgemma.cache import Cache
 from mlx_diffgemma.model import DiffusionGemma, Row
 from mlx_diffgemma.rules import Rules
 from mlx_diffgemma.sampler import Draft, random_key
-from mlx_diffgemma.threads import this_thread
+from mlx_diffgemma.threads import in_lane, settled, this_thread
 
 AT_ONCE = 2**27
 """Logits that are read at once, at most: of two canvases at full size, 537 MB."""
@@ -92,15 +92,19 @@ class Canvas:
         return True
 
 
-def refine(model: DiffusionGemma, canvases: Sequence[Canvas]) -> Iterator[list[Draft]]:
-    """Denoise canvases together until at least one of them `is_over`, yielding every step's drafts, computed."""
-    hidden = _forward(model, canvases)
+def refine(model: DiffusionGemma, canvases: Sequence[Canvas], *, share: int = 1) -> Iterator[list[Draft]]:
+    """Denoise canvases together until at least one of them `is_over`, yielding every step's drafts, computed.
+
+    share: how many do this at the same time, of whose logits AT_ONCE speaks.
+    """
+    ahead: list[mx.array] = []
     while True:
-        outcomes = _submit(model, canvases, hidden)
+        outcomes = _submit(model, canvases, ahead or _forward(model, canvases), AT_ONCE // share)
         before = [canvas.cache.snapshot() for canvas in canvases]
         for canvas, outcome in zip(canvases, outcomes, strict=True):
             canvas.state = outcome.after
-        here, hidden = this_thread(), _forward(model, canvases)
+        # What a lane plans it computes, so it plans nothing that may not be wanted.
+        here, ahead = this_thread(), [] if in_lane() else _forward(model, canvases)
         # Nothing may be under way when the caller has the word: its thread may end, and MLX's stream with it.
         mx.eval([(outcome.draft, outcome.finished, outcome.after) for outcome in outcomes])
         for canvas, outcome in zip(canvases, outcomes, strict=True):
@@ -114,10 +118,10 @@ def refine(model: DiffusionGemma, canvases: Sequence[Canvas]) -> Iterator[list[D
             # What was built ahead is of no use: for nothing, for other lengths, or in another thread.
             for canvas, cache in zip(canvases, before, strict=True):
                 canvas.cache.restore(cache)
+            ahead = []
             if over:
                 yield drafts
                 return
-            hidden = _forward(model, canvases)
         # Nobody may hold the prefix as it was when the next step writes behind it.
         del before
 
@@ -127,24 +131,24 @@ def _forward(model: DiffusionGemma, canvases: Sequence[Canvas]) -> list[mx.array
     return model.denoise_rows([Row(each.state.canvas, each.cache, each.state.signal) for each in canvases])
 
 
-def _submit(model: DiffusionGemma, canvases: Sequence[Canvas], hidden: Sequence[mx.array]) -> list[Outcome]:
-    """Let the next step of every canvas be computed."""
+def _submit(model: DiffusionGemma, canvases: Sequence[Canvas], hidden: Sequence[mx.array], most: int) -> list[Outcome]:
+    """Let the next step of every canvas be computed, so many logits at once at most."""
     outcomes: list[Outcome] = []
-    for group in _groups(model, canvases):
+    for group in _groups(canvases, most // model.config.vocab_size):
         outcomes += _step(model, canvases[group], mx.concatenate(list(hidden[group]), axis=0))
     # The signal too, though behind the last step it is not needed: kept as a graph it would keep the logits.
     mx.async_eval([(outcome.draft, outcome.finished, outcome.after) for outcome in outcomes])
     return outcomes
 
 
-def _groups(model: DiffusionGemma, canvases: Sequence[Canvas]) -> Iterator[slice]:
-    """Neighbours of one length and one set of rules, whose logits together are not too large."""
+def _groups(canvases: Sequence[Canvas], most: int) -> Iterator[slice]:
+    """Neighbours of one length and one set of rules, of so many positions together at most."""
     start = 0
     for place, canvas in enumerate(canvases):
         first, length = canvases[start], canvas.state.canvas.shape[1]
-        size = (place + 1 - start) * length * model.config.vocab_size
+        size = (place + 1 - start) * length
         alike = first.state.canvas.shape[1] == length and first.rules == canvas.rules
-        if place > start and (not alike or size > AT_ONCE):
+        if place > start and (not alike or size > most):
             yield slice(start, place)
             start = place
     yield slice(start, len(canvases))
@@ -154,13 +158,13 @@ def _step(model: DiffusionGemma, canvases: Sequence[Canvas], hidden: mx.array) -
     """The next step of canvases that are alike, from their final hidden states [B, C, D]; nothing is computed yet."""
     rules, numbers = canvases[0].rules, [canvas.state.step + 1 for canvas in canvases]
     # At full size an array over the vocabulary is 268 MB: none is named that the next step does not need.
-    processed = model.processed_logits(hidden, [rules.schedule.temperature(number) for number in numbers])
+    processed = settled(model.processed_logits(hidden, [rules.schedule.temperature(number) for number in numbers]))
     for row, canvas in enumerate(canvases):
         if canvas.forbidden:
             processed[row, 0, canvas.forbidden] = FORBIDDEN
     keys = [random_key(canvas.seed, canvas.block, number) for canvas, number in zip(canvases, numbers, strict=True)]
     noisy = mx.concatenate([canvas.state.canvas for canvas in canvases])
-    draft = rules.sampler.step(processed, noisy, mx.stack(keys))
+    draft = settled(rules.sampler.step(processed, noisy, mx.stack(keys)))
     before = mx.concatenate([canvas.state.memory for canvas in canvases], axis=1)
     memory, finished = rules.stop.judge(mx.array(numbers), before, draft.best, draft.entropy)
     signal = model.signal(processed, rules.conditioning_top_k, draft.total)

@@ -75,7 +75,7 @@ class Session:
         ]
         for job in jobs:
             check_lengths(self.model, job)
-        return self._with_text(stream_jobs(self.model, jobs, width=batch_size))
+        return self._with_text(stream_jobs(self.model, jobs, width=min(batch_size, len(jobs))))
 
     def _configs(self, config: Configs, count: int) -> list[GenerationConfig]:
         if config is None or isinstance(config, GenerationConfig):

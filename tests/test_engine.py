@@ -9,8 +9,10 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
+from threaded import each_in_a_thread
 from tiny import ScriptedModel, random_model
 
+from mlx_diffgemma import engine
 from mlx_diffgemma.cache import Cache
 from mlx_diffgemma.engine import Job, stream, stream_many
 from mlx_diffgemma.errors import OptionError, PromptError, WeightsError
@@ -18,7 +20,7 @@ from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event,
 from mlx_diffgemma.generation import cut
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model import Row
-from mlx_diffgemma.prefix import prefill
+from mlx_diffgemma.prefix import prefill, prefill_rows
 from mlx_diffgemma.refinement import Canvas, refine
 from mlx_diffgemma.rules import default_rules
 from mlx_diffgemma.sampler import EntropyBoundSampler
@@ -114,8 +116,11 @@ def test_stats_count_what_happened() -> None:
     assert stats.peak_memory > 0
 
 
-def test_answers_side_by_side_are_those_given_alone() -> None:
+@pytest.mark.parametrize("lanes", [1, 2, 3])
+@pytest.mark.parametrize("width", [2, 3, 8])
+def test_answers_side_by_side_are_those_given_alone(width: int, lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompts, canvases and budgets of different lengths, more of them than stand side by side."""
+    monkeypatch.setattr(engine, "LANES", lanes)
     model = random_model()
     base = GenerationConfig(max_steps=6, stop_tokens=(3,), entropy_bound=5.0, t_min=0.01, t_max=0.02)
     jobs = [
@@ -123,7 +128,7 @@ def test_answers_side_by_side_are_those_given_alone() -> None:
         for n in range(5)
     ]
     together: dict[int, list[Event]] = {number: [] for number in range(5)}
-    for number, event in stream_many(model, jobs, width=3):
+    for number, event in stream_many(model, jobs, width=width):
         together[number].append(event)
     for number, job in enumerate(jobs):
         alone = [untimed(event) for event in stream(model, job.tokens, job.config)]
@@ -151,7 +156,26 @@ TIMELESS = {
 }
 
 
-def test_one_that_is_finished_makes_room_for_the_next() -> None:
+def test_every_event_of_answers_side_by_side_may_be_taken_by_another_thread() -> None:
+    model = random_model()
+    configs = [GenerationConfig(max_tokens=12 + 9 * n, max_steps=4, seed=n, trim=n == 1) for n in range(4)]
+    jobs = [Job(tokens=list(range(1, 3 + n)), config=config) for n, config in enumerate(configs)]
+    together: dict[int, list[Event]] = {number: [] for number in range(4)}
+    for number, event in each_in_a_thread(stream_many(model, jobs, width=3)):
+        together[number].append(event)
+    for number, job in enumerate(jobs):
+        alone = [untimed(event) for event in stream(model, job.tokens, job.config)]
+        assert [untimed(event) for event in together[number]] == alone
+
+
+def test_jobs_that_cannot_be_answered_are_named_in_a_lane_too() -> None:
+    jobs = [Job(tokens=tokens, config=GenerationConfig(max_tokens=16, max_steps=2)) for tokens in ([1], [2], [64])]
+    with pytest.raises(PromptError, match="token id 64 is outside"):
+        list(stream_many(random_model(), jobs, width=2))
+
+
+def test_one_that_is_finished_makes_room_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "LANES", 1)
     order = [
         (number, type(event))
         for number, event in stream_many(
@@ -229,6 +253,25 @@ def test_prefill_reports_every_chunk_and_fills_the_cache() -> None:
     assert list(prefill(model, tokens, cache)) == [2048, 2348]
     assert cache.offset == 2348
     assert cache.layers[1].length == 2348
+
+
+def test_prompts_that_are_encoded_together_are_in_their_caches_as_alone() -> None:
+    """Behind prefixes of their own, beyond the window; a long one goes by itself while others would be too many."""
+    model = random_model()
+    lengths, known = (3, 2048 + 30, 21, 9), (0, 5, 12, 0)
+    prompts = [mx.random.randint(0, 64, (1, length), key=mx.random.key(length)) for length in lengths]
+    alone, together = ([model.make_cache() for _ in lengths] for _ in range(2))
+    for caches in (alone, together):
+        for cache, length in zip(caches, known, strict=True):
+            if length:
+                model.encode(mx.arange(length)[None], cache)
+    for prompt, cache in zip(prompts, alone, strict=True):
+        assert list(prefill(model, prompt, cache))[-1] == prompt.shape[1]
+    assert list(prefill_rows(model, prompts, together)) == [{0: 3}, {1: 2048}, {1: 2078, 2: 21, 3: 9}]
+    for one, other in zip(alone, together, strict=True):
+        assert one.offset == other.offset
+        for expected, given in zip(one.arrays, other.arrays, strict=True):
+            assert mx.allclose(expected, given, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,30 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import TypeVar
 
 from mlx_diffgemma.events import Event, Finished
+
+Item = TypeVar("Item")
+
+
+def each_in_a_thread(items: Iterator[Item]) -> list[Item]:
+    """All items, each taken by a thread of its own."""
+    taken: list[Item] = []
+    more = True
+
+    def take() -> None:
+        nonlocal more
+        for item in items:
+            taken.append(item)
+            return
+        more = False
+
+    while more:
+        thread = threading.Thread(target=take)
+        thread.start()
+        thread.join()
+    return taken
 
 
 def taken_in_threads(events: Iterator[Event]) -> list[Event]:
