@@ -10,7 +10,7 @@ from typing import cast
 import mlx.core as mx
 
 from mlx_diffgemma.clock import Clock
-from mlx_diffgemma.errors import WeightsError
+from mlx_diffgemma.errors import require_numbers
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, Prefilled
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model import DiffusionGemma
@@ -79,10 +79,7 @@ class Generation:
     def denoised(self, draft: Draft) -> Denoised:
         """The event of one step, for the positions that max_tokens has room for."""
         mean_entropy = fmean(_numbers(draft.entropy))
-        if not math.isfinite(mean_entropy):
-            raise WeightsError(
-                "the model computes no numbers: its weights hold NaN or Inf, convert or download it again"
-            )
+        require_numbers(mean_entropy)
         best = _ids(draft.best)[: self._room]
         before = self._best or [-1] * len(best)
         self._best = best

@@ -18,6 +18,7 @@ import mlx.core as mx
 
 from mlx_diffgemma.cache import Cache
 from mlx_diffgemma.model import DiffusionGemma, Row
+from mlx_diffgemma.pins import Pins
 from mlx_diffgemma.rules import Rules
 from mlx_diffgemma.sampler import Draft, random_key
 from mlx_diffgemma.threads import this_thread
@@ -29,7 +30,7 @@ FORBIDDEN = -1e9
 
 
 class Refinement(NamedTuple):
-    """A canvas between two steps, every array with one row."""
+    """A canvas between two steps, every array with one row; C are the positions that are not pinned."""
 
     step: int
     """steps done"""
@@ -61,6 +62,7 @@ class Canvas:
     forbidden: list[int]
     """Tokens that must not stand at the first position."""
     state: Refinement
+    pins: Pins | None = None
     is_over: bool = False
     end: int | None = None
     """where the last draft had its end token, if the rules ask"""
@@ -74,9 +76,27 @@ class Canvas:
         state = Refinement(0, noise, None, memory)
         return cls(cache, rules, seed, block, forbidden, state)
 
+    @classmethod
+    def pinned(cls, cache: Cache, rules: Rules, *, seed: int, block: int, pins: Pins) -> Canvas:
+        """Noise at the free positions of a canvas behind the prefix in `cache`; such a canvas is never trimmed."""
+        canvas = cls.start(cache, rules, seed=seed, block=block, length=pins.length, forbidden=[])
+        canvas.pins = pins
+        return canvas
+
+    @property
+    def row(self) -> Row:
+        """All positions, as the model takes them."""
+        if self.pins is None:
+            return Row(self.state.canvas, self.cache, self.state.signal)
+        return Row(self.pins.widened_canvas(self.state.canvas), self.cache, self.pins.widened_signal(self.state.signal))
+
+    def whole(self, draft: Draft) -> Draft:
+        """A step's draft, for all positions."""
+        return draft if self.pins is None else self.pins.widened_draft(draft)
+
     def trim(self, draft: Draft) -> bool:
         """Drop what stands behind the end token, if the rules want it and the last two drafts agree on its place."""
-        if not self.rules.trimmed_at:
+        if not self.rules.trimmed_at or self.pins is not None:
             return False
         best = cast("list[list[int]]", draft.best.tolist())[0]
         before, self.end = self.end, end_of(best, self.rules.trimmed_at)
@@ -100,12 +120,12 @@ def refine(model: DiffusionGemma, canvases: Sequence[Canvas]) -> Iterator[list[D
         before = [canvas.cache.snapshot() for canvas in canvases]
         for canvas, outcome in zip(canvases, outcomes, strict=True):
             canvas.state = outcome.after
+        drafts = [canvas.whole(outcome.draft) for canvas, outcome in zip(canvases, outcomes, strict=True)]
         here, hidden = this_thread(), _forward(model, canvases)
         # Nothing may be under way when the caller has the word: its thread may end, and MLX's stream with it.
-        mx.eval([(outcome.draft, outcome.finished, outcome.after) for outcome in outcomes])
+        mx.eval(drafts, [(outcome.finished, outcome.after) for outcome in outcomes])
         for canvas, outcome in zip(canvases, outcomes, strict=True):
             canvas.is_over = canvas.state.step >= canvas.rules.max_steps or bool(outcome.finished.item())
-        drafts = [outcome.draft for outcome in outcomes]
         over = any(canvas.is_over for canvas in canvases)
         trimmed = [canvas.trim(draft) for canvas, draft in zip(canvases, drafts, strict=True)]
         if not over:
@@ -123,8 +143,12 @@ def refine(model: DiffusionGemma, canvases: Sequence[Canvas]) -> Iterator[list[D
 
 
 def _forward(model: DiffusionGemma, canvases: Sequence[Canvas]) -> list[mx.array]:
-    """The graph of the final hidden states of every canvas."""
-    return model.denoise_rows([Row(each.state.canvas, each.cache, each.state.signal) for each in canvases])
+    """The graph of the final hidden states of every canvas, of its free positions."""
+    hidden = model.denoise_rows([canvas.row for canvas in canvases])
+    return [
+        each if canvas.pins is None else canvas.pins.narrowed(each)
+        for canvas, each in zip(canvases, hidden, strict=True)
+    ]
 
 
 def _submit(model: DiffusionGemma, canvases: Sequence[Canvas], hidden: Sequence[mx.array]) -> list[Outcome]:
@@ -158,6 +182,8 @@ def _step(model: DiffusionGemma, canvases: Sequence[Canvas], hidden: mx.array) -
     for row, canvas in enumerate(canvases):
         if canvas.forbidden:
             processed[row, 0, canvas.forbidden] = FORBIDDEN
+        for places, tokens in () if canvas.pins is None else canvas.pins.bans:
+            processed[row, places, tokens] = FORBIDDEN
     keys = [random_key(canvas.seed, canvas.block, number) for canvas, number in zip(canvases, numbers, strict=True)]
     noisy = mx.concatenate([canvas.state.canvas for canvas in canvases])
     draft = rules.sampler.step(processed, noisy, mx.stack(keys))

@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import TypeAlias, cast, overload
 
 from mlx_diffgemma.adapters import load_adapter, read_settings
+from mlx_diffgemma.editing import Infilled, check_span, edit_gap, edit_parts, edit_prompt, gather_filled, infill_prompt
 from mlx_diffgemma.engine import Job, check_lengths
 from mlx_diffgemma.engine import stream as stream_tokens
 from mlx_diffgemma.engine import stream_many as stream_jobs
 from mlx_diffgemma.errors import DiffGemmaError, OptionError, PromptError, out_of_memory
-from mlx_diffgemma.events import BlockCommitted, Denoised, Event, Finished, FinishReason, Stats
+from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, FinishReason, Stats
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.hub import resolve
+from mlx_diffgemma.infilling import Infilling, canvas_room
+from mlx_diffgemma.joints import Joints, Piece
 from mlx_diffgemma.model import DiffusionGemma
+from mlx_diffgemma.template import MARKER, Gap, Part, Template, parse, require_text
 from mlx_diffgemma.tokenizer import Message, Tokenizer, Transcript, load_tokenizer
 from mlx_diffgemma.weights import open_checkpoint
+from mlx_diffgemma.windows import fits
 from mlx_diffgemma.wired import wired
 
 Prompt: TypeAlias = str | Sequence[Message]
@@ -90,6 +95,8 @@ class Session:
             for number, event in events:
                 transcript = transcripts.setdefault(number, Transcript(self.tokenizer))
                 match event:
+                    case CanvasStarted(canvas=canvas, pinned=pinned) if pinned:
+                        yield number, replace(event, pieces=self.tokenizer.pieces(canvas))
                     case Denoised(best=best):
                         pieces = self.tokenizer.pieces(best)
                         yield number, replace(event, pieces=pieces, thought=transcript.thought_positions(best))
@@ -127,6 +134,84 @@ class Session:
             if isinstance(event, BlockCommitted | Finished):
                 happened[number].append(event)
         return [gather(iter(events)) for events in happened]
+
+    def stream_infill(
+        self,
+        template: Template,
+        instruction: str | None = None,
+        config: GenerationConfig | None = None,
+        *,
+        marker: str = MARKER,
+    ) -> Generator[Event]:
+        """Fill the gaps of a template, yielding every event with its text attached. What is wrong is said at once.
+
+        template: a text with markers, or texts and Gaps: see `template.parse`. instruction: what is wanted; None shows
+        the model the template. Of `config` those options count that a canvas has. Raises what `stream` raises, and
+        TemplateError.
+        """
+        config = config or self.defaults
+        parts = parse(template, marker)
+        pieces = self._joints(config).pieces(parts)
+        shown = not fits(pieces, canvas_room(self.model, config))
+        return self._infilled(pieces, infill_prompt(parts, instruction, shown=shown), config)
+
+    def infill(
+        self,
+        template: Template,
+        instruction: str | None = None,
+        config: GenerationConfig | None = None,
+        *,
+        marker: str = MARKER,
+    ) -> Infilled:
+        """The events of `stream_infill`, drained; what stands around the gaps is in the text byte for byte."""
+        parts = parse(template, marker)
+        return gather_filled(parts, self.stream_infill(parts, instruction, config))
+
+    def stream_edit(
+        self,
+        text: str,
+        instruction: str,
+        span: tuple[int, int],
+        config: GenerationConfig | None = None,
+        *,
+        gap: Gap | None = None,
+    ) -> Generator[Event]:
+        """Write the characters from span[0] up to span[1] anew, as `instruction` says, yielding every event.
+
+        gap: how many tokens may stand there; None is half to twice as many as do, and a few. Raises what
+        `stream_infill` raises.
+        """
+        config = config or self.defaults
+        parts = self.edit_template(text, span, gap)
+        pieces = self._joints(config).pieces(parts)
+        return self._infilled(pieces, edit_prompt(text, instruction, span), config)
+
+    def edit(
+        self,
+        text: str,
+        instruction: str,
+        span: tuple[int, int],
+        config: GenerationConfig | None = None,
+        *,
+        gap: Gap | None = None,
+    ) -> Infilled:
+        """The events of `stream_edit`, drained; every other character is as it was."""
+        parts = self.edit_template(text, span, gap)
+        return gather_filled(parts, self.stream_edit(text, instruction, span, config, gap=gap))
+
+    def edit_template(self, text: str, span: tuple[int, int], gap: Gap | None = None) -> tuple[Part, ...]:
+        """The template that `edit` fills. Raises TemplateError for a span outside the text."""
+        check_span(text, span)
+        require_text(text)
+        gap = gap or edit_gap(len(self.tokenizer.literal(text[slice(*span)])))
+        return parse(edit_parts(text, span, gap))
+
+    def _joints(self, config: GenerationConfig) -> Joints:
+        return Joints(self.tokenizer, self.model.config.vocab_size, config.stop_tokens)
+
+    def _infilled(self, pieces: Sequence[Piece], prompt: str, config: GenerationConfig) -> Generator[Event]:
+        infilling = Infilling(self.model, self._joints(config), self.tokens(prompt, config), pieces, config)
+        return (event for _, event in self._with_text((0, event) for event in infilling.events()))
 
     def tokens(self, prompt: Prompt, config: GenerationConfig | None = None) -> list[int]:
         """The ids that the model is given for a prompt. Raises PromptError for one that says nothing."""
