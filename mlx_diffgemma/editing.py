@@ -71,8 +71,11 @@ def edit_gap(tokens: int) -> Gap:
     return Gap(max(1, tokens // GROWTH), tokens * GROWTH + FEW)
 
 
-def gather_filled(parts: Sequence[Part], events: Iterable[Event]) -> Infilled:
-    """Drain the events of one infilling; the text is put together from the template's own and the fillings."""
+def collected(parts: Sequence[Part], events: Iterable[Event]) -> Infilled | None:
+    """What came of one infilling, None where the events end before it does.
+
+    The text is put together from the template's own and the fillings.
+    """
     fillings: list[str] = []
     for event in events:
         match event:
@@ -83,4 +86,12 @@ def gather_filled(parts: Sequence[Part], events: Iterable[Event]) -> Infilled:
                 return Infilled(text=text, gaps=tuple(fillings), finish_reason=reason, stats=stats)
             case _:
                 pass
-    raise DiffGemmaError("the events ended before the template was filled")
+    return None
+
+
+def gather_filled(parts: Sequence[Part], events: Iterable[Event]) -> Infilled:
+    """Drain the events of one infilling."""
+    infilled = collected(parts, events)
+    if infilled is None:
+        raise DiffGemmaError("the events ended before the template was filled")
+    return infilled

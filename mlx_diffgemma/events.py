@@ -79,8 +79,8 @@ class Denoised:
 
     `step` counts from 1 to at most `max_steps`. `best` is the most likely token at every position, `accepted`
     tells which positions were kept for the next step, `changed` at which positions `best` differs from the
-    step before (all of them at step 1). `mean_entropy` is in nats per position that is not pinned. `end` is the position of the
-    first end token in `best`, None where it has none.
+    step before (all of them at step 1). `mean_entropy` is in nats per position that is not pinned. `end` is the
+    position of the first end token in `best`, None where it has none.
 
     Attached by the session: `pieces` is the text of `best`, one string per position, "" where a token has none.
     Positions before `thought` belong to the model's thinking, its tags included, and are no part of the answer.

@@ -11,31 +11,23 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
 from mlx_diffgemma import options
 from mlx_diffgemma.answer import Answer, gathered
-from mlx_diffgemma.console import INTERRUPTED, complain, reported, run_program, stdout_line
+from mlx_diffgemma.asking import UNBOUNDED, loaded, refuse
+from mlx_diffgemma.console import INTERRUPTED, reported, run_program, stdout_line
 from mlx_diffgemma.errors import PromptError
 from mlx_diffgemma.events import Event
 from mlx_diffgemma.generation_config import GenerationConfig
-from mlx_diffgemma.hub import DEMO
 from mlx_diffgemma.interrupt import Interrupt
 
-if TYPE_CHECKING:
-    from mlx_diffgemma.session import Session
-
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-MISUSED = 2
-"""Exit code of usage errors, typer's too."""
-NO_MODEL = "no --model is named: this is the demo, which knows sudokus, sums, JSON, counting, sorting and functions"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,29 +186,6 @@ def answer_all(request: Request) -> None:
             stdout_line(gathered(happened).as_json(number))
     if interrupt.noted:
         raise SystemExit(INTERRUPTED)
-
-
-def loaded(request: Request) -> Session:
-    """The session with the model that was asked for, or the demo."""
-    from mlx_diffgemma.display import passing_note
-
-    if request.model is None and not request.quiet:
-        print(NO_MODEL, file=sys.stderr)  # noqa: T201
-    model = request.model or DEMO
-    with nullcontext() if request.quiet else passing_note(f"loading {model}", sys.stderr):
-        from mlx_diffgemma.session import load
-
-        return load(model, revision=request.revision, dtype=request.dtype, adapter=request.adapter)
-
-
-def refuse(message: str) -> NoReturn:
-    """End with a usage error."""
-    complain(f"{message} (--help lists all options)")
-    raise SystemExit(MISUSED)
-
-
-UNBOUNDED = GenerationConfig(t_min=0.0, t_max=sys.float_info.max)
-"""Allows every option that some checkpoint's defaults allow."""
 
 
 def read_stdin() -> str | None:

@@ -1,19 +1,19 @@
 """Filling the gaps of a template, canvas by canvas; ids in, events out.
 
-1  the prompt goes into the cache, with the text before the first gap unless
-   the whole template fits in a canvas                                         -> Prefilled, BlockCommitted
+1  the prompt goes into the cache, with the text before the first canvas       -> Prefilled, BlockCommitted
 per window:
-  2  what stands in the canvas: a gap, and what fits behind it                 -> CanvasStarted
+  2  what stands in the canvas: a gap, and what fits around it                 -> CanvasStarted
   3  gap by gap, canvases of candidate lengths are denoised side by side for
-     a few steps; the most confident go on                                     -> Denoised per step
+     a few steps; those go on that the encoder finds most likely, per token    -> Denoised per step
   4  the finalists are denoised to their end; if the gaps of none are text,
      again without parts of characters                                         -> Denoised per step
-  5  of those whose gaps are text the one wins that the encoder finds most
-     likely, per token                                                         -> BlockCommitted, GapFilled per gap
-  6  it goes into the cache, with the text up to the next gap                  -> BlockCommitted
+  5  of those whose gaps are text the most likely one wins                     -> BlockCommitted, GapFilled per gap
+  6  it goes into the cache, with the text up to the next canvas               -> BlockCommitted
 7                                                                              -> Finished
 
-The candidates share the prefix: a canvas gets a copy of it when it first writes behind it, and no other.
+The decoder is as sure of a filling that is too long as of the right one; it is the encoder that finds the text behind
+it unlikely then. So the encoder ranks, and confidence only tells which candidate is shown. The candidates share the
+prefix: a canvas gets a copy of it when it first writes behind it, and no other.
 """
 
 from __future__ import annotations
@@ -24,19 +24,18 @@ from typing import cast
 
 import mlx.core as mx
 
-from mlx_diffgemma.cache import Cache
 from mlx_diffgemma.clock import Clock
 from mlx_diffgemma.errors import OptionError, PromptError, require_numbers
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, GapFilled, Prefilled
 from mlx_diffgemma.generation_config import GenerationConfig
-from mlx_diffgemma.joints import Hole, Joints, Piece, Run
+from mlx_diffgemma.joints import Hole, Joints, Piece
 from mlx_diffgemma.model import DiffusionGemma
 from mlx_diffgemma.pins import Pins
 from mlx_diffgemma.prefix import following, prefill
 from mlx_diffgemma.refinement import Canvas, end_of, refine
 from mlx_diffgemma.rules import default_rules
 from mlx_diffgemma.sampler import Draft
-from mlx_diffgemma.windows import Layout, Window, fits, grid, layout, needed, window
+from mlx_diffgemma.windows import Layout, Window, given, grid, hole_budget, layout, middle, nearer, needed, window
 
 PROBE = 4
 """Steps after which candidates of different lengths are compared."""
@@ -57,6 +56,10 @@ class Candidate:
     accepted: tuple[bool, ...] = ()
     entropy: float = float("inf")
     """nats per free position"""
+    score: float = float("-inf")
+    """log-probability per token, given all before"""
+    last: mx.array | None = None
+    """hidden state [1, 1, D] of the last token, the encoder's"""
 
     def take(self, draft: Draft) -> None:
         """The draft of one step, computed. Raises WeightsError for one that holds no numbers."""
@@ -65,17 +68,6 @@ class Candidate:
         self.accepted = tuple(cast("list[bool]", draft.accepted[0, :length].tolist()))
         self.entropy = cast("float", draft.entropy.sum().item()) / self.layout.free
         require_numbers(self.entropy)
-
-
-@dataclass(eq=False)
-class Judged:
-    """A finished candidate: its tokens, the encoder's hidden state [1, 1, D] of the last, and its score."""
-
-    tokens: tuple[int, ...]
-    last: mx.array
-    score: float
-    """log-probability per token, given all before"""
-    candidate: Candidate
 
 
 class Infilling:
@@ -93,12 +85,18 @@ class Infilling:
         self._model = model
         self._joints = joints
         self._prompt = list(tokens)
-        self._rest = tuple(pieces)
+        self._rest = tuple(
+            replace(piece, most=max(piece.least, config.max_tokens))
+            if isinstance(piece, Hole) and piece.open and piece.most is None
+            else piece
+            for piece in pieces
+        )
         self._config = config
         self._room = canvas_room(model, config)
         self._rules = default_rules(model, config)
         self._cache = model.make_cache()
         self._last: mx.array
+        self._position = 0
         self._clock = Clock()
         self._block = 0
         self._steps = 0
@@ -113,11 +111,10 @@ class Infilling:
     def events(self) -> Iterator[Event]:
         """Fill gap after gap."""
         # 1
-        leading: Run = ()
-        if not fits(self._rest, self._room) and not isinstance(self._rest[0], Hole):
-            leading, self._rest = self._rest[0], self._rest[1:]
+        leading, self._rest = given(self._rest, self._room, 0)
         yield from self._read([*self._prompt, *leading])
         self._clock.prefilled()
+        self._position = len(leading)
         if leading:
             yield BlockCommitted(block=0, steps=0, tokens=leading, last=False)
         while any(isinstance(piece, Hole) for piece in self._rest):
@@ -140,13 +137,15 @@ class Infilling:
         yield Prefilled(done=total, total=total)
 
     def _given(self) -> Iterator[BlockCommitted]:
-        """6: the text up to the next gap."""
-        while self._rest and not isinstance(self._rest[0], Hole):
-            tokens, self._rest = self._rest[0], self._rest[1:]
-            yield BlockCommitted(block=self._block, steps=0, tokens=tokens, last=not self._rest)
-            if self._rest:
-                for _ in self._read(tokens):
-                    pass
+        """6: the text up to the next canvas."""
+        tokens, self._rest = given(self._rest, self._room, self._position)
+        if not tokens:
+            return
+        self._position += len(tokens)
+        yield BlockCommitted(block=self._block, steps=0, tokens=tokens, last=not self._rest)
+        if self._rest:
+            for _ in self._read(tokens):
+                pass
 
     def _decided(self, window: Window) -> Iterator[Event]:
         """2 to 6 for one window."""
@@ -158,38 +157,52 @@ class Infilling:
             standing = [self._candidate(window, each.lengths, strict=True) for each in finalists]
             yield from self._denoised(standing)
         # 5
-        winner = max((self._judged(each) for each in standing), key=lambda judged: judged.score)
+        for each in standing:
+            self._judge(each)
+        winner = max(standing, key=lambda each: each.score)
+        tokens = self._tokens(winner)
         self._clock.committed(self._steps)
-        ended = bool(end_of(winner.tokens, self._config.stop_tokens) is not None)
-        open_end = window.pieces[-1] if isinstance(window.pieces[-1], Hole) and window.pieces[-1].open else None
-        self._rest = () if open_end and ended else window.rest
-        self._ended = ended or open_end is None
-        yield BlockCommitted(block=self._block, steps=self._steps, tokens=winner.tokens, last=not self._rest)
-        yield from self._filled(window, winner.candidate)
+        is_open = window.holes[-1].open and window.pieces[-1] is window.holes[-1]
+        ended = end_of(tokens, self._config.stop_tokens) is not None
+        self._rest = () if ended else winner.layout.rest
+        self._ended = ended or not is_open
+        yield BlockCommitted(block=self._block, steps=self._steps, tokens=tokens, last=not self._rest)
+        yield from self._filled(window, winner)
         # 6
-        self._cache = winner.candidate.canvas.cache
-        self._cache.advance(len(winner.tokens))
-        self._last = winner.last
+        assert winner.last is not None
+        self._cache, self._last = winner.canvas.cache, winner.last
+        self._cache.advance(len(tokens))
+        self._position += len(tokens)
 
     def _searched(self, window: Window) -> Generator[Event, None, list[Candidate]]:
         """3: the best choices of lengths, gap after gap; what is not chosen yet has a middle length."""
         grids = [grid(hole) for hole in window.holes]
-        beams = [tuple(lengths[len(lengths) // 2] for lengths in grids)]
+        beams = [middle(grids, hole_budget(window.pieces, self._room))]
         first = self._candidate(window, beams[0], strict=False)
         yield self._started(first)
         best: list[Candidate] = []
         for place, lengths in enumerate(grids):
-            if len(lengths) == 1:
-                continue
-            choices = list(dict.fromkeys((*b[:place], each, *b[place + 1 :]) for b in beams for each in lengths))
-            best = []
-            for start in range(0, len(choices), SIDE_BY_SIDE):
-                group = [self._candidate(window, each, strict=False) for each in choices[start : start + SIDE_BY_SIDE]]
-                yield from self._probed(group)
-                # The others' copies of the prefix are let go.
-                best = sorted([*best, *group], key=lambda each: each.entropy)[:FINALISTS]
-            beams = [each.lengths for each in best]
+            if len(lengths) > 1:
+                best = yield from self._compared(window, _choices(beams, place, lengths), [])
+                near = nearer(lengths, best[0].lengths[place])
+                best = yield from self._compared(window, _choices([best[0].lengths], place, near), best)
+                beams = [each.lengths for each in best]
         return best or [first]
+
+    def _compared(
+        self, window: Window, choices: Sequence[tuple[int, ...]], best: list[Candidate]
+    ) -> Generator[Event, None, list[Candidate]]:
+        """The finalists among candidates of these lengths and the best so far, best first."""
+        budget = hole_budget(window.pieces, self._room)
+        choices = [lengths for lengths in choices if sum(lengths) <= budget]
+        for start in range(0, len(choices), SIDE_BY_SIDE):
+            group = [self._candidate(window, each, strict=False) for each in choices[start : start + SIDE_BY_SIDE]]
+            yield from self._probed(group)
+            for each in group:
+                self._judge(each)
+            # The others' copies of the prefix are let go.
+            best = sorted([*best, *group], key=lambda each: -each.score)[:FINALISTS]
+        return best
 
     def _probed(self, candidates: Sequence[Candidate]) -> Iterator[Event]:
         """A few steps of each, such as it would take anyway."""
@@ -242,16 +255,19 @@ class Infilling:
             pinned=candidate.layout.pinned,
         )
 
-    def _judged(self, candidate: Candidate) -> Judged:
-        """The encoder's opinion; the canvas's cache has the tokens behind its end then."""
-        end = end_of(candidate.best, self._config.stop_tokens)
-        tokens = candidate.best if end is None else candidate.best[: end + 1]
-        ids = mx.array([tokens])
+    def _judge(self, candidate: Candidate) -> None:
+        """The encoder's opinion of what a candidate says; its cache has the tokens behind its end then."""
+        ids = mx.array([self._tokens(candidate)])
         hidden = self._model.peek(self._model.embed(ids), candidate.canvas.cache)
         before = mx.concatenate([self._last, hidden[:, :-1]], axis=1)
         score, last = following(self._model, before, ids).mean(), hidden[:, -1:]
         mx.eval(score, last)
-        return Judged(tokens, last, cast("float", score.item()), candidate)
+        candidate.score, candidate.last = cast("float", score.item()), last
+
+    def _tokens(self, candidate: Candidate) -> tuple[int, ...]:
+        """What would be committed: up to an end token."""
+        end = end_of(candidate.best, self._config.stop_tokens)
+        return candidate.best if end is None else candidate.best[: end + 1]
 
     def _texts(self, window: Window, candidate: Candidate) -> list[str] | None:
         """What stands in the holes, up to an end token; None where one is no text."""
@@ -280,6 +296,11 @@ class Infilling:
             yield GapFilled(gap=self._gap, tokens=self._gap_tokens, text=self._gap_text)
             self._gap += 1
             self._gap_text, self._gap_tokens = "", 0
+
+
+def _choices(beams: Sequence[tuple[int, ...]], place: int, lengths: Sequence[int]) -> list[tuple[int, ...]]:
+    """Every beam with every one of `lengths` at `place`."""
+    return list(dict.fromkeys((*beam[:place], each, *beam[place + 1 :]) for beam in beams for each in lengths))
 
 
 def canvas_room(model: DiffusionGemma, config: GenerationConfig) -> int:

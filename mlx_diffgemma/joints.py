@@ -144,9 +144,7 @@ class Joints:
     @cached_property
     def _only_spaces(self) -> mx.array:
         """Those, and the space alone."""
-        return _ids(
-            token for token, data in enumerate(self._bytes) if not data.startswith(SPACE) or data == SPACE
-        )
+        return _ids(token for token, data in enumerate(self._bytes) if not data.startswith(SPACE) or data == SPACE)
 
 
 def _ids(tokens: Iterable[int]) -> mx.array:

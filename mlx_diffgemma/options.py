@@ -166,6 +166,44 @@ TopP: TypeAlias = Annotated[
     ),
 ]
 
+Instruction: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--instruction", "-i", help="What to write; without it the model is shown the text.", rich_help_panel=GENERATION
+    ),
+]
+Marker: TypeAlias = Annotated[
+    str,
+    typer.Option(help="What marks a gap; <gap:40> has 40 tokens, <gap:5-40> 5 to 40.", rich_help_panel=GENERATION),
+]
+GapTokens: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Tokens of a gap whose marker does not say how many.",
+        show_default="the most likely number",
+        rich_help_panel=GENERATION,
+    ),
+]
+Lines: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="10:20", help="The first and the last line to write anew.", rich_help_panel=GENERATION),
+]
+Characters: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="120:180", help="In place of --lines: from which character up to which.", rich_help_panel=GENERATION
+    ),
+]
+InPlace: TypeAlias = Annotated[
+    bool,
+    typer.Option("--in-place", help="Write the result into the file.", rich_help_panel=OUTPUT),
+]
+Diff: TypeAlias = Annotated[
+    bool,
+    typer.Option("--diff", help="Print what changes, as a unified diff.", rich_help_panel=OUTPUT),
+]
+
 Live: TypeAlias = Annotated[
     bool,
     typer.Option("--live/--no-live", help="Draw the canvas, on a terminal.", rich_help_panel=OUTPUT),

@@ -1,6 +1,6 @@
 """Text with gaps: written with a marker, or as a list of texts and gaps.
 
-    "def area(w, h):\\n    return <gap:1-8>\\n"  ->  ("def area(w, h):\\n    return ", Gap(1, 8), "\\n")
+"def area(w, h):\\n    return <gap:1-8>\\n"  ->  ("def area(w, h):\\n    return ", Gap(1, 8), "\\n")
 """
 
 from __future__ import annotations
@@ -93,6 +93,13 @@ def _gap(least: str | None, most: str | None) -> Gap:
     if least is None:
         return Gap()
     return Gap(int(least), int(most or least))
+
+
+def sized(parts: Sequence[Part], tokens: int | None) -> tuple[Part, ...]:
+    """The same with gaps of so many tokens where a gap has no length of its own. Raises TemplateError."""
+    if tokens is None:
+        return tuple(parts)
+    return tuple(Gap(tokens, tokens) if part == Gap() else part for part in parts)
 
 
 def filled(parts: Sequence[Part], fillings: Sequence[str]) -> str:

@@ -1,22 +1,25 @@
 """Which part of a template stands in a canvas, and how long its gaps may be. Pure: numbers and ids only.
 
-    pieces  -> window: the pieces of one canvas, every hole with a longest length, and the pieces that remain
-    hole    -> grid: the lengths to try
-    window, a length per hole -> Layout: what is pinned where
+pieces  -> given: what is only read, and the pieces from where a canvas begins
+        -> window: the pieces of one canvas, every hole with a longest length, and the pieces that remain
+hole    -> grid: the lengths to try -> nearer: those next to the best
+window, a length per hole -> Layout: what is pinned where
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import pairwise
 
 from mlx_diffgemma.joints import Hole, Piece, Run
 
 RESERVE = 8
-"""A hole of unknown length must find this part of a canvas free, to be denoised together with what is before it."""
-LENGTHS = 8
-"""Lengths to try in one hole, at most."""
+"""A hole must find this part of a canvas free, or its least length, to be denoised together with what is before it."""
+CONTEXT = 4
+"""This part of a canvas must be left behind a hole, or else no text before the hole stands there."""
+LENGTHS, NEARER = 16, 8
+"""Lengths to try in one hole, at most, and then between those next to the best."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +41,14 @@ class Window:
 class Layout:
     """A window with lengths chosen: `slots` has tokens and None where it is free, of which `length` are decided.
 
-    spans: where each hole begins and ends among the slots.
+    spans: where each hole begins and ends among the slots. rest: what remains behind the decided slots; more than of
+    the window, where the lengths are such that not all of its text fits.
     """
 
     slots: tuple[int | None, ...]
     length: int
     spans: tuple[tuple[int, int], ...]
+    rest: tuple[Piece, ...]
 
     @property
     def free(self) -> int:
@@ -61,7 +66,26 @@ class Layout:
         ends = [0]
         for start, stop in self.spans:
             ends.append(ends[-1] + stop - start)
-        return list(zip(ends[:-1], ends[1:], strict=True))
+        return list(pairwise(ends))
+
+
+def given(pieces: Sequence[Piece], room: int, position: int) -> tuple[Run, tuple[Piece, ...]]:
+    """The text before the first hole that is only read, and the pieces from there on.
+
+    position: of the first piece in the answer. A canvas begins where it would if the model had written all that is
+    before it: every `room` tokens. It has seen few others in training. Where that leaves too little room for the hole
+    and what is behind it, the canvas begins at the hole.
+    """
+    if not pieces or isinstance(pieces[0], Hole):
+        return (), tuple(pieces)
+    run, rest = pieces[0], tuple(pieces[1:])
+    if not rest:
+        return run, ()
+    kept = (position + len(run)) % room
+    roomy = kept + needed(rest[0], room) + room // CONTEXT <= room or (position == 0 and fits(pieces, room))
+    if not roomy or not 0 < kept <= len(run):
+        return run, rest
+    return run[:-kept], (run[-kept:], *rest)
 
 
 def fits(pieces: Sequence[Piece], room: int) -> bool:
@@ -70,10 +94,10 @@ def fits(pieces: Sequence[Piece], room: int) -> bool:
 
 
 def window(pieces: Sequence[Piece], room: int) -> Window:
-    """The pieces that stand in a canvas of `room` positions; they begin with a hole, or fit.
+    """The pieces that stand in a canvas of `room` positions, from where `given` has it begin.
 
     Of a hole that is too long, or open, as much stands there as there is room for. Any but the first that is such, or
-    does not fit whole, waits for a canvas of its own. Holes of unknown length share what is left.
+    does not fit, waits for a canvas of its own.
     """
     taken: list[Piece] = []
     rest = list(pieces)
@@ -103,7 +127,7 @@ def needed(piece: Piece, room: int) -> int:
     """Positions that a piece must find free in a canvas of `room`; more, where it needs several."""
     if not isinstance(piece, Hole):
         return len(piece)
-    return max(piece.least, room // RESERVE) if piece.most is None or piece.open else piece.most
+    return max(piece.least, min(room // RESERVE, piece.most or room))
 
 
 def _remainder(hole: Hole, cut: int) -> list[Piece]:
@@ -115,13 +139,27 @@ def _remainder(hole: Hole, cut: int) -> list[Piece]:
 
 
 def _bounded(taken: Sequence[Piece], room: int, left: int) -> tuple[Piece, ...]:
-    """The pieces with a longest length for every hole."""
-    unknown = sum(isinstance(piece, Hole) and piece.most is None for piece in taken)
-    share = left // max(1, unknown)
+    """The pieces with a longest length for every hole, such that all can stand before the last run begins.
+
+    Holes of unknown length share what is `left`, or half of the canvas: then less is seen of the text behind them.
+    """
+    holes = [piece for piece in taken if isinstance(piece, Hole)]
+    unknown = sum(hole.most is None for hole in holes)
+    budget = hole_budget(taken, room)
+    share = max(left, budget // 2) // max(1, unknown)
+    spare = budget - sum(hole.least for hole in holes)
     return tuple(
-        replace(piece, most=min(room, piece.most or needed(piece, room) + share)) if isinstance(piece, Hole) else piece
+        replace(piece, most=min(piece.least + spare, piece.most or needed(piece, room) + share))
+        if isinstance(piece, Hole)
+        else piece
         for piece in taken
     )
+
+
+def hole_budget(pieces: Sequence[Piece], room: int) -> int:
+    """Positions that the holes of a window may take together: all but those of the runs before the last hole."""
+    last = max(place for place, piece in enumerate(pieces) if isinstance(piece, Hole))
+    return room - sum(len(piece) for piece in pieces[:last] if not isinstance(piece, Hole))
 
 
 def grid(hole: Hole) -> list[int]:
@@ -141,10 +179,28 @@ def grid(hole: Hole) -> list[int]:
     return lengths
 
 
-def layout(window: Window, lengths: Sequence[int], room: int, pad: int) -> Layout:
-    """The slots of a canvas of `room` positions; what the window leaves free shows what stands behind it.
+def middle(grids: Sequence[Sequence[int]], budget: int) -> tuple[int, ...]:
+    """A length of each grid, from its middle, or as far before it as the budget asks; the shortest always fit."""
+    for place in range(LENGTHS // 2, 0, -1):
+        chosen = tuple(lengths[min(place, len(lengths) // 2)] for lengths in grids)
+        if sum(chosen) <= budget:
+            return chosen
+    return tuple(lengths[0] for lengths in grids)
 
-    Behind the end of a text that is padding, as in training.
+
+def nearer(tried: Sequence[int], best: int) -> list[int]:
+    """Lengths between the best of those tried and the ones next to it."""
+    below = max((length for length in tried if length < best), default=best)
+    above = min((length for length in tried if length > best), default=best)
+    between = [length for length in range(below + 1, above) if length != best]
+    every = -(-len(between) // NEARER) or 1
+    return between[every // 2 :: every]
+
+
+def layout(window: Window, lengths: Sequence[int], room: int, pad: int) -> Layout:
+    """The slots of a canvas of `room` positions, within the window's `hole_budget`.
+
+    What the window leaves free shows the text behind it; behind the end of the text is padding, as in training.
     """
     remaining = iter(lengths)
     slots: list[int | None] = []
@@ -156,9 +212,14 @@ def layout(window: Window, lengths: Sequence[int], room: int, pad: int) -> Layou
             slots += [None] * count
         else:
             slots += piece
-    length = len(slots)
-    behind: Run = tuple(chain(*[piece for piece in window.rest[:1] if not isinstance(piece, Hole)]))
-    if not window.rest and not window.holes[-1].open:
-        behind = (pad,) * (room - length)
-    slots += behind[: room - length]
-    return Layout(slots=tuple(slots), length=length, spans=tuple(spans))
+    rest = window.rest
+    behind: Run = tuple(token for token in slots[room:] if token is not None)
+    length = min(len(slots), room)
+    if rest and not isinstance(rest[0], Hole):
+        behind, rest = (*behind, *rest[0]), rest[1:]
+    slots = [*slots[:length], *behind]
+    if not rest and not window.holes[-1].open:
+        slots += [pad] * (room - len(slots))
+    return Layout(
+        slots=tuple(slots[:room]), length=length, spans=tuple(spans), rest=(behind, *rest) if behind else rest
+    )
