@@ -147,7 +147,7 @@ def measured(session: Session, kind: str, number: int, *, search: bool) -> Figur
     steps: list[int] = []
     before = time.perf_counter()
     for seed, case in zip(
-        track(range(number), kind, Console(stderr=True), transient=True), cases(kind, 0), strict=False
+        track(range(number), kind, console=Console(stderr=True), transient=True), cases(kind, 0), strict=False
     ):
         config = replace(session.defaults, seed=seed)
         filled = session.infill(template(session, case, search=search), case.instruction, config)

@@ -71,8 +71,9 @@ class Joints:
                 pieces.append(tuple(tokens))
         if isinstance(pieces[-1], Hole) and pieces[-1].open:
             return tuple(pieces)
-        end = (self._end,)
-        return (*pieces[:-1], (*pieces[-1], *end)) if isinstance(pieces[-1], tuple) else (*pieces, end)
+        if isinstance(pieces[-1], tuple):
+            return (*pieces[:-1], (*pieces[-1], *self._end))
+        return (*pieces, self._end) if self._end else tuple(pieces)
 
     def bans(self, holes: Iterable[tuple[int, int, Hole]], *, strict: bool) -> list[Ban]:
         """What must not stand in holes, each given with its first and last + 1 free position.
@@ -112,10 +113,11 @@ class Joints:
         return self.tokenizer.pad
 
     @property
-    def _end(self) -> int:
-        """The token behind a text that is complete."""
+    def _end(self) -> Run:
+        """The token behind a text that is complete, if there is one."""
         turn = self.tokenizer.turn_close
-        return turn if turn in self._stop_tokens else self._stop_tokens[0]
+        ends = self._stop_tokens if turn is None or turn not in self._stop_tokens else (turn,)
+        return tuple(ends[:1])
 
     @cached_property
     def _bytes(self) -> list[bytes]:
