@@ -19,13 +19,14 @@ prefix: a canvas gets a copy of it when it first writes behind it, and no other.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 import mlx.core as mx
 
+from mlx_diffgemma.candidates import Candidate
 from mlx_diffgemma.clock import Clock
-from mlx_diffgemma.errors import OptionError, PromptError, require_numbers
+from mlx_diffgemma.errors import OptionError, PromptError
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, GapFilled, Prefilled
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.joints import Hole, Joints, Piece
@@ -34,8 +35,7 @@ from mlx_diffgemma.pins import Pins
 from mlx_diffgemma.prefix import following, prefill
 from mlx_diffgemma.refinement import Canvas, end_of, refine
 from mlx_diffgemma.rules import default_rules
-from mlx_diffgemma.sampler import Draft
-from mlx_diffgemma.windows import Layout, Window, given, grid, hole_budget, layout, middle, nearer, needed, window
+from mlx_diffgemma.windows import Window, given, grid, hole_budget, layout, middle, nearer, needed, window
 
 PROBE = 4
 """Steps after which candidates of different lengths are compared."""
@@ -43,31 +43,6 @@ SIDE_BY_SIDE = 8
 """Candidates that are denoised together."""
 FINALISTS = 3
 """Candidates that are denoised to their end."""
-
-
-@dataclass(eq=False)
-class Candidate:
-    """A canvas of one choice of lengths, and the draft of its last step."""
-
-    lengths: tuple[int, ...]
-    layout: Layout
-    canvas: Canvas
-    best: tuple[int, ...] = ()
-    accepted: tuple[bool, ...] = ()
-    entropy: float = float("inf")
-    """nats per free position"""
-    score: float = float("-inf")
-    """log-probability per token, given all before"""
-    last: mx.array | None = None
-    """hidden state [1, 1, D] of the last token, the encoder's"""
-
-    def take(self, draft: Draft) -> None:
-        """The draft of one step, computed. Raises WeightsError for one that holds no numbers."""
-        length = self.layout.length
-        self.best = tuple(cast("list[int]", draft.best[0, :length].tolist()))
-        self.accepted = tuple(cast("list[bool]", draft.accepted[0, :length].tolist()))
-        self.entropy = cast("float", draft.entropy.sum().item()) / self.layout.free
-        require_numbers(self.entropy)
 
 
 class Infilling:
@@ -152,7 +127,9 @@ class Infilling:
         self._steps = 0
         finalists = yield from self._searched(window)
         yield from self._denoised(finalists)
-        standing = [each for each in finalists if self._texts(window, each) is not None]
+        standing = [
+            each for each in finalists if each.texts(self._joints, window, self._config.stop_tokens) is not None
+        ]
         if not standing:
             standing = [self._candidate(window, each.lengths, strict=True) for each in finalists]
             yield from self._denoised(standing)
@@ -160,7 +137,7 @@ class Infilling:
         for each in standing:
             self._judge(each)
         winner = max(standing, key=lambda each: each.score)
-        tokens = self._tokens(winner)
+        tokens = winner.tokens(self._config.stop_tokens)
         self._clock.committed(self._steps)
         is_open = window.holes[-1].open and window.pieces[-1] is window.holes[-1]
         ended = end_of(tokens, self._config.stop_tokens) is not None
@@ -257,29 +234,15 @@ class Infilling:
 
     def _judge(self, candidate: Candidate) -> None:
         """The encoder's opinion of what a candidate says; its cache has the tokens behind its end then."""
-        ids = mx.array([self._tokens(candidate)])
+        ids = mx.array([candidate.tokens(self._config.stop_tokens)])
         hidden = self._model.peek(self._model.embed(ids), candidate.canvas.cache)
         before = mx.concatenate([self._last, hidden[:, :-1]], axis=1)
         score, last = following(self._model, before, ids).mean(), hidden[:, -1:]
         mx.eval(score, last)
         candidate.score, candidate.last = cast("float", score.item()), last
 
-    def _tokens(self, candidate: Candidate) -> tuple[int, ...]:
-        """What would be committed: up to an end token."""
-        end = end_of(candidate.best, self._config.stop_tokens)
-        return candidate.best if end is None else candidate.best[: end + 1]
-
     def _texts(self, window: Window, candidate: Candidate) -> list[str] | None:
-        """What stands in the holes, up to an end token; None where one is no text."""
-        texts: list[str] = []
-        for (start, stop), hole in zip(candidate.layout.spans, window.holes, strict=True):
-            tokens = candidate.best[start:stop]
-            end = end_of(tokens, self._config.stop_tokens)
-            text = self._joints.text(tokens[:end], hole)
-            if text is None:
-                return None
-            texts.append(text)
-        return texts
+        return candidate.texts(self._joints, window, self._config.stop_tokens)
 
     def _filled(self, window: Window, candidate: Candidate) -> Iterator[GapFilled]:
         """The gaps that end in this window."""

@@ -121,7 +121,8 @@ class Joints:
 
     @cached_property
     def _bytes(self) -> list[bytes]:
-        return [self.tokenizer.bytes(token) for token in range(self._size)]
+        table = self.tokenizer.table
+        return [*table[: self._size], *[b""] * (self._size - len(table))]
 
     @cached_property
     def _never(self) -> mx.array:

@@ -19,6 +19,7 @@ from mlx_diffgemma.hub import resolve
 from mlx_diffgemma.infilling import Infilling, canvas_room
 from mlx_diffgemma.joints import Joints, Piece
 from mlx_diffgemma.model import DiffusionGemma
+from mlx_diffgemma.prompts import conversation, require_unicode
 from mlx_diffgemma.template import MARKER, Gap, Part, Template, parse, require_text
 from mlx_diffgemma.tokenizer import Message, Tokenizer, Transcript, load_tokenizer
 from mlx_diffgemma.weights import open_checkpoint
@@ -216,48 +217,23 @@ class Session:
     def tokens(self, prompt: Prompt, config: GenerationConfig | None = None) -> list[int]:
         """The ids that the model is given for a prompt. Raises PromptError for one that says nothing."""
         config = config or self.defaults
-        _require_unicode(config.system)
+        require_unicode(config.system)
         if isinstance(prompt, str):
             if not prompt.strip():
                 raise PromptError("the prompt is empty: say what to write")
-            _require_unicode(prompt)
+            require_unicode(prompt)
             if config.raw:
                 return self.tokenizer.encode(prompt)
             messages: list[Message] = [{"role": "user", "content": prompt}]
         else:
             if config.raw:
                 raise PromptError("a conversation needs the chat template: give raw a text")
-            messages = _conversation(prompt)
+            messages = conversation(prompt)
         if config.system is not None:
             if messages[0].get("role") == "system":
                 raise PromptError("the conversation has a system message and the options another: give one of them")
             messages = [{"role": "system", "content": config.system}, *messages]
         return self.tokenizer.chat(messages, thinking=config.thinking)
-
-
-def _conversation(prompt: object) -> list[Message]:
-    """The messages of a prompt that is not a text. Raises PromptError for what is no conversation."""
-    if not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
-        raise PromptError(f"a prompt is a text or a list of messages, not {prompt!r}")
-    messages = list(cast("Sequence[object]", prompt))
-    if not messages:
-        raise PromptError("the conversation is empty: give it at least one message")
-    for message in messages:
-        entries = cast("Mapping[object, object]", message) if isinstance(message, Mapping) else {}
-        for key in ("role", "content"):
-            text = entries.get(key)
-            if not isinstance(text, str):
-                raise PromptError(f"{message!r} is no message: give role and content, both text")
-            _require_unicode(text)
-    return cast("list[Message]", messages)
-
-
-def _require_unicode(text: str | None) -> None:
-    """Raise PromptError for text with half characters in it, as undecodable bytes of a command line become."""
-    try:
-        (text or "").encode()
-    except UnicodeEncodeError as error:
-        raise PromptError(f"the prompt is not valid Unicode at character {error.start}: remove that") from None
 
 
 def are_many(prompt: Prompt | Sequence[Prompt]) -> bool:

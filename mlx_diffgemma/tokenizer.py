@@ -87,6 +87,11 @@ class Tokenizer:
             raise TokenizerError(f"this tokenizer cannot represent {text!r}") from None
 
     @cached_property
+    def table(self) -> list[bytes]:
+        """`bytes` of every id, from 0 on."""
+        return [self.bytes(token) for token in range(max(self._pieces) + 1)]
+
+    @cached_property
     def _byte_ids(self) -> dict[int, int]:
         matches = ((token, BYTE.fullmatch(piece)) for token, piece in self._pieces.items() if piece.startswith("<0x"))
         return {int(match[1], 16): token for token, match in matches if match}

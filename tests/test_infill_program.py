@@ -62,24 +62,25 @@ def test_an_edit_changes_its_lines_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "arguments", "data", "code", "message"),
+    ("program", "arguments", "data", "expected"),
     [
-        (INFILL, ("FILE",), b"no gap", 1, "error: the template has no gap: mark one with <gap>"),
-        (INFILL, ("FILE",), b"\x00<gap>", 1, "error: FILE is no text: it has a zero byte at 0"),
-        (INFILL, ("FILE",), b"\xff<gap>", 1, "error: FILE is not UTF-8 text: invalid start byte at byte 0"),
-        (INFILL, ("FILE.none",), b"", 1, "error: FILE.none: no such file"),
-        (INFILL, ("FILE", "--max-steps", "0"), b"<gap>", 1, "error: max_steps=0 must be at least 1"),
-        (INFILL, ("-", "--in-place"), b"<gap>", 2, "error: --in-place needs a file"),
-        (INFILL, ("FILE", "--diff", "--in-place"), b"<gap>", 2, "error: --in-place, --diff and --json exclude"),
-        (EDIT, ("FILE", "Do."), b"a", 2, "error: say what to write anew: --lines"),
-        (EDIT, ("FILE", "Do.", "--lines", "3"), b"a\n", 1, "error: lines 3 are not in the text, which has 1"),
-        (EDIT, ("FILE", "Do.", "--characters", "0:3"), b"a\n", 1, "error: the span 0:3 is outside the text"),
-        (EDIT, ("FILE", " ", "--lines", "1"), b"a\n", 1, "error: the instruction is empty: say what to change"),
+        (INFILL, ("FILE",), b"no gap", (1, "error: the template has no gap: mark one with <gap>")),
+        (INFILL, ("FILE",), b"\x00<gap>", (1, "error: FILE is no text: it has a zero byte at 0")),
+        (INFILL, ("FILE",), b"\xff<gap>", (1, "error: FILE is not UTF-8 text: invalid start byte at byte 0")),
+        (INFILL, ("FILE.none",), b"", (1, "error: FILE.none: no such file")),
+        (INFILL, ("FILE", "--max-steps", "0"), b"<gap>", (1, "error: max_steps=0 must be at least 1")),
+        (INFILL, ("-", "--in-place"), b"<gap>", (2, "error: --in-place needs a file")),
+        (INFILL, ("FILE", "--diff", "--in-place"), b"<gap>", (2, "error: --in-place, --diff and --json exclude")),
+        (EDIT, ("FILE", "Do."), b"a", (2, "error: say what to write anew: --lines")),
+        (EDIT, ("FILE", "Do.", "--lines", "3"), b"a\n", (1, "error: lines 3 are not in the text, which has 1")),
+        (EDIT, ("FILE", "Do.", "--characters", "0:3"), b"a\n", (1, "error: the span 0:3 is outside the text")),
+        (EDIT, ("FILE", " ", "--lines", "1"), b"a\n", (1, "error: the instruction is empty: say what to change")),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_the_file_untouched(
-    tmp_path: Path, program: tuple[str, ...], arguments: tuple[str, ...], data: bytes, code: int, message: str
+    tmp_path: Path, program: tuple[str, ...], arguments: tuple[str, ...], data: bytes, expected: tuple[int, str]
 ) -> None:
+    code, message = expected
     file = tmp_path / "file"
     file.write_bytes(data)
     done = run(program, *(each.replace("FILE", str(file)) for each in arguments), stdin=data)

@@ -13,10 +13,11 @@ from tiny import random_model, tiny_config
 
 import mlx_diffgemma
 from mlx_diffgemma import Denoised, Gap, Session, load
+from mlx_diffgemma.candidates import Candidate
 from mlx_diffgemma.errors import DiffGemmaError, OptionError, PromptError, TemplateError
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Event, Finished, GapFilled, Prefilled
 from mlx_diffgemma.generation_config import GenerationConfig
-from mlx_diffgemma.infilling import Candidate, Infilling
+from mlx_diffgemma.infilling import Infilling
 from mlx_diffgemma.prefix import following
 from mlx_diffgemma.tokenizer import load_tokenizer
 
