@@ -4,7 +4,7 @@ them is what it was.
     python benchmarks/infill_accuracy.py demo --cases 200 --assert
     python benchmarks/infill_accuracy.py demo --cases 40 --search --kind json
 
-sudoku     the givens are pinned in the canvas, the prompt has no puzzle
+sudoku     the givens are pinned in the canvas, the prompt has an empty grid
 function   the body is missing
 json       one value is missing
 count      the middle is missing
@@ -64,7 +64,8 @@ def sudoku_case(question: Question, rng: random.Random) -> Case:
     digits = [
         right for given, right in zip(question.content, question.answer.replace("\n", ""), strict=True) if given == "."
     ]
-    return Case(question=question, instruction=question.prompt.split("\n")[0], texts=texts, fillings=tuple(digits))
+    instruction = f"{question.prompt.splitlines()[0]}\n{sudoku.lines(sudoku.EMPTY)}"
+    return Case(question=question, instruction=instruction, texts=texts, fillings=tuple(digits))
 
 
 def function_case(question: Question, rng: random.Random) -> Case:

@@ -40,6 +40,13 @@ def sudoku_puzzle(rng: random.Random) -> Question:
     return Question(kind="sudoku", prompt=prompt, answer=sudoku.lines(solution), content=cells)
 
 
+def blank_sudoku(rng: random.Random) -> Question:
+    """A sudoku without givens, and any grid: what a canvas needs to know to go on from the digits that it holds."""
+    solution = rng.choice(sudoku.grids())
+    prompt = f"{rng.choice(phrases.SUDOKU)}\n{sudoku.lines(sudoku.EMPTY)}"
+    return Question(kind="blank sudoku", prompt=prompt, answer=sudoku.lines(solution), content=solution)
+
+
 def sums(rng: random.Random) -> Question:
     """A sum or a difference of two numbers below a hundred."""
     left, right, sign = rng.randrange(100), rng.randrange(100), rng.choice("+-")
@@ -128,7 +135,7 @@ KINDS: dict[str, Callable[[random.Random], Question]] = {
     "function": function,
     "chat": chat,
 }
-PRACTICE = {"short count": short_count, "long count": long_count}
+PRACTICE = {"short count": short_count, "long count": long_count, "blank sudoku": blank_sudoku}
 """What is only trained with."""
 MIX = {"sudoku": 28, "sums": 26, "json": 8, "count": 16, "sort": 10, "function": 8, "chat": 4}
 """How often each kind is asked at first, in hundredths."""
