@@ -96,12 +96,15 @@ class BlockCommitted:
     """Block `block` is final: `tokens` are its tokens up to and with the end token, `text` what they add to it.
 
     `thought` is what they add to the model's thinking, which is never part of `text`. `last`: no block follows.
+    `confidence` are the probabilities that the last step gave these tokens; in causal mode the encoder, without
+    temperature.
     """
 
     block: int
     steps: int
     tokens: tuple[int, ...]
     last: bool
+    confidence: tuple[float, ...] = ()
     text: str = ""
     thought: str = ""
 
