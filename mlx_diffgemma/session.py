@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TypeAlias, cast, overload
 
 from mlx_diffgemma.adapters import load_adapter, read_settings
+from mlx_diffgemma.choosing import log_probabilities
 from mlx_diffgemma.constraint.automaton import TokenAutomaton
 from mlx_diffgemma.constraint.source import SchemaSource, pattern_of, read_schema
 from mlx_diffgemma.constraint.store import Vocabulary, automaton_of
@@ -187,6 +189,26 @@ class Session:
             if isinstance(event, BlockCommitted | Finished):
                 happened[number].append(event)
         return [gather(iter(events)) for events in happened]
+
+    def choose(
+        self, prompt: Prompt, choices: Sequence[str], config: GenerationConfig | None = None
+    ) -> dict[str, float]:
+        """How likely each of the choices is as the whole answer, among them: probabilities that sum to 1.
+
+        The encoder reads them, all in one pass behind the prompt: of each the tokens that the tokenizer makes of it,
+        and an end token behind them. Nothing is drawn or denoised; of `config` only what shapes the prompt counts.
+        Raises what `generate` does.
+        """
+        config = _matching(config or self.defaults, None, None, choices)
+        job = self._job(prompt, config)
+        check_lengths(self.model, job)
+        assert job.constraint is not None
+        answers = [self.tokenizer.literal(choice) for choice in choices]
+        with wired(), out_of_memory("choosing", "shorten the prompt, or give fewer choices"):
+            logs = log_probabilities(self.model, job.tokens, answers, job.constraint.stops)
+        highest = max(logs)
+        weights = [math.exp(log - highest) for log in logs]
+        return {choice: weight / sum(weights) for choice, weight in zip(choices, weights, strict=True)}
 
     def tokens(self, prompt: Prompt, config: GenerationConfig | None = None) -> list[int]:
         """The ids that the model is given for a prompt. Raises PromptError for one that says nothing."""

@@ -7,12 +7,14 @@ anchors inside it cannot be meant. A digit is one of 0 to 9: nobody asks for tho
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 
 from mlx_diffgemma.errors import ConstraintError
 
 ESCAPE = re.compile(r"\\(?:[pP]\{[^}]*\}|[xuU]\{[^}]*\}|[pP].|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|.)", re.DOTALL)
+CODE = re.compile(r"\\[xuU]\{?([0-9A-Fa-f]{1,8})\}?")
 GROUP = re.compile(r"\(\?(?:[a-zA-Z-]*[:)]|P?<\w+>)")
 REPEAT = re.compile(r"\{(\d+)(?:,(\d*))?\}")
 STARTS, ENDS = ("^", r"\A"), ("$", r"\z", r"\Z")
@@ -26,8 +28,8 @@ ANY = rf'(?:{PLAIN}|\\["\\/bfnrt])'
 """A character of a JSON text."""
 LINE = rf'(?:{PLAIN}|\\["\\/bft])'
 """The same without line breaks: what a dot stands for."""
-NAMED = {r"\n": r"\\n", r"\r": r"\\r", r"\t": r"\\t", r"\f": r"\\f", r"\\": r"\\\\", r"\"": r'\\"', '"': r'\\"'}
-"""Single characters that JSON escapes, as a pattern spells them."""
+CONTROLS = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v", "a": "\a"}
+OPERATORS = frozenset("*+?()|{}.^$")
 DIGIT = r"\d"
 SETS = frozenset("dDwWsS")
 
@@ -133,12 +135,25 @@ def _escaped(body: str) -> str:
 
 
 def _escaped_piece(piece: str) -> str:
-    if piece in NAMED:
-        return NAMED[piece]
     if piece == ".":
         return LINE
+    character = _character(piece)
+    if character is not None:
+        written = json.dumps(character, ensure_ascii=False)[1:-1]
+        # One thing for what repeats it.
+        return quoted(written) if len(written) == 1 else f"(?:{quoted(written)})"
     if piece.startswith("["):
         return f"[{piece}&&{PLAIN}]"
     if piece.startswith("\\") and (piece[1] in SETS or piece[1] in "pP"):
         return f"[{piece}&&{PLAIN}]"
     return piece
+
+
+def _character(piece: str) -> str | None:
+    """The one character that a piece stands for, None where it is something else."""
+    if len(piece) == 1:
+        return None if piece in OPERATORS else piece
+    if len(piece) == 2 and piece[0] == "\\":
+        return CONTROLS.get(piece[1]) if piece[1].isalnum() else piece[1]
+    code = CODE.fullmatch(piece)
+    return chr(int(code[1], 16)) if code else None

@@ -44,7 +44,7 @@ KEYWORDS = {
     "array": frozenset("items prefixItems minItems maxItems uniqueItems".split()),
     "string": frozenset("minLength maxLength pattern format".split()),
     "integer": frozenset("minimum maximum exclusiveMinimum exclusiveMaximum".split()),
-    "number": frozenset({"minimum"}),
+    "number": frozenset("minimum maximum exclusiveMinimum exclusiveMaximum".split()),
     "boolean": frozenset[str](),
     "null": frozenset[str](),
 }
@@ -233,9 +233,9 @@ def _integer(entries: Schema, at: str) -> str:
 
 
 def _number(entries: Schema, at: str) -> str:
-    if "minimum" in entries and entries["minimum"] != 0:
+    if entries not in ({}, {"minimum": 0}):
         raise _refused(at, "of a number's bounds only 'minimum': 0 is supported")
-    return NUMBER if "minimum" in entries else f"-?{NUMBER}"
+    return NUMBER if entries else f"-?{NUMBER}"
 
 
 def _times(pattern: str, least: int, most: int | None) -> str:
