@@ -38,7 +38,7 @@ class Candidates:
     member_logits: Logits
     """[N, M] of the automaton's members"""
     stop_logits: Logits
-    """[N, Z] of the tokens that end a text"""
+    """[N, Z] of the tokens that end a text; without any it ends with the positions"""
     best: Numbers
     """[N] the likeliest id"""
     best_logits: Logits
@@ -62,7 +62,7 @@ def most_probable(automaton: TokenAutomaton, state: int, found: Candidates, left
     gains = _gains(automaton, found)
     # Relative to what is likeliest, which is what follows an end token: sums stay small.
     gains -= found.best_logits[:, None]
-    stop_gains = cast("Scores", found.stop_logits.max(axis=1).astype(np.float64) - found.best_logits)
+    stop_gains = cast("Scores", found.stop_logits.max(axis=1, initial=-np.inf).astype(np.float64) - found.best_logits)
     scores, ends = _scores(automaton, state, gains, stop_gains)
     finishing = np.where(automaton.distance <= left, scores[-1], -np.inf)
     place = len(gains)
