@@ -42,7 +42,7 @@ class GenerationConfig:
     stop_tokens: ids that end the answer.
     system: a system prompt. thinking: ask the model to think first. raw: no chat template, the prompt as it is.
 
-    What the answer must match, one of them at most:
+    What the answer must match, thinking not counted; one of them at most:
     regex: a pattern that matches all of it. json_schema: a schema for which it is a valid JSON text.
     choices: texts of which it is one.
 
@@ -112,8 +112,6 @@ class GenerationConfig:
         given = [name for name in CONSTRAINTS if getattr(self, name) is not None]
         if len(given) > 1:
             raise OptionError(f"{given[0]} and {given[1]} cannot both be kept: give one of them")
-        if given and self.thinking:
-            raise OptionError(f"{given[0]} leaves no room for thinking: leave one of them out")
 
     def _require_speed(self) -> None:
         """Check the options that the reference does not have."""

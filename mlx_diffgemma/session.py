@@ -12,8 +12,9 @@ from typing import TypeAlias, cast, overload
 from mlx_diffgemma.adapters import load_adapter, read_settings
 from mlx_diffgemma.choosing import log_probabilities
 from mlx_diffgemma.constraint.automaton import TokenAutomaton
-from mlx_diffgemma.constraint.source import SchemaSource, pattern_of, read_schema
+from mlx_diffgemma.constraint.source import SchemaSource, matching, pattern_of
 from mlx_diffgemma.constraint.store import Vocabulary, automaton_of
+from mlx_diffgemma.constraint.thinking import after_thinking
 from mlx_diffgemma.engine import Job, check_lengths
 from mlx_diffgemma.engine import stream as stream_tokens
 from mlx_diffgemma.engine import stream_many as stream_jobs
@@ -74,7 +75,7 @@ class Session:
         pydantic model) and `choices` is given takes the place of the config's: the answer matches. Raises PromptError,
         OptionError, ConstraintError, TokenizerError, OutOfMemoryError.
         """
-        config = _matching(config or self.defaults, regex, json_schema, choices)
+        config = matching(config or self.defaults, regex, json_schema, choices)
         job = self._job(prompt, config)
         events = stream_tokens(self.model, job.tokens, config, constraint=job.constraint)
         return (event for _, event in self._with_text((0, event) for event in events))
@@ -97,7 +98,7 @@ class Session:
         """
         if batch_size < 1:
             raise OptionError(f"batch_size={batch_size} must be at least 1")
-        configs = [_matching(each, regex, json_schema, choices) for each in self._configs(config, len(prompts))]
+        configs = [matching(each, regex, json_schema, choices) for each in self._configs(config, len(prompts))]
         jobs = [self._job(prompt, each) for prompt, each in zip(prompts, configs, strict=True)]
         for job in jobs:
             check_lengths(self.model, job)
@@ -111,7 +112,11 @@ class Session:
         pattern = pattern_of(config)
         if pattern is None:
             return None
-        return automaton_of(pattern, self._vocabulary, config.stop_tokens, config.allow_empty)
+        automaton = automaton_of(pattern, self._vocabulary, config.stop_tokens, config.allow_empty)
+        opening, closing = self.tokenizer.thought_open, self.tokenizer.thought_close
+        if not config.thinking or opening is None or closing is None:
+            return automaton
+        return after_thinking(automaton, self._vocabulary.pieces, opening, closing)
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
@@ -199,7 +204,7 @@ class Session:
         and an end token behind them. Nothing is drawn or denoised; of `config` only what shapes the prompt counts.
         Raises what `generate` does.
         """
-        config = _matching(config or self.defaults, None, None, choices)
+        config = matching(config or self.defaults, None, None, choices)
         job = self._job(prompt, config)
         check_lengths(self.model, job)
         assert job.constraint is not None
@@ -255,25 +260,6 @@ def _require_unicode(text: str | None) -> None:
         (text or "").encode()
     except UnicodeEncodeError as error:
         raise PromptError(f"the prompt is not valid Unicode at character {error.start}: remove that") from None
-
-
-def _matching(
-    config: GenerationConfig,
-    regex: str | None,
-    json_schema: SchemaSource | None,
-    choices: Sequence[str] | None,
-) -> GenerationConfig:
-    """`config` with what the answer must match, if anything is given."""
-    if (regex, json_schema, choices) == (None, None, None):
-        return config
-    if isinstance(choices, str):
-        raise OptionError(f"choices={choices!r} must be a list of texts")
-    return replace(
-        config,
-        regex=regex,
-        json_schema=None if json_schema is None else read_schema(json_schema),
-        choices=None if choices is None else tuple(choices),
-    )
 
 
 def are_many(prompt: Prompt | Sequence[Prompt]) -> bool:

@@ -166,9 +166,21 @@ def test_what_cannot_be_kept_is_said_before_any_work(
     assert "\n" not in str(raised.value)
 
 
-def test_a_constraint_leaves_no_room_for_thinking(session: Session) -> None:
-    with pytest.raises(OptionError, match="regex leaves no room for thinking"):
-        session.generate(QUESTION, replace(session.defaults, thinking=True), regex="a")
+def test_thinking_comes_before_the_answer_and_need_not_match(session: Session, noise: Session) -> None:
+    config = replace(session.defaults, max_tokens=40, thinking=True)
+    assert session.generate(QUESTION, config, json_schema=PERSON).text == ANSWER
+    opening, closing = noise.tokenizer.thought_open, noise.tokenizer.thought_close
+    automaton = noise.constraint(replace(config, regex="abc"))
+    assert automaton is not None
+    plain = noise.constraint(replace(config, regex="abc", thinking=False))
+    assert plain is not None
+    thought, answer = noise.tokenizer.literal("thought\nHm."), noise.tokenizer.literal("abc")
+    for tokens in (answer, [opening, closing, *answer], [opening, *thought, closing, *answer]):
+        assert automaton.accepting[automaton.after(0, tokens)]
+    for tokens in ([opening], [opening, *thought], [opening, *thought, closing]):
+        assert not automaton.accepting[automaton.after(0, tokens)]
+    assert automaton.after(0, [*thought, *answer]) == -1
+    assert automaton.distance[:2].tolist() == [plain.distance[0], plain.distance[0] + 1]
 
 
 # how likely

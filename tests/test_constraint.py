@@ -114,7 +114,7 @@ def test_digits_are_those_of_ascii() -> None:
         ("a$b", "$ inside the pattern is not supported"),
         ("[a", "a class is not closed"),
         ("[a&&b]", "a part of it cannot match anything"),
-        ("a{2000}", "{2000} is more than 1000 repetitions"),
+        ("a{2000}", "{2000} repeats more than 1000 times"),
     ],
 )
 def test_a_pattern_that_cannot_be_used_is_named(pattern: str, message: str) -> None:

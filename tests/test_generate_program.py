@@ -127,7 +127,6 @@ def test_a_prompt_that_says_nothing_is_refused(parts: tuple[str | None, str | No
         (("hi", "--regex", "a("), b"", "error: regex 'a(' cannot be used: missing ), unterminated subpattern"),
         (("hi", "--regex", "a", "--choices", "a"), b"", "error: regex and choices cannot both be kept"),
         (("hi", "--choices", "a,,b"), b"", "error: choices=('a', '', 'b') must be a tuple of different texts"),
-        (("hi", "--regex", "a", "--thinking"), b"", "error: regex leaves no room for thinking"),
         (("hi", "--json-schema", "none.json"), b"", "error: the schema none.json cannot be read: No such file"),
     ],
 )

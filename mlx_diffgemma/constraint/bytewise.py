@@ -15,7 +15,7 @@ from typing import TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from mlx_diffgemma.constraint.patterns import whole
+from mlx_diffgemma.constraint.patterns import short, whole
 from mlx_diffgemma.errors import ConstraintError
 
 Numbers: TypeAlias = npt.NDArray[np.int32]
@@ -23,6 +23,8 @@ Flags: TypeAlias = npt.NDArray[np.bool_]
 
 CLOSING = "\U0010ffff"
 """A noncharacter: Unicode reserves it for uses like this one."""
+MOST_MERGED = 5000
+"""Merging takes as many rounds as texts are long: what has more states than this is left as it is."""
 TOKENS = 256
 """The end token of the vocabulary of bytes, an id behind all of them."""
 
@@ -66,7 +68,7 @@ def _index(pattern: str, regex: str) -> tuple[int, dict[int, dict[int, int]]]:
     try:
         index = Index(pattern, vocabulary)
     except ValueError as error:
-        raise ConstraintError(f"regex {_short(regex)} cannot be used: {_reason(regex, str(error))}") from None
+        raise ConstraintError(f"regex {short(regex)} cannot be used: {_reason(regex, str(error))}") from None
     transitions = cast("dict[int, dict[int, int]]", index.get_transitions())
     return index.get_initial_state(), transitions
 
@@ -119,10 +121,13 @@ def _trimmed(steps: Numbers, accepting: Flags, regex: str) -> ByteAutomaton:
         front = ahead[~reached[ahead] & useful[ahead]]
     kept = np.flatnonzero(reached & useful)
     if not useful[0]:
-        raise ConstraintError(f"regex {_short(regex)} matches no text at all")
+        raise ConstraintError(f"regex {short(regex)} matches no text at all")
     numbers = np.full(nowhere + 1, len(kept), np.int32)
     numbers[kept] = np.arange(len(kept))
-    return _merged(numbers[steps[kept]], accepting[kept])
+    steps, accepting = numbers[steps[kept]], accepting[kept]
+    if len(kept) > MOST_MERGED:
+        return ByteAutomaton(steps=steps, accepting=accepting)
+    return _merged(steps, accepting)
 
 
 def _merged(steps: Numbers, accepting: Flags) -> ByteAutomaton:
@@ -151,7 +156,3 @@ def _merged(steps: Numbers, accepting: Flags) -> ByteAutomaton:
     numbers[count] = count
     followers = np.append(labels, count)[steps[first[order]]]
     return ByteAutomaton(steps=numbers[followers], accepting=accepting[first[order]])
-
-
-def _short(text: str) -> str:
-    return repr(text) if len(text) <= 80 else f"{text[:77]!r}..."

@@ -16,6 +16,7 @@ from mlx_diffgemma.errors import ConstraintError
 ESCAPE = re.compile(r"\\(?:[pP]\{[^}]*\}|[xuU]\{[^}]*\}|[pP].|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|.)", re.DOTALL)
 CODE = re.compile(r"\\[xuU]\{?([0-9A-Fa-f]{1,8})\}?")
 GROUP = re.compile(r"\(\?(?:[a-zA-Z-]*[:)]|P?<\w+>)")
+CLASS = re.compile(r"\[\^?\]?")
 REPEAT = re.compile(r"\{(\d+)(?:,(\d*))?\}")
 STARTS, ENDS = ("^", r"\A"), ("$", r"\z", r"\Z")
 BOUNDARIES = (r"\b", r"\B")
@@ -37,6 +38,11 @@ SETS = frozenset("dDwWsS")
 def quoted(text: str) -> str:
     """A pattern for exactly this text."""
     return "".join(f"\\{character}" if character in META else character for character in text)
+
+
+def short(pattern: str) -> str:
+    """A pattern as messages show it."""
+    return repr(pattern) if len(pattern) <= 80 else f"{pattern[:77]!r}..."
 
 
 def pieces(pattern: str) -> Iterator[str]:
@@ -62,7 +68,7 @@ def _class_end(pattern: str, start: int) -> int:
     """Where the class that begins at `start` ends; classes may hold classes."""
     depth, place = 0, start
     while place < len(pattern):
-        opened = re.compile(r"\[\^?\]?").match(pattern, place)
+        opened = CLASS.match(pattern, place)
         if opened:
             depth += 1
             place = opened.end()
@@ -73,7 +79,7 @@ def _class_end(pattern: str, start: int) -> int:
             place += 1
             if depth == 0:
                 return place
-    raise ConstraintError(f"regex {pattern!r}: a class is not closed, add ]")
+    raise ConstraintError(f"regex {short(pattern)}: a class is not closed, add ]")
 
 
 def whole(pattern: str) -> str:
@@ -100,7 +106,7 @@ def _alternatives(pattern: str) -> list[tuple[bool, str, bool]]:
     for piece in pieces(pattern):
         repeat = REPEAT.fullmatch(piece)
         if repeat and max(int(number or 0) for number in repeat.groups()) > MOST_REPEATS:
-            raise ConstraintError(f"regex {pattern!r}: {piece} is more than {MOST_REPEATS} repetitions, use * or +")
+            raise ConstraintError(f"regex {short(pattern)}: {piece} repeats more than {MOST_REPEATS} times, use *")
         depth += piece.startswith("(") and not (piece.startswith("(?") and piece.endswith(")"))
         depth -= piece == ")"
         if piece == "|" and depth == 0:
@@ -115,7 +121,7 @@ def _alternatives(pattern: str) -> list[tuple[bool, str, bool]]:
         rest = rest[int(started) : len(rest) - int(ended)]
         for part in rest:
             if part in (*STARTS, *ENDS, *BOUNDARIES):
-                raise ConstraintError(f"regex {pattern!r}: {part} inside the pattern is not supported, leave it out")
+                raise ConstraintError(f"regex {short(pattern)}: {part} inside the pattern is not supported")
         results.append((started, "".join([*flags, *rest]), ended))
     return results
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from mlx_diffgemma.constraint.patterns import quoted
 from mlx_diffgemma.constraint.schema import schema_regex
-from mlx_diffgemma.errors import ConstraintError
+from mlx_diffgemma.errors import ConstraintError, OptionError
 from mlx_diffgemma.generation_config import GenerationConfig
 
 SchemaSource: TypeAlias = Mapping[str, Any] | str | Path | type
@@ -25,6 +26,25 @@ def pattern_of(config: GenerationConfig) -> str | None:
     if config.choices is not None:
         return "|".join(quoted(choice) for choice in config.choices)
     return None
+
+
+def matching(
+    config: GenerationConfig,
+    regex: str | None,
+    json_schema: SchemaSource | None,
+    choices: Sequence[str] | None,
+) -> GenerationConfig:
+    """`config` with what the answer must match in place of its own, if anything is given."""
+    if (regex, json_schema, choices) == (None, None, None):
+        return config
+    if isinstance(choices, str):
+        raise OptionError(f"choices={choices!r} must be a list of texts")
+    return replace(
+        config,
+        regex=regex,
+        json_schema=None if json_schema is None else read_schema(json_schema),
+        choices=None if choices is None else tuple(choices),
+    )
 
 
 def read_schema(source: SchemaSource) -> Mapping[str, Any]:
