@@ -20,6 +20,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import resident
+
 PEER = """
 import importlib, sys
 class NoProcessor:
@@ -29,8 +31,6 @@ importlib.import_module("mlx_vlm.convert").convert(sys.argv[1], sys.argv[2], qua
 """
 OURS = "ours"
 THEIRS = "mlx-vlm"
-RSS_UNIT = 1 if sys.platform == "darwin" else 1024
-"""Bytes per unit of ru_maxrss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ def measure(command: list[str], result: Path) -> Run:
         raise SystemExit(output.decode(errors="replace"))
     written = sum(file.stat().st_size for file in result.iterdir())
     shutil.rmtree(result)
-    return Run(seconds=seconds, peak=usage.ru_maxrss * RSS_UNIT, written=written)
+    return Run(seconds=seconds, peak=usage.ru_maxrss * resident.UNIT, written=written)
 
 
 def main() -> None:

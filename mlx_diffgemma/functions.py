@@ -18,6 +18,10 @@ ROUNDING = 12582912.0
 """1.5 * 2^23: added to a float32 and taken away again, it leaves the nearest whole number."""
 ROUNDING_BITS = 0x4B400000
 LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
+SCORES = 2**20
+"""Scores of a sequence that the CPU computes at once: 4 MB. Fresh memory costs it more than arithmetic."""
+FEWEST = 16
+"""Queries of a group that are looked at together at least: a product wants to read the keys for more than a few."""
 GELU_SLOPE, GELU_CUBE = 2 * math.sqrt(2 / math.pi), 0.044715
 
 
@@ -117,16 +121,49 @@ def attention(queries: mx.array, keys: mx.array, values: mx.array, mask: mx.arra
     """
     if not on_cpu():
         return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=1.0, mask=mask)
+    heads, length = queries.shape[1:3]
+    groups, seen = keys.shape[1:3]
+    if isinstance(mask, str):
+        mask = mx.arange(seen - length, seen)[:, None] >= mx.arange(seen)
+    if heads * length * seen <= SCORES:
+        return _attended(queries, keys, values, mask)
+    # One group of heads at a time, and a few of its queries: their scores stay in the caches.
+    few = max(FEWEST, SCORES * groups // (heads * seen))
+    shape = (*queries.shape[:2], length, seen)
+    masks = None if mask is None else mx.split(mx.broadcast_to(mask, shape), groups, axis=1)
+    columns: list[mx.array] = []
+    done: list[mx.array] = []
+    for group, own in enumerate(mx.split(queries, groups, axis=1)):
+        here = slice(group, group + 1)
+        rows: list[mx.array] = []
+        for start in range(0, length, few):
+            part, end = own[:, :, start : start + few], start + few
+            allowed = None if masks is None else masks[group][:, :, start:end]
+            rows.append(_attended(after(part, done), keys[:, here], values[:, here], allowed))
+            done = rows[-1:]
+        columns.append(mx.concatenate(rows, axis=2))
+    return mx.concatenate(columns, axis=1)
+
+
+def _attended(queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array | None) -> mx.array:
+    """Attention with all scores at once."""
     batch, heads, length, size = queries.shape
     groups, seen = keys.shape[1], keys.shape[2]
     scores = queries.reshape(batch, groups, -1, size) @ keys.swapaxes(-1, -2)
     scores = scores.astype(mx.float32).reshape(batch, heads, length, seen)
-    if isinstance(mask, str):
-        mask = mx.arange(seen - length, seen)[:, None] >= mx.arange(seen)
     if mask is not None:
         scores = mx.where(mask, scores, -1e9)
     probabilities = softmax(scores).astype(values.dtype).reshape(batch, groups, -1, seen)
     return (probabilities @ values).reshape(batch, heads, length, -1)
+
+
+def after(array: mx.array, before: list[mx.array]) -> mx.array:
+    """`array`, of which nothing is computed before `before` is.
+
+    MLX begins with all parts of a work before it ends one of them, and holds what each needs; in turn they use the same
+    memory again.
+    """
+    return mx.depends([array], before)[0] if before else array
 
 
 @mx.compile

@@ -47,6 +47,7 @@ def train(  # noqa: PLR0917 - its parameters are the options
     clip: given.Clip = DEFAULTS.clip,
     causal_weight: given.CausalWeight = DEFAULTS.causal_weight,
     mask_prompt: given.MaskPrompt = DEFAULTS.mask_prompt,
+    noise_power: given.NoisePower = DEFAULTS.noise_power,
     max_seq_length: given.MaxSeqLength = DEFAULTS.max_seq_length,
     grad_checkpoint: given.GradCheckpoint = False,
     workers: given.Workers = 1,
@@ -84,6 +85,7 @@ def train(  # noqa: PLR0917 - its parameters are the options
             clip=clip,
             causal_weight=causal_weight,
             mask_prompt=mask_prompt,
+            noise_power=noise_power,
             max_seq_length=max_seq_length,
             seed=seed,
         )

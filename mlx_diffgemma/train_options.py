@@ -60,6 +60,9 @@ CausalWeight: TypeAlias = Annotated[
 MaskPrompt: TypeAlias = Annotated[
     bool, typer.Option("--mask-prompt", help="Causal loss on answers only.", rich_help_panel=HOW)
 ]
+NoisePower: TypeAlias = Annotated[
+    float, typer.Option(help="Above 1: noisier canvases than the recipe's 1.", rich_help_panel=HOW)
+]
 MaxSeqLength: TypeAlias = Annotated[int, typer.Option(help="Tokens of an example at most.", rich_help_panel=HOW)]
 GradCheckpoint: TypeAlias = Annotated[
     bool, typer.Option("--grad-checkpoint", help="Compute layers twice to save memory.", rich_help_panel=HOW)

@@ -270,6 +270,34 @@ def test_the_gradients_of_attention_are_those_of_its_formula(kind: str) -> None:
         assert_close(made, wanted, 1e-5, 1e-5)
 
 
+@pytest.mark.parametrize("kind", MASKS)
+def test_attention_in_parts_is_attention(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two queries of one group at a time: five are three parts, in each of two groups. The same up to rounding."""
+    arguments = [normal(shape, seed) for seed, shape in enumerate(SHAPES)]
+    mask, cotangent = MASKS[kind][0], normal((2, 4, 5, 6), seed=9)
+    whole = attention(*map(as_mlx, arguments), mask)
+    slope = gradients(lambda *given: attention(*given, mask), arguments, cotangent)
+    monkeypatch.setattr(functions, "SCORES", 1)
+    monkeypatch.setattr(functions, "FEWEST", 2)
+    assert_close(as_numpy(attention(*map(as_mlx, arguments), mask)), as_numpy(whole), 1e-6, 1e-6)
+    for made, wanted in zip(
+        gradients(lambda *given: attention(*given, mask), arguments, cotangent), slope, strict=True
+    ):
+        assert_close(made, wanted, 1e-5, 1e-5)
+
+
+def test_the_scores_of_a_long_prefix_are_not_held_together() -> None:
+    queries, keys = mx.zeros((1, 4, 512, 8)), mx.zeros((1, 2, 16_384, 8))
+    mx.eval(queries, keys, attention(queries, keys, keys, None))
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    mx.eval(attention(queries, keys, keys, None))
+    scores = 4 * 512 * 16_384 * 4
+    # MLX holds what the ten operations make that it has under way at most: arrays of 4 MB each, some of several steps.
+    assert mx.get_peak_memory() - before < 25 * 4 * functions.SCORES < scores
+
+
 def test_a_key_that_nobody_sees_does_not_matter() -> None:
     arguments = [normal(shape, seed) for seed, shape in enumerate(SHAPES)]
     first = attention(*map(as_mlx, arguments), MASKS["one key"][0])

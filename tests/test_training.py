@@ -595,6 +595,7 @@ def test_the_learning_rate_begins_and_ends_as_set(settings: Settings, first: flo
         *((name, value) for name in ("causal_weight", "weight_decay") for value in (-0.1, math.inf, math.nan)),
         *((name, value) for name in ("beta1", "beta2") for value in (-0.1, 1.0, math.nan)),
         *(("final_rate", value) for value in (-0.1, 1.1, math.nan)),
+        *(("noise_power", value) for value in (0.0, -1.0, math.inf, math.nan)),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_named(name: str, value: float) -> None:

@@ -213,6 +213,15 @@ def test_noise_replaces_a_share_of_a_row_that_is_uniform_over_all_shares() -> No
     assert shares.max() == 1
 
 
+def test_a_noise_power_above_one_makes_noisy_canvases_frequent() -> None:
+    """Levels below t have the probability t^4: the mean is 4/5, half of the levels are above 0.84."""
+    clean = np.full((4000, 64), 7, np.int32)
+    noisy = corrupt(clean, VOCABULARY, np.random.default_rng(0), 4.0)
+    shares = (noisy != clean).mean(axis=1) / (1 - 1 / VOCABULARY)
+    assert shares.mean() == pytest.approx(0.8, abs=0.01)
+    assert (shares > 0.5**0.25).mean() == pytest.approx(0.5, abs=0.03)
+
+
 def test_noise_is_uniform_over_the_whole_vocabulary() -> None:
     """About 128,000 replacements of 20 tokens: 6,400 +- 80 each; the clean token is one of them."""
     clean = np.full((4000, 64), 20, np.int32)

@@ -10,15 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-from comparing.programs import MlxVlm, Ours, Program, draw
+import resident
 
-RSS_UNIT = 1 if sys.platform == "darwin" else 1024
-"""Bytes per unit of ru_maxrss."""
+from comparing.programs import MlxVlm, Ours, Program, draw
 
 
 def main() -> None:
@@ -64,8 +62,7 @@ def answer(program: Program, request: dict[str, Any]) -> dict[str, Any]:
             reply = {"best": program.best(draw(seed, length, held))}
         case _:
             raise ValueError(f"{request} is no request")
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
-    return {**reply, "peak": program.peak(), "resident": resident}
+    return {**reply, "peak": program.peak(), "resident": resident.most()}
 
 
 def _own_stdout() -> TextIO:

@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from demo_model.architecture import write_untrained
 from demo_model.data import write_data
-from demo_model.questions import MIX, MIX_AT_THE_END, MIX_LAST, MIX_LATER
+from demo_model.questions import MIX, MIX_AT_THE_END, MIX_LAST, MIX_LATER, MIX_OF_ENDS
 
 HELD_OUT = 1_600
 
@@ -61,13 +61,29 @@ STAGES = (
         options="--steps 2200 --learning-rate 1.2e-3 --warmup 60 --final-rate 0.01 "
         "--evaluate-every 1100 --save-every 200",
     ),
-    # ... and longer ones, where all digits must be looked at.
+    # ... longer ones, where all digits must be looked at ...
     Stage(
         mix=MIX_AT_THE_END,
         questions=150_000,
         seed=3,
-        options="--steps 2400 --learning-rate 1.2e-3 --warmup 60 --final-rate 0.01 "
+        options="--steps 1401 --learning-rate 1.2e-3 --warmup 60 --final-rate 0.01 --decay-steps 2400 "
         "--evaluate-every 1200 --save-every 100",
+    ),
+    # ... and those of two or three canvases, so that every other canvas is one that ends.
+    Stage(
+        mix=MIX_OF_ENDS,
+        questions=160_000,
+        seed=4,
+        options="--steps 800 --learning-rate 1.2e-3 --warmup 30 --final-rate 0.01 --decay-steps 2400 "
+        "--evaluate-every 1200 --save-every 100",
+    ),
+    # Where a count ends must be seen in the first step, on a canvas of noise alone: levels that are high teach that.
+    Stage(
+        mix=MIX_OF_ENDS,
+        questions=140_000,
+        seed=5,
+        options="--steps 2100 --learning-rate 1e-3 --warmup 30 --final-rate 0.01 --noise-power 4 "
+        "--evaluate-every 1050 --save-every 100",
     ),
 )
 

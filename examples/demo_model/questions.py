@@ -81,6 +81,12 @@ def long_count(rng: random.Random) -> Question:
     return counting(rng, start, start + rng.randint(11, 60) - 1)
 
 
+def two_blocks(rng: random.Random) -> Question:
+    """A range of nine to 22 numbers, mostly below 200: two canvases or three, one wrong place to end, or two."""
+    start = rng.randrange(200 if rng.random() < 0.6 else LARGEST - 22)
+    return counting(rng, start, start + rng.randint(9, 22) - 1)
+
+
 def counting(rng: random.Random, start: int, end: int) -> Question:
     """The numbers from start to end to be written out."""
     return Question(
@@ -128,7 +134,7 @@ KINDS: dict[str, Callable[[random.Random], Question]] = {
     "function": function,
     "chat": chat,
 }
-PRACTICE = {"short count": short_count, "long count": long_count}
+PRACTICE = {"short count": short_count, "long count": long_count, "two blocks": two_blocks}
 """What is only trained with."""
 MIX = {"sudoku": 28, "sums": 26, "json": 8, "count": 16, "sort": 10, "function": 8, "chat": 4}
 """How often each kind is asked at first, in hundredths."""
@@ -147,6 +153,18 @@ MIX_AT_THE_END = {
     "chat": 1,
 }
 """How often when short counts end right."""
+MIX_OF_ENDS = {
+    "sudoku": 14,
+    "sums": 13,
+    "json": 2,
+    "count": 6,
+    "long count": 4,
+    "two blocks": 52,
+    "sort": 6,
+    "function": 2,
+    "chat": 1,
+}
+"""How often at last: more canvases that have to end, and fewer tokens before them."""
 
 
 def is_held_out(question: Question) -> bool:

@@ -6,7 +6,8 @@ Nothing is remembered between steps, so training goes on from any step exactly a
 2  a pool of examples is cut to one block each, and sorted by padded length: little is padded, and yet a batch has
    examples of all kinds
 3  its batches are shuffled
-4  corruption: a level t ~ U(0.001, 1) per example; each canvas position becomes a uniform random id with probability t
+4  corruption: a level t per example, u^(1 / noise_power) of u ~ U(0.001, 1); each canvas position becomes a uniform
+   random id with probability t
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class Batches:
     seed: int
     mask_prompt: bool = False
     """The causal loss counts the response only."""
+    noise_power: float = 1.0
 
     def batch(self, index: int) -> Batch:
         """The batch of this index, the same at every call."""
@@ -96,7 +98,7 @@ class Batches:
             canvas[row, : block.size] = block
             weights[row, each.prompt if self.mask_prompt else 1 : each.tokens.size] = 1
         starts = np.array([cut.start for cut in cuts], np.int32)
-        noisy = corrupt(canvas, self.vocabulary, rng)
+        noisy = corrupt(canvas, self.vocabulary, rng, self.noise_power)
         return Batch(*map(mx.array, (tokens, weights, starts, canvas, noisy)))
 
 
@@ -113,9 +115,9 @@ def cut(example: Example, canvas: int, rng: np.random.Generator) -> Cut:
     return Cut(tokens=np.concatenate([example.prompt, response]), prompt=example.prompt.size, start=start)
 
 
-def corrupt(canvas: Ids, vocabulary: int, rng: np.random.Generator) -> Ids:
-    """Noise of one level per row of canvas [B, C]."""
-    level = rng.uniform(LOWEST_NOISE, 1.0, (canvas.shape[0], 1))
+def corrupt(canvas: Ids, vocabulary: int, rng: np.random.Generator, power: float = 1.0) -> Ids:
+    """Noise of one level per row of canvas [B, C]; the density of levels is power * t^(power - 1)."""
+    level = rng.uniform(LOWEST_NOISE, 1.0, (canvas.shape[0], 1)) ** (1 / power)
     replaced = rng.random(canvas.shape) < level
     return np.where(replaced, rng.integers(0, vocabulary, canvas.shape, dtype=np.int32), canvas)
 

@@ -121,7 +121,8 @@ def prepare(plan: Plan, progress: Callable[[Iterable[Example], int], Iterable[Ex
         train=_batches(session, train_examples, plan.settings),
         held_out=HeldOut(
             session=session,
-            batches=_batches(session, valid_examples, plan.settings),
+            # Losses of trainings with other noise are to be compared.
+            batches=_batches(session, valid_examples, dataclasses.replace(plan.settings, noise_power=1.0)),
             questions=[Question(*pair) for pair in zip(held_out, valid_examples, strict=True)][: plan.answers],
             causal_weight=plan.settings.causal_weight,
         )
@@ -185,4 +186,5 @@ def _batches(session: Session, examples: Sequence[Example], settings: Settings) 
         pad=PADDING,
         seed=settings.seed,
         mask_prompt=settings.mask_prompt,
+        noise_power=settings.noise_power,
     )

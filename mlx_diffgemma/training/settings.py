@@ -32,6 +32,8 @@ class Settings:
     causal_weight: float = 1.0
     mask_prompt: bool = False
     """the causal loss counts the response only"""
+    noise_power: float = 1.0
+    """above 1 canvases are noisier than in the published recipe, as they are in the first steps of a generation"""
     max_seq_length: int = 2048
     seed: int = 0
 
@@ -41,6 +43,7 @@ class Settings:
         self._require("decay_steps", self.decay_steps is None or self.decay_steps >= 1, "at least 1")
         self._require("learning_rate", 0 < self.learning_rate < math.inf, "above 0")
         self._require("clip", self.clip > 0, "above 0")
+        self._require("noise_power", 0 < self.noise_power < math.inf, "above 0")
         for name in ("warmup", "seed"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
         for name in ("causal_weight", "weight_decay"):
