@@ -168,7 +168,7 @@ def test_what_cannot_be_kept_is_said_before_any_work(
 
 def test_thinking_comes_before_the_answer_and_need_not_match(session: Session, noise: Session) -> None:
     config = replace(session.defaults, max_tokens=40, thinking=True)
-    assert session.generate(QUESTION, config, json_schema=PERSON).text == ANSWER
+    jsonschema.validate(json.loads(session.generate(QUESTION, config, json_schema=PERSON).text), PERSON)
     opening, closing = noise.tokenizer.thought_open, noise.tokenizer.thought_close
     automaton = noise.constraint(replace(config, regex="abc"))
     assert automaton is not None
