@@ -7,10 +7,10 @@ WORK := demo
 
 define PROMPT
 Solve this sudoku:
-4..3
-..4.
-.3..
-...1
+....
+...3
+1...
+.42.
 endef
 export PROMPT
 

@@ -38,6 +38,7 @@ ROWS: Mapping[str, Mapping[str, object]] = {
     "verify=0.1": {"verify": 0.1},
     "defaults": QUICK,
     "defaults, mean_entropy=0.005, min_steps=1": {**QUICK, **SURE},
+    "defaults, mean_entropy=0.01, min_steps=1": {**QUICK, "mean_entropy": 0.01, "min_steps": 1},
     "defaults, verify=0.1": {**QUICK, "verify": 0.1},
 }
 

@@ -2,7 +2,8 @@
 
 StableAndConfident    the most likely tokens have stopped changing and the model is sure of them
 Unsurprised           ... or the mean entropy is low, after a few steps
-UntilEnd              ... judged up to the first end token: what stands behind it is never shown
+UntilEnd              ... judged up to the first end token: what stands behind it is never shown; or as a whole, where
+                      the model is surer of that, so that no canvas takes longer than by the rule inside
 """
 
 from __future__ import annotations
@@ -71,7 +72,11 @@ class Unsurprised:
 
 @dataclass(frozen=True, kw_only=True)
 class UntilEnd:
-    """The rule inside sees a canvas that ends at its first end token: one id follows, of the mean entropy before."""
+    """The rule inside sees a canvas that ends at its first end token: one id follows.
+
+    The entropy that it sees is the mean up to there, or that of the whole canvas where it is lower: padding of which
+    the model is sure makes a canvas confident, as it does in the reference.
+    """
 
     rule: StopRule
     stop_tokens: tuple[int, ...]
@@ -84,5 +89,6 @@ class UntilEnd:
         """-> the rule's memory, and which rows are finished up to their ends"""
         ends = mx.any(best[..., None] == mx.array(self.stop_tokens, dtype=best.dtype), axis=-1).astype(mx.int32)
         shown = mx.cumsum(ends, axis=-1) - ends == 0
-        mean = (entropy * shown).sum(axis=-1, keepdims=True) / shown.sum(axis=-1, keepdims=True)
-        return self.rule.judge(step, memory, mx.where(shown, best, 0), mx.where(shown, entropy, mean))
+        of_text = (entropy * shown).sum(axis=-1, keepdims=True) / shown.sum(axis=-1, keepdims=True)
+        surer = mx.minimum(of_text, mx.mean(entropy, axis=-1, keepdims=True))
+        return self.rule.judge(step, memory, mx.where(shown, best, 0), mx.broadcast_to(surer, entropy.shape))

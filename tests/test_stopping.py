@@ -76,8 +76,15 @@ def test_what_stands_behind_the_first_end_token_need_not_settle() -> None:
 def test_entropy_behind_the_first_end_token_does_not_count() -> None:
     rule = UntilEnd(rule=STABLE, stop_tokens=(9,))
     assert judgements(rule, [[1, 9, 3]] * 2, mx.array([[0.05, 0.05, 9.0]])) == [False, True]
-    assert judgements(rule, [[1, 9, 3]] * 2, mx.array([[0.15, 0.15, 0.0]])) == [False, False]
+    assert judgements(rule, [[1, 9, 3]] * 2, mx.array([[0.15, 0.16, 0.0]])) == [False, False]
     assert judgements(rule, [[1, 2, 3]] * 2, mx.array([[0.05, 0.05, 9.0]])) == [False, False]
+
+
+def test_a_canvas_that_the_rule_inside_finishes_is_finished() -> None:
+    """Sure padding counts where it makes the mean lower: 0.15 up to the end, 0.08 in all, below 0.1."""
+    unsure_text = mx.array([[0.15, 0.09, 0.0]])
+    for rule in (STABLE, UntilEnd(rule=STABLE, stop_tokens=(9,))):
+        assert judgements(rule, [[1, 9, 3]] * 2, unsure_text) == [False, True]
 
 
 def test_the_temperature_falls_linearly_from_its_maximum() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -11,13 +11,13 @@ from rich.table import Table
 
 from comparing.turns import EXACT, OURS, PREFILL, Measured, top_k_name
 
+WHOLE = "all of it"
+"""The peak that a user sees: of the prefill or of the steps, whichever is higher."""
 TARGETS = {
     ("seconds", PREFILL): 1.0,
     ("seconds", EXACT): 0.9,
     ("seconds", top_k_name(64)): 0.75,
-    ("peak", PREFILL): 0.8,
-    ("peak", EXACT): 0.8,
-    ("peak", top_k_name(64)): 0.8,
+    ("peak", WHOLE): 0.8,
 }
 """The ratio to mlx-vlm on the mid shape, in float32 on a CPU, at most."""
 LONG, LONG_TARGET = 32768, 0.6
@@ -55,7 +55,8 @@ def rows(measured: Measured, *, judged: bool) -> Iterator[Row]:
     for peer, theirs in measured.series.items():
         if peer == OURS:
             continue
-        for unit, mine, other in (("seconds", ours.seconds, theirs.seconds), ("peak", ours.peaks, theirs.peaks)):
+        highest = (_with_highest(ours.peaks), _with_highest(theirs.peaks))
+        for unit, mine, other in (("seconds", ours.seconds, theirs.seconds), ("peak", *highest)):
             for what, values in mine.items():
                 beside = other.get(what) or other.get(EXACT, [])
                 pairs = [(value, against) for value, against in zip(values, beside, strict=False) if against]
@@ -75,6 +76,11 @@ def rows(measured: Measured, *, judged: bool) -> Iterator[Row]:
                     most=max(ratios),
                     target=_target(measured, unit, what) if judged and peer == PEER else None,
                 )
+
+
+def _with_highest(peaks: Mapping[str, list[int]]) -> Mapping[str, list[int]]:
+    """Peaks of every turn by what was measured, and the highest of all."""
+    return {**peaks, WHOLE: [max(highest for values in peaks.values() for highest in values)]}
 
 
 def _target(measured: Measured, unit: str, what: str) -> float | None:
