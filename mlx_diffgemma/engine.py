@@ -19,7 +19,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mlx_diffgemma.causal import write
-from mlx_diffgemma.errors import OptionError, PromptError
+from mlx_diffgemma.constraint.automaton import TokenAutomaton
+from mlx_diffgemma.errors import ConstraintError, OptionError, PromptError
 from mlx_diffgemma.events import Event
 from mlx_diffgemma.generation import Generation
 from mlx_diffgemma.generation_config import GenerationConfig
@@ -35,17 +36,25 @@ class Job:
 
     tokens: Sequence[int]
     config: GenerationConfig
+    constraint: TokenAutomaton | None = None
+    """what the answer must match"""
 
 
 def stream(
-    model: DiffusionGemma, tokens: Sequence[int], config: GenerationConfig, *, sampler: Sampler | None = None
+    model: DiffusionGemma,
+    tokens: Sequence[int],
+    config: GenerationConfig,
+    *,
+    sampler: Sampler | None = None,
+    constraint: TokenAutomaton | None = None,
 ) -> Iterator[Event]:
     """Generate behind the prompt `tokens`; the events carry no text.
 
     `sampler` replaces the entropy-bound sampler of `config`. Raises, at once, PromptError for a prompt that is empty or
-    does not fit and OptionError for a canvas longer than the model's.
+    does not fit, OptionError for a canvas longer than the model's, ConstraintError for a `constraint` that no answer
+    of max_tokens can meet.
     """
-    job = Job(tokens=tokens, config=config)
+    job = Job(tokens=tokens, config=config, constraint=constraint)
     check_lengths(model, job)
     return (event for _, event in stream_many(model, [job], sampler=sampler))
 
@@ -65,11 +74,11 @@ def stream_many(
             number, job = arrived
             length = check_lengths(model, job)
             if job.config.mode == "causal":
-                for event in write(model, job.tokens, job.config):
+                for event in write(model, job.tokens, job.config, job.constraint):
                     yield number, event
                 continue
             rules = default_rules(model, job.config, sampler)
-            generation = Generation(model, job.tokens, job.config, rules, length)
+            generation = Generation(model, job.tokens, job.config, rules, length, constraint=job.constraint)
             # 1
             for event in generation.prefill():
                 yield number, event
@@ -94,7 +103,7 @@ def stream_many(
 
 
 def check_lengths(model: DiffusionGemma, job: Job) -> int:
-    """The canvas length to use. Raises PromptError or OptionError where prompt and answer cannot fit."""
+    """The canvas length to use. Raises PromptError, OptionError or ConstraintError where the answer cannot fit."""
     tokens, config = job.tokens, job.config
     longest = model.config.canvas_length
     length = config.canvas_length or longest
@@ -110,5 +119,11 @@ def check_lengths(model: DiffusionGemma, job: Job) -> int:
         raise PromptError(
             f"{len(tokens)} prompt tokens and max_tokens={config.max_tokens} in canvases of {length} need {needed} "
             f"positions, the model has {context}: shorten the prompt or lower max_tokens"
+        )
+    shortest = 0 if job.constraint is None else int(job.constraint.distance[0])
+    if shortest > config.max_tokens:
+        raise ConstraintError(
+            f"the shortest answer that matches takes {shortest} tokens, max_tokens={config.max_tokens}: "
+            "raise max_tokens"
         )
     return length

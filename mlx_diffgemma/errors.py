@@ -35,6 +35,10 @@ class OptionError(DiffGemmaError):
     """An option of the caller is out of range; the message names option, value and range."""
 
 
+class ConstraintError(DiffGemmaError):
+    """What the answer must match cannot be used, or cannot be met; the message names the pattern or the keyword."""
+
+
 class PromptError(DiffGemmaError):
     """The prompt is empty, or longer than the model's context."""
 

@@ -106,12 +106,15 @@ class BlockCommitted:
     One of no steps is text that was given, and stood in no canvas.
 
     `thought` is what they add to the model's thinking, which is never part of `text`. `last`: no block follows.
+    `confidence` are the probabilities that the last step gave these tokens; in causal mode the encoder, without
+    temperature.
     """
 
     block: int
     steps: int
     tokens: tuple[int, ...]
     last: bool
+    confidence: tuple[float, ...] = ()
     text: str = ""
     thought: str = ""
 

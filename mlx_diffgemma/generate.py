@@ -40,6 +40,7 @@ class Request:
     revision: str | None
     dtype: str | None
     choices: Mapping[str, Any]
+    json_schema: Path | None
     exact: bool
     live: bool
     quiet: bool
@@ -49,7 +50,11 @@ class Request:
 
     def over(self, defaults: GenerationConfig) -> GenerationConfig:
         """`defaults` with what was chosen in their place. Raises OptionError."""
+        from mlx_diffgemma.constraint.source import read_schema
+
         chosen = dataclasses.replace(defaults, **options.given(self.choices))
+        if self.json_schema is not None:
+            chosen = dataclasses.replace(chosen, json_schema=read_schema(self.json_schema))
         return chosen.exact() if self.exact else chosen
 
 
@@ -66,6 +71,9 @@ def generate(  # noqa: PLR0917 - its parameters are the options
     max_tokens: options.MaxTokens = None,
     stop_token: options.StopToken = None,
     seed: options.Seed = None,
+    regex: options.Regex = None,
+    json_schema: options.JsonSchema = None,
+    choices: options.Choices = None,
     canvas_length: options.CanvasLength = None,
     max_steps: options.MaxSteps = None,
     t_min: options.TMin = None,
@@ -97,7 +105,7 @@ def generate(  # noqa: PLR0917 - its parameters are the options
 
     The answer goes to stdout, everything else to stderr. An option that is not given is the checkpoint's own.
     """
-    choices = {
+    chosen = {
         "system": system,
         "thinking": thinking,
         "raw": raw,
@@ -122,6 +130,8 @@ def generate(  # noqa: PLR0917 - its parameters are the options
         "mode": mode,
         "temperature": temperature,
         "top_p": top_p,
+        "regex": regex,
+        "choices": None if choices is None else tuple(choice.strip() for choice in choices.split(",")),
     }
     with reported(debug=debug, quiet=quiet):
         (answer if batch is None else answer_all)(
@@ -131,7 +141,8 @@ def generate(  # noqa: PLR0917 - its parameters are the options
                 adapter=adapter,
                 revision=revision,
                 dtype=dtype,
-                choices=choices,
+                choices=chosen,
+                json_schema=json_schema,
                 exact=exact,
                 live=live,
                 quiet=quiet,
@@ -153,7 +164,7 @@ def answer(request: Request) -> None:
     if request.argument is None and piped is None:
         refuse("no prompt: pass it as an argument or pipe it in")
     prompt = compose(request.argument, piped)
-    request.over(UNBOUNDED)
+    check(request.over(UNBOUNDED))
     session = loaded(request)
     result = shown(session.stream(prompt, request.over(session.defaults)), request)
     if request.json:
@@ -175,7 +186,7 @@ def answer_all(request: Request) -> None:
         refuse("--batch takes its prompts from the file: leave PROMPT out")
     items = read_items(request.batch)
     for item in items:
-        item.over(request.over(UNBOUNDED))
+        check(item.over(request.over(UNBOUNDED)))
     session = loaded(request)
     configs = [item.over(request.over(session.defaults)) for item in items]
     prompts = [item.prompt for item in items]
@@ -186,6 +197,17 @@ def answer_all(request: Request) -> None:
             stdout_line(gathered(happened).as_json(number))
     if interrupt.noted:
         raise SystemExit(INTERRUPTED)
+
+
+def check(config: GenerationConfig) -> None:
+    """Raise ConstraintError for a pattern or a schema that cannot be used with any model."""
+    from mlx_diffgemma.constraint.source import pattern_of
+
+    pattern = pattern_of(config)
+    if pattern is not None:
+        from mlx_diffgemma.constraint.bytewise import compiled
+
+        compiled(pattern)
 
 
 def read_stdin() -> str | None:

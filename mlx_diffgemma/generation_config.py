@@ -42,6 +42,10 @@ class GenerationConfig:
     stop_tokens: ids that end the answer.
     system: a system prompt. thinking: ask the model to think first. raw: no chat template, the prompt as it is.
 
+    What the answer must match, thinking not counted; one of them at most:
+    regex: a pattern that matches all of it. json_schema: a schema for which it is a valid JSON text.
+    choices: texts of which it is one.
+
     Raises OptionError naming option and value.
     """
 
@@ -69,6 +73,9 @@ class GenerationConfig:
     system: str | None = None
     thinking: bool = False
     raw: bool = False
+    regex: str | None = None
+    json_schema: Mapping[str, Any] | None = None
+    choices: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in WHOLE:
@@ -94,6 +101,17 @@ class GenerationConfig:
         _require(self.system is None or _is_text(self.system), "system", self.system, "text")
         if self.raw and (self.system is not None or self.thinking):
             raise OptionError("raw sends the prompt as it is: system and thinking need the chat template")
+        self._require_constraint()
+
+    def _require_constraint(self) -> None:
+        """Check what the answer must match, as far as it shows."""
+        _require(self.regex is None or _is_text(self.regex), "regex", self.regex, "text")
+        _require(_is_mapping(self.json_schema), "json_schema", self.json_schema, "a dict")
+        holds = self.choices is None or _are_choices(self.choices)
+        _require(holds, "choices", self.choices, "a tuple of different texts that are not empty")
+        given = [name for name in CONSTRAINTS if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise OptionError(f"{given[0]} and {given[1]} cannot both be kept: give one of them")
 
     def _require_speed(self) -> None:
         """Check the options that the reference does not have."""
@@ -117,7 +135,10 @@ class GenerationConfig:
         return [] if self.allow_empty else [token for token in self.stop_tokens if token < vocab_size]
 
     def exact(self) -> GenerationConfig:
-        """These options without those that the reference does not have: its answers, to the token."""
+        """These options without those that the reference does not have: its answers, to the token.
+
+        What the answer must match stays, because it is no matter of how but of what.
+        """
         return replace(
             self,
             conditioning_top_k=None,
@@ -130,6 +151,7 @@ class GenerationConfig:
         )
 
 
+CONSTRAINTS = ("regex", "json_schema", "choices")
 WHOLE = ("max_tokens", "max_steps", "stability", "seed", "min_steps")
 REAL = ("t_min", "t_max", "entropy_bound", "confidence", "temperature", "top_p")
 
@@ -142,6 +164,10 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
+def _is_mapping(value: object) -> bool:
+    return value is None or isinstance(value, Mapping)
+
+
 def _is_number(value: object) -> bool:
     return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
@@ -150,6 +176,13 @@ def _are_ids(value: object) -> bool:
     if not isinstance(value, tuple):
         return False
     return all(isinstance(token, int) and token >= 0 for token in cast("tuple[object, ...]", value))
+
+
+def _are_choices(value: object) -> bool:
+    if not isinstance(value, tuple) or not value:
+        return False
+    choices = cast("tuple[object, ...]", value)
+    return all(isinstance(choice, str) and choice for choice in choices) and len(set(choices)) == len(choices)
 
 
 def _require(holds: bool, name: str, value: object, wanted: str) -> None:

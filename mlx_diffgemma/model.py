@@ -133,16 +133,29 @@ class DiffusionGemma(nn.Module):
 
     def peek(self, embeddings: mx.array, cache: Cache) -> mx.array:
         """What `encode_embeddings` gives, but only `cache.advance` makes the tokens, or the first of them, stay."""
-        hidden, length = embeddings, embeddings.shape[1]
-        window = self.config.sliding_window
+        return self._read(embeddings, [cache], [embeddings.shape[1]])
+
+    def peek_rows(self, rows: Sequence[mx.array], caches: Sequence[Cache]) -> list[mx.array]:
+        """What `peek` gives for tokens [1, L] of several sequences, each behind its own prefix, in one pass."""
+        lengths = [row.shape[1] for row in rows]
+        hidden = self._read(self.embed(mx.concatenate(list(rows), axis=1)), caches, lengths)
+        return cast("list[mx.array]", mx.split(hidden, list(accumulate(lengths))[:-1], axis=1))
+
+    def _read(self, embeddings: mx.array, caches: Sequence[Cache], lengths: Sequence[int]) -> mx.array:
+        """[B, L, D], what goes behind all caches one after another, each of its length -> final hidden states"""
+        hidden, window = embeddings, self.config.sliding_window
+        behind = list(zip(caches, lengths, strict=True))
         # Sliding layers all keep the same tokens: the last window - 1.
-        sliding = encoder_mask(length, min(cache.offset, window - 1), window)
-        full = encoder_mask(length, cache.offset, None)
+        sliding = [encoder_mask(length, min(cache.offset, window - 1), window) for cache, length in behind]
+        full = [encoder_mask(length, cache.offset, None) for cache, length in behind]
         scalars = self.model.encoder.language_model.layers
         for index, layer in enumerate(self.model.decoder.layers):
-            mask = sliding if self.config.layers[index].sliding else full
-            span = Span(length, cache.layers[index].place, cache.offset, mask)
-            hidden = layer(hidden, [span]) * scalars[index].layer_scalar
+            masks = sliding if self.config.layers[index].sliding else full
+            spans = [
+                Span(length, cache.layers[index].place, cache.offset, mask)
+                for (cache, length), mask in zip(behind, masks, strict=True)
+            ]
+            hidden = layer(hidden, spans) * scalars[index].layer_scalar
         return self.model.decoder.norm(hidden)
 
     def denoise(self, canvas: mx.array, cache: Cache, signal: mx.array | None = None) -> mx.array:

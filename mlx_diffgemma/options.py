@@ -8,7 +8,8 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
-MODEL, GENERATION, SAMPLER, SPEED, OUTPUT = "Model", "Generation", "Sampler", "Speed", "Output"
+MODEL, GENERATION, CONSTRAINT, SAMPLER = "Model", "Generation", "Constraint", "Sampler"
+SPEED, OUTPUT = "Speed", "Output"
 
 Model: TypeAlias = Annotated[
     str | None,
@@ -60,6 +61,19 @@ StopToken: TypeAlias = Annotated[
 Seed: TypeAlias = Annotated[
     int | None,
     typer.Option(help="The same seed gives the same answer.", rich_help_panel=GENERATION),
+]
+
+Regex: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="PATTERN", help="The whole answer matches this.", rich_help_panel=CONSTRAINT),
+]
+JsonSchema: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The answer is JSON that is valid for this schema.", rich_help_panel=CONSTRAINT),
+]
+Choices: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="A,B,C", help="The answer is one of these.", rich_help_panel=CONSTRAINT),
 ]
 
 CanvasLength: TypeAlias = Annotated[

@@ -69,7 +69,7 @@ class Pins:
         return mx.take(hidden, self.free, axis=1)
 
     def widened_draft(self, draft: Draft) -> Draft:
-        """A draft of the free positions as one of the canvas: pinned ones are accepted, of entropy and total 0."""
+        """A draft of the free positions as one of the canvas: pinned ones are accepted, of entropy and total 0 and rarity 1."""
         nothing = mx.zeros(self.canvas.shape)
         return Draft(
             canvas=self.widened_canvas(draft.canvas),
@@ -77,6 +77,7 @@ class Pins:
             accepted=_placed(mx.ones(self.canvas.shape, mx.bool_), self.free, draft.accepted),
             entropy=_placed(nothing, self.free, draft.entropy),
             total=_placed(nothing, self.free, draft.total),
+            rarity=_placed(mx.ones(self.canvas.shape), self.free, draft.rarity),
         )
 
 

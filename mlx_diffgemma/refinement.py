@@ -17,6 +17,7 @@ from typing import NamedTuple, cast
 import mlx.core as mx
 
 from mlx_diffgemma.cache import Cache
+from mlx_diffgemma.constraining import Bound, bound
 from mlx_diffgemma.model import DiffusionGemma, Row
 from mlx_diffgemma.pins import Pins
 from mlx_diffgemma.rules import Rules
@@ -66,15 +67,27 @@ class Canvas:
     is_over: bool = False
     end: int | None = None
     """where the last draft had its end token, if the rules ask"""
+    bound: Bound | None = None
+    """what its text must hold to"""
 
     @classmethod
-    def start(cls, cache: Cache, rules: Rules, *, seed: int, block: int, length: int, forbidden: list[int]) -> Canvas:
+    def start(
+        cls,
+        cache: Cache,
+        rules: Rules,
+        *,
+        seed: int,
+        block: int,
+        length: int,
+        forbidden: list[int],
+        bound: Bound | None = None,
+    ) -> Canvas:
         """Noise of `length` positions behind the prefix in `cache`."""
         noise = rules.sampler.start((1, length), random_key(seed, block, 0))
         memory = rules.stop.start((1, length))
         mx.eval(noise, memory)
         state = Refinement(0, noise, None, memory)
-        return cls(cache, rules, seed, block, forbidden, state)
+        return cls(cache, rules, seed, block, forbidden, state, bound=bound)
 
     @classmethod
     def pinned(cls, cache: Cache, rules: Rules, *, seed: int, block: int, pins: Pins) -> Canvas:
@@ -175,7 +188,7 @@ def _groups(model: DiffusionGemma, canvases: Sequence[Canvas]) -> Iterator[slice
 
 
 def _step(model: DiffusionGemma, canvases: Sequence[Canvas], hidden: mx.array) -> list[Outcome]:
-    """The next step of canvases that are alike, from their final hidden states [B, C, D]; nothing is computed yet."""
+    """The next step of canvases that are alike, from their final hidden states [B, C, D]; bounds have it computed."""
     rules, numbers = canvases[0].rules, [canvas.state.step + 1 for canvas in canvases]
     # At full size an array over the vocabulary is 268 MB: none is named that the next step does not need.
     processed = model.processed_logits(hidden, [rules.schedule.temperature(number) for number in numbers])
@@ -187,6 +200,7 @@ def _step(model: DiffusionGemma, canvases: Sequence[Canvas], hidden: mx.array) -
     keys = [random_key(canvas.seed, canvas.block, number) for canvas, number in zip(canvases, numbers, strict=True)]
     noisy = mx.concatenate([canvas.state.canvas for canvas in canvases])
     draft = rules.sampler.step(processed, noisy, mx.stack(keys))
+    draft = bound(processed, draft, [canvas.bound for canvas in canvases])
     before = mx.concatenate([canvas.state.memory for canvas in canvases], axis=1)
     memory, finished = rules.stop.judge(mx.array(numbers), before, draft.best, draft.entropy)
     signal = model.signal(processed, rules.conditioning_top_k, draft.total)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias, cast, overload
 
 from mlx_diffgemma.adapters import load_adapter, read_settings
+from mlx_diffgemma.choosing import log_probabilities
+from mlx_diffgemma.constraint.automaton import TokenAutomaton
+from mlx_diffgemma.constraint.source import SchemaSource, matching, pattern_of
+from mlx_diffgemma.constraint.store import Vocabulary, automaton_of
+from mlx_diffgemma.constraint.thinking import after_thinking
 from mlx_diffgemma.editing import Infilled, check_span, edit_gap, edit_parts, edit_prompt, gather_filled, infill_prompt
 from mlx_diffgemma.engine import Job, check_lengths
 from mlx_diffgemma.engine import stream as stream_tokens
@@ -37,11 +44,15 @@ BATCH_SIZE = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:
-    """A finished answer. `tokens` include the end token and the thinking, `text` neither; `thought` is the thinking."""
+    """A finished answer. `tokens` include the end token and the thinking, `text` neither; `thought` is the thinking.
+
+    `confidence` is the probability of each of `tokens`: see BlockCommitted.
+    """
 
     text: str
     thought: str
     tokens: tuple[int, ...]
+    confidence: tuple[float, ...]
     finish_reason: FinishReason
     stats: Stats
 
@@ -54,34 +65,68 @@ class Session:
         self.tokenizer = tokenizer
         self.defaults = defaults
 
-    def stream(self, prompt: Prompt, config: GenerationConfig | None = None) -> Generator[Event]:
+    def stream(
+        self,
+        prompt: Prompt,
+        config: GenerationConfig | None = None,
+        *,
+        regex: str | None = None,
+        json_schema: SchemaSource | None = None,
+        choices: Sequence[str] | None = None,
+    ) -> Generator[Event]:
         """Generate an answer, yielding every event with its text attached. What is wrong is said at once.
 
         `config` is used as given; start from `defaults` to keep the checkpoint's options:
-        `dataclasses.replace(session.defaults, max_tokens=64)`. Raises PromptError, OptionError, TokenizerError,
-        OutOfMemoryError.
+        `dataclasses.replace(session.defaults, max_tokens=64)`. Whatever of `regex`, `json_schema` (a dict, a file, a
+        pydantic model) and `choices` is given takes the place of the config's: the answer matches. Raises PromptError,
+        OptionError, ConstraintError, TokenizerError, OutOfMemoryError.
         """
-        config = config or self.defaults
-        events = stream_tokens(self.model, self.tokens(prompt, config), config)
+        config = matching(config or self.defaults, regex, json_schema, choices)
+        job = self._job(prompt, config)
+        events = stream_tokens(self.model, job.tokens, config, constraint=job.constraint)
         return (event for _, event in self._with_text((0, event) for event in events))
 
     def stream_many(
-        self, prompts: Sequence[Prompt], config: Configs = None, *, batch_size: int = BATCH_SIZE
+        self,
+        prompts: Sequence[Prompt],
+        config: Configs = None,
+        *,
+        batch_size: int = BATCH_SIZE,
+        regex: str | None = None,
+        json_schema: SchemaSource | None = None,
+        choices: Sequence[str] | None = None,
     ) -> Generator[tuple[int, Event]]:
         """Answer prompts side by side -> the number of the prompt, from 0, and what happens in its answer.
 
         batch_size: how many canvases are denoised together; where one is finished, the next prompt begins. `config`:
-        one for all prompts, or one for each. Each prompt's events are those of `stream`, which raises the same.
+        one for all prompts, or one for each; what answers must match is said of all. Each prompt's events are those of
+        `stream`, which raises the same.
         """
         if batch_size < 1:
             raise OptionError(f"batch_size={batch_size} must be at least 1")
-        configs = self._configs(config, len(prompts))
-        jobs = [
-            Job(tokens=self.tokens(prompt, each), config=each) for prompt, each in zip(prompts, configs, strict=True)
-        ]
+        configs = [matching(each, regex, json_schema, choices) for each in self._configs(config, len(prompts))]
+        jobs = [self._job(prompt, each) for prompt, each in zip(prompts, configs, strict=True)]
         for job in jobs:
             check_lengths(self.model, job)
         return self._with_text(stream_jobs(self.model, jobs, width=batch_size))
+
+    def _job(self, prompt: Prompt, config: GenerationConfig) -> Job:
+        return Job(tokens=self.tokens(prompt, config), config=config, constraint=self.constraint(config))
+
+    def constraint(self, config: GenerationConfig) -> TokenAutomaton | None:
+        """What an answer must match, over this model's tokens; None where it is free. Raises ConstraintError."""
+        pattern = pattern_of(config)
+        if pattern is None:
+            return None
+        automaton = automaton_of(pattern, self._vocabulary, config.stop_tokens, config.allow_empty)
+        opening, closing = self.tokenizer.thought_open, self.tokenizer.thought_close
+        if not config.thinking or opening is None or closing is None:
+            return automaton
+        return after_thinking(automaton, self._vocabulary.pieces, opening, closing)
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        return Vocabulary(pieces=tuple(map(self.tokenizer.bytes, range(self.model.config.vocab_size))))
 
     def _configs(self, config: Configs, count: int) -> list[GenerationConfig]:
         if config is None or isinstance(config, GenerationConfig):
@@ -111,7 +156,15 @@ class Session:
                         yield number, event
 
     @overload
-    def generate(self, prompt: str | Sequence[Message], config: GenerationConfig | None = None) -> Completion: ...
+    def generate(
+        self,
+        prompt: str | Sequence[Message],
+        config: GenerationConfig | None = None,
+        *,
+        regex: str | None = None,
+        json_schema: SchemaSource | None = None,
+        choices: Sequence[str] | None = None,
+    ) -> Completion: ...
 
     @overload
     def generate(
@@ -120,17 +173,31 @@ class Session:
         config: Configs = None,
         *,
         batch_size: int = BATCH_SIZE,
+        regex: str | None = None,
+        json_schema: SchemaSource | None = None,
+        choices: Sequence[str] | None = None,
     ) -> list[Completion]: ...
 
     def generate(
-        self, prompt: Prompt | Sequence[Prompt], config: Configs = None, *, batch_size: int = BATCH_SIZE
+        self,
+        prompt: Prompt | Sequence[Prompt],
+        config: Configs = None,
+        *,
+        batch_size: int = BATCH_SIZE,
+        regex: str | None = None,
+        json_schema: SchemaSource | None = None,
+        choices: Sequence[str] | None = None,
     ) -> Completion | list[Completion]:
         """The answer of `stream`, whole; for a list of prompts those of `stream_many`, in the order of the prompts."""
         if not are_many(prompt):
-            return gather(self.stream(cast("Prompt", prompt), cast("GenerationConfig | None", config)))
+            alone = cast("GenerationConfig | None", config)
+            events = self.stream(cast("Prompt", prompt), alone, regex=regex, json_schema=json_schema, choices=choices)
+            return gather(events)
         prompts = cast("Sequence[Prompt]", prompt)
         happened: list[list[Event]] = [[] for _ in prompts]
-        for number, event in self.stream_many(prompts, config, batch_size=batch_size):
+        for number, event in self.stream_many(
+            prompts, config, batch_size=batch_size, regex=regex, json_schema=json_schema, choices=choices
+        ):
             # What is drawn step by step would be kept for nothing.
             if isinstance(event, BlockCommitted | Finished):
                 happened[number].append(event)
@@ -214,6 +281,26 @@ class Session:
         infilling = Infilling(self.model, self._joints(config), self.tokens(prompt, config), pieces, config)
         return (event for _, event in self._with_text((0, event) for event in infilling.events()))
 
+    def choose(
+        self, prompt: Prompt, choices: Sequence[str], config: GenerationConfig | None = None
+    ) -> dict[str, float]:
+        """How likely each of the choices is as the whole answer, among them: probabilities that sum to 1.
+
+        The encoder reads them, all in one pass behind the prompt: of each the tokens that the tokenizer makes of it,
+        and an end token behind them. Nothing is drawn or denoised; of `config` only what shapes the prompt counts.
+        Raises what `generate` does.
+        """
+        config = matching(config or self.defaults, None, None, choices)
+        job = self._job(prompt, config)
+        check_lengths(self.model, job)
+        assert job.constraint is not None
+        answers = [self.tokenizer.literal(choice) for choice in choices]
+        with wired(), out_of_memory("choosing", "shorten the prompt, or give fewer choices"):
+            logs = log_probabilities(self.model, job.tokens, answers, job.constraint.stops)
+        highest = max(logs)
+        weights = [math.exp(log - highest) for log in logs]
+        return {choice: weight / sum(weights) for choice, weight in zip(choices, weights, strict=True)}
+
     def tokens(self, prompt: Prompt, config: GenerationConfig | None = None) -> list[int]:
         """The ids that the model is given for a prompt. Raises PromptError for one that says nothing."""
         config = config or self.defaults
@@ -245,14 +332,23 @@ def gather(events: Iterator[Event]) -> Completion:
     """Drain the events of one generation into its Completion."""
     text, thought = "", ""
     tokens: list[int] = []
+    confidence: list[float] = []
     for event in events:
         match event:
             case BlockCommitted():
                 tokens += event.tokens
+                confidence += event.confidence
                 text += event.text
                 thought += event.thought
             case Finished(reason=reason, stats=stats):
-                return Completion(text=text, thought=thought, tokens=tuple(tokens), finish_reason=reason, stats=stats)
+                return Completion(
+                    text=text,
+                    thought=thought,
+                    tokens=tuple(tokens),
+                    confidence=tuple(confidence),
+                    finish_reason=reason,
+                    stats=stats,
+                )
             case _:
                 pass
     raise DiffGemmaError("the events ended before the generation did")
