@@ -69,7 +69,7 @@ class Pins:
         return mx.take(hidden, self.free, axis=1)
 
     def widened_draft(self, draft: Draft) -> Draft:
-        """A draft of the free positions as one of the canvas: pinned ones are accepted, of entropy and total 0 and rarity 1."""
+        """A draft of the free positions as one of the canvas: pinned ones are accepted and certain."""
         nothing = mx.zeros(self.canvas.shape)
         return Draft(
             canvas=self.widened_canvas(draft.canvas),

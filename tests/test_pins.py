@@ -177,12 +177,13 @@ def test_a_draft_is_widened_as_putting_each_value_in_its_place_does(slots: tuple
         accepted=mx.zeros((1, count), mx.bool_),
         entropy=mx.full((1, count), 2.0),
         total=mx.full((1, count), 3.0),
+        rarity=mx.full((1, count), 4.0),
     )
     whole = pins.widened_draft(draft)
     for place, token in enumerate(slots):
         values = tuple(field[0, place].item() for field in whole)
         if token is None:
             rank = free.index(place)
-            assert values == (100 + rank, 200 + rank, False, 2.0, 3.0)
+            assert values == (100 + rank, 200 + rank, False, 2.0, 3.0, 4.0)
         else:
-            assert values == (token, token, True, 0.0, 0.0)
+            assert values == (token, token, True, 0.0, 0.0, 1.0)
