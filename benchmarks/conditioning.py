@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import islice
 from statistics import fmean
 
@@ -21,29 +22,39 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from mlx_diffgemma import Session, load
+from mlx_diffgemma import Denoised, Session, load
+from mlx_diffgemma.engine import stream
 from mlx_diffgemma.rules import default_rules
-from mlx_diffgemma.sampler import random_key
+from mlx_diffgemma.sampler import Draft, Sampler
 
 COUNTS = (1, 8, 64, 256)
 
 
+@dataclass(eq=False)
+class Watching:
+    """A sampler that shows the logits it was last given."""
+
+    sampler: Sampler
+    processed: mx.array
+
+    def start(self, shape: tuple[int, int], key: mx.array) -> mx.array:
+        """What the sampler inside does."""
+        return self.sampler.start(shape, key)
+
+    def step(self, processed: mx.array, canvas: mx.array, key: mx.array) -> Draft:
+        """What the sampler inside does."""
+        self.processed = processed
+        return self.sampler.step(processed, canvas, key)
+
+
 def steps(session: Session, prompt: str, seed: int) -> Iterator[mx.array]:
     """The processed logits [1, C, V] of every step of the first canvas, by the reference's rule."""
-    model, rules = session.model, default_rules(session.model, session.defaults.exact())
-    cache = model.make_cache()
-    model.encode(mx.array([session.tokens(prompt)]), cache)
-    shape = (1, session.defaults.canvas_length or model.config.canvas_length)
-    canvas, signal = rules.sampler.start(shape, random_key(seed, 0, 0)), None
-    memory, finished = rules.stop.start(shape), mx.array([False])
-    for number in range(1, rules.max_steps + 1):
-        processed = model.denoise(canvas, cache, signal) / rules.schedule.temperature(number)
-        yield processed
-        draft = rules.sampler.step(processed, canvas, random_key(seed, 0, number))
-        canvas, signal = draft.canvas, model.signal(processed)
-        memory, finished = rules.stop.judge(mx.array([number]), memory, draft.best, draft.entropy)
-        if finished.item():
-            return
+    length = session.defaults.canvas_length or session.model.config.canvas_length
+    config = replace(session.defaults.exact(), max_tokens=length, seed=seed)
+    watching = Watching(default_rules(session.model, config).sampler, mx.array([]))
+    for event in stream(session.model, session.tokens(prompt), config, sampler=watching):
+        if isinstance(event, Denoised):
+            yield watching.processed
 
 
 def errors(session: Session, processed: mx.array, count: int) -> list[float]:

@@ -14,14 +14,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from demo_accuracy import Asked, measure, percentage, together
+from demo_accuracy import TARGETS, Asked, measure, percentage, together
 from rich.console import Console
 from rich.table import Table
 
 from mlx_diffgemma import GenerationConfig, Session, load
 
-KINDS = ("sudoku", "sums", "json", "count", "sort", "function")
-QUICK: Mapping[str, object] = {"conditioning_top_k": 64, "until_end": True, "allow_empty": False}
+KINDS = tuple(TARGETS)
+DEFAULTS, EXACT = vars(GenerationConfig()), vars(GenerationConfig().exact())
+QUICK = {name: value for name, value in DEFAULTS.items() if value != EXACT[name]}
 """What is on by default."""
 SURE: Mapping[str, object] = {"mean_entropy": 0.005, "min_steps": 1}
 ROWS: Mapping[str, Mapping[str, object]] = {

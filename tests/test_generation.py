@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
 import pytest
+from threaded import taken_in_threads
 from tiny import ScriptedModel, random_model
 
 from mlx_diffgemma.cache import Cache
@@ -97,12 +97,7 @@ def test_what_stands_behind_a_settled_end_token_is_dropped() -> None:
 
 def test_canvases_are_cut_short_in_any_thread() -> None:
     config = replace(CONFIG, trim=True)
-    events = stream(Shrinking(ENDED_SOON), [10, 11], config)
-    taken: list[Event] = []
-    while not taken or not isinstance(taken[-1], Finished):
-        thread = threading.Thread(target=lambda: taken.append(next(events)))
-        thread.start()
-        thread.join()
+    taken = taken_in_threads(stream(Shrinking(ENDED_SOON), [10, 11], config))
     expected = run(Shrinking(ENDED_SOON), config)
     assert [event.best for event in of(Denoised, taken)] == [event.best for event in of(Denoised, expected)]
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
+from threaded import taken_in_threads
 
 import mlx_diffgemma
 from mlx_diffgemma import Completion, GenerationConfig, Session, load
@@ -159,14 +160,8 @@ def test_a_session_loaded_in_a_thread_serves_others(demo: Path, session: Session
 
 @pytest.mark.parametrize("options", [{}, {"mode": "causal"}, {"verify": 0.001}, {"trim": True}])
 def test_every_event_may_be_taken_by_another_thread(session: Session, options: dict[str, Any]) -> None:
-    """As a web server does that hands a generator from worker to worker."""
     config = replace(CONFIG, **options)
-    stream = session.stream("Hello", config)
-    taken: list[Any] = []
-    while not taken or not isinstance(taken[-1], Finished):
-        thread = threading.Thread(target=lambda: taken.append(next(stream)))
-        thread.start()
-        thread.join()
+    taken = taken_in_threads(session.stream("Hello", config))
     tokens = sum((event.tokens for event in taken if isinstance(event, BlockCommitted)), ())
     assert tokens == session.generate("Hello", config).tokens
 
