@@ -165,7 +165,7 @@ def main() -> None:
     if options.automata_only:
         return
     made = model()
-    own = Bound(automaton=automaton, state=0, room=CANVAS)
+    own = Bound(automaton=automaton, state=0, places=slice(0, CANVAS), least=0, room=CANVAS)
     one, two, both = (steps(made, layers, None, options.steps) for layers in ([0], [0, 0], [0, 1]))
     sliding, full = two - one, both - one
     rest = one - sliding
@@ -177,7 +177,7 @@ def main() -> None:
     sampler = default_rules(made, GenerationConfig()).sampler
     draft = sampler.step(logits, sampler.start((1, CANVAS), mx.random.key(0)), mx.random.key(1))
     mx.eval(logits, draft)
-    alone = seconds(lambda: mx.eval(bound(logits, draft, [own])), options.steps)
+    alone = seconds(lambda: mx.eval(bound(logits, draft, [[own]])), options.steps)
     held = steps(made, [0, 1], own, options.steps)
     print(f"the constraint alone: {alone:.3f} s; in a step of two layers: {held:.2f} s with it, {both:.2f} s without")
     cost = max(alone, held - both)

@@ -44,7 +44,7 @@ def loaded(request: Asked) -> Session:
         print(NO_MODEL, file=sys.stderr)  # noqa: T201
     model = request.model or DEMO
     with nullcontext() if request.quiet else passing_note(f"loading {model}", sys.stderr):
-        from mlx_diffgemma.session import load
+        from mlx_diffgemma.loading import load
 
         return load(model, revision=request.revision, dtype=request.dtype, adapter=request.adapter)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -33,3 +34,10 @@ def log_probabilities(
         ends = following(model, mx.repeat(states[:, -1:], ending.shape[1], axis=1), ending)
         sums.append(text + mx.logsumexp(ends))
     return cast("list[float]", mx.stack(sums).tolist())
+
+
+def shares(logs: Sequence[float]) -> list[float]:
+    """Log-probabilities -> how likely each is among them: probabilities that sum to 1."""
+    highest = max(logs)
+    weights = [math.exp(log - highest) for log in logs]
+    return [weight / sum(weights) for weight in weights]

@@ -25,31 +25,36 @@ LIKELY = 64
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Bound:
-    """What the text of one canvas must hold to."""
+    """What the text at some places of a canvas must hold to."""
 
     automaton: TokenAutomaton
     state: int
-    """in which the canvas begins"""
+    """in which the text begins, or goes on"""
+    places: slice
+    """where it stands, counted among the positions that are not pinned"""
+    least: int
+    """tokens that must still come, from its first place on"""
     room: int
-    """tokens that may still come, from its first position on"""
+    """tokens that may"""
 
 
-def bound(processed: mx.array, draft: Draft, bounds: Sequence[Bound | None]) -> Draft:
-    """The draft in which every row that has a bound keeps it; processed float32 logits [B, C, V] are those it is from.
+def bound(processed: mx.array, draft: Draft, bounds: Sequence[Sequence[Bound]]) -> Draft:
+    """The draft in which every row keeps its bounds; processed float32 logits [B, C, V] are those it is from.
 
-    `best` of such a row is the most probable text that matches, and accepted positions take their token from it; what
+    At their places `best` is the most probable text that matches, and accepted positions take their token from it; what
     stands behind its end token is left as it was.
     """
-    rows = {row: each for row, each in enumerate(bounds) if each is not None}
-    if not rows:
+    kept = [(row, own) for row, several in enumerate(bounds) for own in several]
+    if not kept:
         return draft
-    asked = {row: _candidates(processed[row : row + 1], draft.best[row : row + 1], own) for row, own in rows.items()}
-    mx.eval(list(asked.values()), draft)
+    asked = [_candidates(processed[row : row + 1, own.places], draft.best[row, own.places], own) for row, own in kept]
+    mx.eval(asked, draft)
     best, inside = np.array(draft.best), np.zeros(draft.best.shape, np.bool_)
-    for row, own in rows.items():
-        path = _path(asked[row], own)
-        best[row, : len(path.tokens)] = path.tokens
-        inside[row, : len(path.tokens) if path.end is None else path.end + 1] = True
+    for (row, own), known in zip(kept, asked, strict=True):
+        path = _path(known, own)
+        best[row, own.places] = path.tokens
+        start = own.places.start
+        inside[row, start : start + (len(path.tokens) if path.end is None else path.end + 1)] = True
     found = mx.array(best)
     canvas = mx.where(draft.accepted & mx.array(cast("Any", inside)), found, draft.canvas)
     chosen = mx.take_along_axis(processed, found[..., None], axis=-1).squeeze(-1)
@@ -57,11 +62,11 @@ def bound(processed: mx.array, draft: Draft, bounds: Sequence[Bound | None]) -> 
 
 
 def _candidates(processed: mx.array, best: mx.array, own: Bound) -> list[mx.array]:
-    """What the search is to know of logits [1, C, V], for the positions that there is room for."""
-    processed, best = processed[:, : own.room], best[:, : own.room]
+    """What the search is to know of logits [1, N, V] whose likeliest tokens are `best` [N]."""
+    best = best[None]
     likely, logits = most_likely(processed, LIKELY)
     members = processed[..., mx.array(own.automaton.members[0])]
-    stops = processed[..., mx.array(own.automaton.stops)]
+    stops = processed[..., mx.array(own.automaton.stops, mx.int32)]
     best_logits = mx.take_along_axis(processed, best[..., None], axis=-1).squeeze(-1)
     return [likely.astype(mx.int32), logits, members, stops, best, best_logits]
 
@@ -76,4 +81,5 @@ def _path(asked: Sequence[mx.array], own: Bound) -> Path:
         best=best,
         best_logits=best_logits,
     )
-    return most_probable(own.automaton, own.state, found, own.room - len(best))
+    goal = own.automaton.finishing(own.least - len(best), own.room - len(best))
+    return most_probable(own.automaton, own.state, found, goal, own.least)

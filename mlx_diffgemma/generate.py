@@ -131,7 +131,7 @@ def generate(  # noqa: PLR0917 - its parameters are the options
         "temperature": temperature,
         "top_p": top_p,
         "regex": regex,
-        "choices": None if choices is None else tuple(choice.strip() for choice in choices.split(",")),
+        "choices": options.listed(choices),
     }
     with reported(debug=debug, quiet=quiet):
         (answer if batch is None else answer_all)(

@@ -85,10 +85,17 @@ class Generation:
             block=self._block,
             length=min(self._length, context, self._room if config.trim else self._length),
             forbidden=[] if self._answer else config.forbidden_first(self._model.config.vocab_size),
-            bound=self._constraint and Bound(automaton=self._constraint, state=self._state, room=self._room),
+            bounds=self._bounds(),
         )
         noise = _ids(self.canvas.state.canvas)
         return CanvasStarted(block=self._block, canvas=noise[: self._room])
+
+    def _bounds(self) -> tuple[Bound, ...]:
+        """What the next canvas must hold to."""
+        if self._constraint is None:
+            return ()
+        room = self._room
+        return (Bound(automaton=self._constraint, state=self._state, places=slice(0, room), least=0, room=room),)
 
     def denoised(self, draft: Draft) -> Denoised:
         """The event of one step, for the positions that max_tokens has room for."""

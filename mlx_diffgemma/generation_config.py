@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, cast, get_args
 
 from mlx_diffgemma.errors import ConfigError, OptionError
+from mlx_diffgemma.matching import fault
 
 SAMPLER = "EntropyBoundSamplerConfig"
 
@@ -101,17 +102,9 @@ class GenerationConfig:
         _require(self.system is None or _is_text(self.system), "system", self.system, "text")
         if self.raw and (self.system is not None or self.thinking):
             raise OptionError("raw sends the prompt as it is: system and thinking need the chat template")
-        self._require_constraint()
-
-    def _require_constraint(self) -> None:
-        """Check what the answer must match, as far as it shows."""
-        _require(self.regex is None or _is_text(self.regex), "regex", self.regex, "text")
         _require(_is_mapping(self.json_schema), "json_schema", self.json_schema, "a dict")
-        holds = self.choices is None or _are_choices(self.choices)
-        _require(holds, "choices", self.choices, "a tuple of different texts that are not empty")
-        given = [name for name in CONSTRAINTS if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise OptionError(f"{given[0]} and {given[1]} cannot both be kept: give one of them")
+        if wrong := fault(self):
+            raise OptionError(wrong)
 
     def _require_speed(self) -> None:
         """Check the options that the reference does not have."""
@@ -151,7 +144,6 @@ class GenerationConfig:
         )
 
 
-CONSTRAINTS = ("regex", "json_schema", "choices")
 WHOLE = ("max_tokens", "max_steps", "stability", "seed", "min_steps")
 REAL = ("t_min", "t_max", "entropy_bound", "confidence", "temperature", "top_p")
 
@@ -176,13 +168,6 @@ def _are_ids(value: object) -> bool:
     if not isinstance(value, tuple):
         return False
     return all(isinstance(token, int) and token >= 0 for token in cast("tuple[object, ...]", value))
-
-
-def _are_choices(value: object) -> bool:
-    if not isinstance(value, tuple) or not value:
-        return False
-    choices = cast("tuple[object, ...]", value)
-    return all(isinstance(choice, str) and choice for choice in choices) and len(set(choices)) == len(choices)
 
 
 def _require(holds: bool, name: str, value: object, wanted: str) -> None:

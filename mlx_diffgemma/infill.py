@@ -5,14 +5,16 @@ FILE -> template -> session.stream_infill -> events -> revising.deliver
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from mlx_diffgemma import options
 from mlx_diffgemma.console import reported, run_program
+from mlx_diffgemma.document import Document
 from mlx_diffgemma.revising import Revision, deliver, opened, started
-from mlx_diffgemma.template import MARKER, parse, sized
+from mlx_diffgemma.template import MARKER, Part, matched, parse, sized
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -24,6 +26,9 @@ def infill(  # noqa: PLR0917 - its parameters are the options
     marker: options.Marker = MARKER,
     gap_tokens: options.GapTokens = None,
     max_tokens: options.MaxTokens = None,
+    regex: options.Regex = None,
+    json_schema: options.JsonSchema = None,
+    choices: options.Choices = None,
     model: options.Model = None,
     adapter: options.Adapter = None,
     revision: options.Revision = None,
@@ -53,7 +58,7 @@ def infill(  # noqa: PLR0917 - its parameters are the options
 
     What stands around the gaps stays as it is, byte for byte.
     """
-    choices = {
+    chosen = {
         "system": system,
         "seed": seed,
         "canvas_length": canvas_length,
@@ -80,17 +85,18 @@ def infill(  # noqa: PLR0917 - its parameters are the options
         adapter=adapter,
         revision=revision,
         dtype=dtype,
-        choices=choices,
+        choices=chosen,
     )
     with reported(debug=debug, quiet=quiet):
-        fill(request, instruction, marker, gap_tokens)
+        # Everything is checked first: gigabytes are not read for a request that cannot be met.
+        document = opened(request)
+        parts = sized(parse(document.text, marker), gap_tokens)
+        parts = matched(parts, regex, json_schema, options.listed(choices))
+        fill(request, instruction, document, parts)
 
 
-def fill(request: Revision, instruction: str | None, marker: str, gap_tokens: int | None) -> None:
+def fill(request: Revision, instruction: str | None, document: Document, parts: Sequence[Part]) -> None:
     """Load the model, fill, deliver. Raises DiffGemmaError; SystemExit for usage errors and after Ctrl-C."""
-    # Everything is checked first: gigabytes are not read for a request that cannot be met.
-    document = opened(request)
-    parts = sized(parse(document.text, marker), gap_tokens)
     session, config = started(request)
     deliver(request, document, parts, session.stream_infill(parts, instruction, config))
 

@@ -28,6 +28,7 @@ from mlx_diffgemma.candidates import Candidate
 from mlx_diffgemma.clock import Clock
 from mlx_diffgemma.errors import OptionError, PromptError
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, GapFilled, Prefilled
+from mlx_diffgemma.gap_constraints import bounded, bounds_in, remaining
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.joints import Hole, Joints, Piece
 from mlx_diffgemma.model import DiffusionGemma
@@ -35,7 +36,18 @@ from mlx_diffgemma.pins import Pins
 from mlx_diffgemma.prefix import following, prefill
 from mlx_diffgemma.refinement import Canvas, end_of, refine
 from mlx_diffgemma.rules import default_rules
-from mlx_diffgemma.windows import Window, given, grid, hole_budget, layout, middle, nearer, needed, window
+from mlx_diffgemma.windows import (
+    Window,
+    given,
+    grids,
+    hole_budget,
+    layout,
+    middle,
+    nearer,
+    needed,
+    possible,
+    window,
+)
 
 PROBE = 4
 """Steps after which candidates of different lengths are compared."""
@@ -60,14 +72,12 @@ class Infilling:
         self._model = model
         self._joints = joints
         self._prompt = list(tokens)
-        self._rest = tuple(
-            replace(piece, most=max(piece.least, config.max_tokens))
-            if isinstance(piece, Hole) and piece.open and piece.most is None
-            else piece
-            for piece in pieces
-        )
         self._config = config
         self._room = canvas_room(model, config)
+        self._rest = tuple(
+            bounded(piece, config.max_tokens if piece.open else self._room) if isinstance(piece, Hole) else piece
+            for piece in pieces
+        )
         self._rules = default_rules(model, config)
         self._cache = model.make_cache()
         self._last: mx.array
@@ -79,7 +89,7 @@ class Infilling:
         self._shown: tuple[int, ...] = ()
         self._ended = True
         context = model.config.max_position_embeddings
-        least = len(tokens) + sum(needed(piece, self._room) for piece in pieces) + self._room
+        least = len(tokens) + sum(needed(piece, self._room) for piece in self._rest) + self._room
         if least > context:
             raise PromptError(f"prompt and template need {least} positions, the model has {context}: shorten the text")
 
@@ -141,7 +151,7 @@ class Infilling:
         self._clock.committed(self._steps)
         is_open = window.holes[-1].open and window.pieces[-1] is window.holes[-1]
         ended = end_of(tokens, self._config.stop_tokens) is not None
-        self._rest = () if ended else winner.layout.rest
+        self._rest = () if ended else remaining(window, winner.layout, winner.best)
         self._ended = ended or not is_open
         yield BlockCommitted(block=self._block, steps=self._steps, tokens=tokens, last=not self._rest)
         yield from self._filled(window, winner)
@@ -153,15 +163,15 @@ class Infilling:
 
     def _searched(self, window: Window) -> Generator[Event, None, list[Candidate]]:
         """3: the best choices of lengths, gap after gap; what is not chosen yet has a middle length."""
-        grids = [grid(hole) for hole in window.holes]
-        beams = [middle(grids, hole_budget(window.pieces, self._room))]
+        tried = grids(window)
+        beams = [middle(tried, hole_budget(window.pieces, self._room))]
         first = self._candidate(window, beams[0], strict=False)
         yield self._started(first)
         best: list[Candidate] = []
-        for place, lengths in enumerate(grids):
+        for place, (hole, lengths) in enumerate(zip(window.holes, tried, strict=True)):
             if len(lengths) > 1:
                 best = yield from self._compared(window, _choices(beams, place, lengths), [])
-                near = nearer(lengths, best[0].lengths[place])
+                near = nearer(possible(hole), lengths, best[0].lengths[place])
                 best = yield from self._compared(window, _choices([best[0].lengths], place, near), best)
                 beams = [each.lengths for each in best]
         return best or [first]
@@ -207,7 +217,12 @@ class Infilling:
         spans = [(*span, hole) for span, hole in zip(chosen.free_spans, window.holes, strict=True)]
         pins = Pins.of(self._model, chosen.slots, self._joints.bans(spans, strict=strict))
         canvas = Canvas.pinned(
-            self._cache.snapshot(), self._rules, seed=self._config.seed, block=self._block, pins=pins
+            self._cache.snapshot(),
+            self._rules,
+            seed=self._config.seed,
+            block=self._block,
+            pins=pins,
+            bounds=bounds_in(window, chosen),
         )
         return Candidate(lengths, chosen, canvas)
 

@@ -15,6 +15,9 @@ from typing import TypeAlias
 
 import mlx.core as mx
 
+from mlx_diffgemma.constraint.automaton import TokenAutomaton
+from mlx_diffgemma.constraint.source import pattern_of
+from mlx_diffgemma.constraint.store import Vocabulary, automaton_of
 from mlx_diffgemma.pins import Ban
 from mlx_diffgemma.template import Gap, Part
 from mlx_diffgemma.tokenizer import Tokenizer
@@ -27,13 +30,15 @@ class Hole:
     """A gap as the canvas knows it.
 
     healed: its first token begins with the space that belongs to the text before it. open: nothing stands behind it,
-    so an end token may end it.
+    so an end token may end it. automaton: what its text must match, that space included, from `state` on.
     """
 
     least: int = 1
     most: int | None = None
     healed: bool = False
     open: bool = False
+    automaton: TokenAutomaton | None = None
+    state: int = 0
 
 
 Run: TypeAlias = tuple[int, ...]
@@ -42,17 +47,17 @@ Piece: TypeAlias = Run | Hole
 
 
 class Joints:
-    """What the vocabulary of one tokenizer allows at the joints; `size` is the model's, which may be larger."""
+    """What the vocabulary of one tokenizer allows at the joints; `vocabulary` is the model's, which may be larger."""
 
-    def __init__(self, tokenizer: Tokenizer, size: int, stop_tokens: Sequence[int]) -> None:
+    def __init__(self, tokenizer: Tokenizer, vocabulary: Vocabulary, stop_tokens: tuple[int, ...]) -> None:
         self.tokenizer = tokenizer
-        self._size = size
+        self._vocabulary = vocabulary
         self._stop_tokens = stop_tokens
 
     def pieces(self, parts: Sequence[Part]) -> tuple[Piece, ...]:
         """A template's parts, as `template.parse` gives them; its end is an end token, or an open hole.
 
-        Raises TokenizerError for a text that cannot be encoded.
+        Raises TokenizerError for a text that cannot be encoded, ConstraintError for what no gap can match.
         """
         pieces: list[Piece] = []
         healed = False
@@ -60,7 +65,10 @@ class Joints:
             if isinstance(part, Gap):
                 # At the end a gap of one length is as long as that.
                 is_open = last and part.max_tokens != part.min_tokens
-                pieces.append(Hole(least=part.min_tokens, most=part.max_tokens, healed=healed, open=is_open))
+                automaton = self._automaton(part, healed=healed, is_open=is_open)
+                pieces.append(
+                    Hole(least=part.min_tokens, most=part.max_tokens, healed=healed, open=is_open, automaton=automaton)
+                )
                 healed = False
                 continue
             tokens = self.tokenizer.literal(part)
@@ -75,6 +83,14 @@ class Joints:
             return (*pieces[:-1], (*pieces[-1], *self._end))
         return (*pieces, self._end) if self._end else tuple(pieces)
 
+    def _automaton(self, gap: Gap, *, healed: bool, is_open: bool) -> TokenAutomaton | None:
+        pattern = pattern_of(gap)
+        if pattern is None:
+            return None
+        stops = self._stop_tokens if is_open else ()
+        # The gap may not be empty, and so not match where only the empty text does.
+        return automaton_of(pattern, self._vocabulary, stops, False, SPACE if healed else b"")
+
     def bans(self, holes: Iterable[tuple[int, int, Hole]], *, strict: bool) -> list[Ban]:
         """What must not stand in holes, each given with its first and last + 1 free position.
 
@@ -87,9 +103,10 @@ class Joints:
             bans.append(Ban(slice(start, closed), self._never))
             if closed < stop:
                 bans.append(Ban(slice(closed, stop), self._special))
-            if strict:
+            # What must match something is text, and begins with its space.
+            if strict and hole.automaton is None:
                 bans.append(Ban(slice(start, stop), self._partial))
-            if hole.healed:
+            if hole.healed and hole.automaton is None:
                 # The space alone would be an empty filling.
                 alone = self._only_spaces if stop - start == 1 else self._unspaced
                 bans.append(Ban(slice(start, start + 1), alone))
@@ -119,10 +136,9 @@ class Joints:
         ends = self._stop_tokens if turn is None or turn not in self._stop_tokens else (turn,)
         return tuple(ends[:1])
 
-    @cached_property
-    def _bytes(self) -> list[bytes]:
-        table = self.tokenizer.table
-        return [*table[: self._size], *[b""] * (self._size - len(table))]
+    @property
+    def _bytes(self) -> tuple[bytes, ...]:
+        return self._vocabulary.pieces
 
     @cached_property
     def _never(self) -> mx.array:

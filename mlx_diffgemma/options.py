@@ -65,15 +65,19 @@ Seed: TypeAlias = Annotated[
 
 Regex: TypeAlias = Annotated[
     str | None,
-    typer.Option(metavar="PATTERN", help="The whole answer matches this.", rich_help_panel=CONSTRAINT),
+    typer.Option(metavar="PATTERN", help="The whole answer, or every gap, matches this.", rich_help_panel=CONSTRAINT),
 ]
 JsonSchema: TypeAlias = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="The answer is JSON that is valid for this schema.", rich_help_panel=CONSTRAINT),
+    typer.Option(
+        metavar="FILE",
+        help="The answer, or every gap, is JSON that is valid for this schema.",
+        rich_help_panel=CONSTRAINT,
+    ),
 ]
 Choices: TypeAlias = Annotated[
     str | None,
-    typer.Option(metavar="A,B,C", help="The answer is one of these.", rich_help_panel=CONSTRAINT),
+    typer.Option(metavar="A,B,C", help="The answer, or every gap, is one of these.", rich_help_panel=CONSTRAINT),
 ]
 
 CanvasLength: TypeAlias = Annotated[
@@ -254,6 +258,11 @@ def given(choices: Mapping[str, Any]) -> dict[str, Any]:
     """The choices that were made, in a GenerationConfig's terms: there, "all tokens" is None and not 0."""
     made = {name: choice for name, choice in choices.items() if choice is not None}
     return {name: None if name == "conditioning_top_k" and choice == 0 else choice for name, choice in made.items()}
+
+
+def listed(choices: str | None) -> tuple[str, ...] | None:
+    """The choices of A,B,C."""
+    return None if choices is None else tuple(choice.strip() for choice in choices.split(","))
 
 
 def print_version(wanted: bool) -> None:

@@ -67,7 +67,7 @@ class Canvas:
     is_over: bool = False
     end: int | None = None
     """where the last draft had its end token, if the rules ask"""
-    bound: Bound | None = None
+    bounds: tuple[Bound, ...] = ()
     """what its text must hold to"""
 
     @classmethod
@@ -80,19 +80,21 @@ class Canvas:
         block: int,
         length: int,
         forbidden: list[int],
-        bound: Bound | None = None,
+        bounds: tuple[Bound, ...] = (),
     ) -> Canvas:
         """Noise of `length` positions behind the prefix in `cache`."""
         noise = rules.sampler.start((1, length), random_key(seed, block, 0))
         memory = rules.stop.start((1, length))
         mx.eval(noise, memory)
         state = Refinement(0, noise, None, memory)
-        return cls(cache, rules, seed, block, forbidden, state, bound=bound)
+        return cls(cache, rules, seed, block, forbidden, state, bounds=bounds)
 
     @classmethod
-    def pinned(cls, cache: Cache, rules: Rules, *, seed: int, block: int, pins: Pins) -> Canvas:
+    def pinned(
+        cls, cache: Cache, rules: Rules, *, seed: int, block: int, pins: Pins, bounds: tuple[Bound, ...] = ()
+    ) -> Canvas:
         """Noise at the free positions of a canvas behind the prefix in `cache`; such a canvas is never trimmed."""
-        canvas = cls.start(cache, rules, seed=seed, block=block, length=pins.length, forbidden=[])
+        canvas = cls.start(cache, rules, seed=seed, block=block, length=pins.length, forbidden=[], bounds=bounds)
         canvas.pins = pins
         return canvas
 
@@ -200,7 +202,7 @@ def _step(model: DiffusionGemma, canvases: Sequence[Canvas], hidden: mx.array) -
     keys = [random_key(canvas.seed, canvas.block, number) for canvas, number in zip(canvases, numbers, strict=True)]
     noisy = mx.concatenate([canvas.state.canvas for canvas in canvases])
     draft = rules.sampler.step(processed, noisy, mx.stack(keys))
-    draft = bound(processed, draft, [canvas.bound for canvas in canvases])
+    draft = bound(processed, draft, [canvas.bounds for canvas in canvases])
     before = mx.concatenate([canvas.state.memory for canvas in canvases], axis=1)
     memory, finished = rules.stop.judge(mx.array(numbers), before, draft.best, draft.entropy)
     signal = model.signal(processed, rules.conditioning_top_k, draft.total)

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TypeAlias, cast, overload
 
-from mlx_diffgemma.adapters import load_adapter, read_settings
-from mlx_diffgemma.choosing import log_probabilities
+from mlx_diffgemma.choosing import log_probabilities, shares
+from mlx_diffgemma.completion import Completion, gather, with_text
 from mlx_diffgemma.constraint.automaton import TokenAutomaton
-from mlx_diffgemma.constraint.source import SchemaSource, matching, pattern_of
+from mlx_diffgemma.constraint.source import matching, pattern_of
 from mlx_diffgemma.constraint.store import Vocabulary, automaton_of
 from mlx_diffgemma.constraint.thinking import after_thinking
 from mlx_diffgemma.editing import Infilled, check_span, edit_gap, edit_parts, edit_prompt, gather_filled, infill_prompt
 from mlx_diffgemma.engine import Job, check_lengths
 from mlx_diffgemma.engine import stream as stream_tokens
 from mlx_diffgemma.engine import stream_many as stream_jobs
-from mlx_diffgemma.errors import DiffGemmaError, OptionError, PromptError, out_of_memory
-from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, FinishReason, Stats
+from mlx_diffgemma.errors import ConstraintError, OptionError, PromptError, out_of_memory
+from mlx_diffgemma.events import BlockCommitted, Event, Finished
 from mlx_diffgemma.generation_config import GenerationConfig
-from mlx_diffgemma.hub import resolve
 from mlx_diffgemma.infilling import Infilling, canvas_room
 from mlx_diffgemma.joints import Joints, Piece
+from mlx_diffgemma.matching import SchemaSource, is_free
 from mlx_diffgemma.model import DiffusionGemma
 from mlx_diffgemma.prompts import conversation, require_unicode
 from mlx_diffgemma.template import MARKER, Gap, Part, Template, parse, require_text
-from mlx_diffgemma.tokenizer import Message, Tokenizer, Transcript, load_tokenizer
-from mlx_diffgemma.weights import open_checkpoint
+from mlx_diffgemma.tokenizer import Message, Tokenizer
 from mlx_diffgemma.windows import fits
 from mlx_diffgemma.wired import wired
 
@@ -40,21 +36,6 @@ Configs: TypeAlias = GenerationConfig | Sequence[GenerationConfig] | None
 
 BATCH_SIZE = 8
 """Prompts that are answered side by side where nothing else is said."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Completion:
-    """A finished answer. `tokens` include the end token and the thinking, `text` neither; `thought` is the thinking.
-
-    `confidence` is the probability of each of `tokens`: see BlockCommitted.
-    """
-
-    text: str
-    thought: str
-    tokens: tuple[int, ...]
-    confidence: tuple[float, ...]
-    finish_reason: FinishReason
-    stats: Stats
 
 
 class Session:
@@ -84,7 +65,7 @@ class Session:
         config = matching(config or self.defaults, regex, json_schema, choices)
         job = self._job(prompt, config)
         events = stream_tokens(self.model, job.tokens, config, constraint=job.constraint)
-        return (event for _, event in self._with_text((0, event) for event in events))
+        return (event for _, event in self._guarded((0, event) for event in events))
 
     def stream_many(
         self,
@@ -108,7 +89,7 @@ class Session:
         jobs = [self._job(prompt, each) for prompt, each in zip(prompts, configs, strict=True)]
         for job in jobs:
             check_lengths(self.model, job)
-        return self._with_text(stream_jobs(self.model, jobs, width=batch_size))
+        return self._guarded(stream_jobs(self.model, jobs, width=batch_size))
 
     def _job(self, prompt: Prompt, config: GenerationConfig) -> Job:
         return Job(tokens=self.tokens(prompt, config), config=config, constraint=self.constraint(config))
@@ -118,6 +99,8 @@ class Session:
         pattern = pattern_of(config)
         if pattern is None:
             return None
+        if not config.stop_tokens:
+            raise ConstraintError("stop_tokens is empty: an answer that must match needs a token to end with")
         automaton = automaton_of(pattern, self._vocabulary, config.stop_tokens, config.allow_empty)
         opening, closing = self.tokenizer.thought_open, self.tokenizer.thought_close
         if not config.thinking or opening is None or closing is None:
@@ -126,7 +109,7 @@ class Session:
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
-        return Vocabulary(pieces=tuple(map(self.tokenizer.bytes, range(self.model.config.vocab_size))))
+        return Vocabulary.of(self.tokenizer.table, self.model.config.vocab_size)
 
     def _configs(self, config: Configs, count: int) -> list[GenerationConfig]:
         if config is None or isinstance(config, GenerationConfig):
@@ -135,25 +118,10 @@ class Session:
             raise OptionError(f"{len(config)} configs for {count} prompts: give one for all, or one for each")
         return list(config)
 
-    def _with_text(self, events: Iterable[tuple[int, Event]]) -> Generator[tuple[int, Event]]:
-        transcripts: dict[int, Transcript] = {}
+    def _guarded(self, events: Iterable[tuple[int, Event]]) -> Generator[tuple[int, Event]]:
+        """The events with their text, within what the machine can hold."""
         with wired(), out_of_memory("generating", "lower canvas_length or batch_size, or shorten the prompt"):
-            for number, event in events:
-                transcript = transcripts.setdefault(number, Transcript(self.tokenizer))
-                match event:
-                    case CanvasStarted(canvas=canvas, pinned=pinned) if pinned:
-                        yield number, replace(event, pieces=self.tokenizer.pieces(canvas))
-                    case Denoised(best=best):
-                        pieces = self.tokenizer.pieces(best)
-                        yield number, replace(event, pieces=pieces, thought=transcript.thought_positions(best))
-                    case BlockCommitted(tokens=added, last=last):
-                        text, thought = transcript.add(added, last=last)
-                        yield number, replace(event, text=text, thought=thought)
-                    case Finished():
-                        del transcripts[number]
-                        yield number, event
-                    case _:
-                        yield number, event
+            yield from with_text(self.tokenizer, events)
 
     @overload
     def generate(
@@ -275,11 +243,13 @@ class Session:
         return parse(edit_parts(text, span, gap))
 
     def _joints(self, config: GenerationConfig) -> Joints:
-        return Joints(self.tokenizer, self.model.config.vocab_size, config.stop_tokens)
+        return Joints(self.tokenizer, self._vocabulary, config.stop_tokens)
 
     def _infilled(self, pieces: Sequence[Piece], prompt: str, config: GenerationConfig) -> Generator[Event]:
+        if not is_free(config):
+            raise OptionError("regex, json_schema and choices are said of a gap: give Gap(regex=...)")
         infilling = Infilling(self.model, self._joints(config), self.tokens(prompt, config), pieces, config)
-        return (event for _, event in self._with_text((0, event) for event in infilling.events()))
+        return (event for _, event in self._guarded((0, event) for event in infilling.events()))
 
     def choose(
         self, prompt: Prompt, choices: Sequence[str], config: GenerationConfig | None = None
@@ -297,9 +267,7 @@ class Session:
         answers = [self.tokenizer.literal(choice) for choice in choices]
         with wired(), out_of_memory("choosing", "shorten the prompt, or give fewer choices"):
             logs = log_probabilities(self.model, job.tokens, answers, job.constraint.stops)
-        highest = max(logs)
-        weights = [math.exp(log - highest) for log in logs]
-        return {choice: weight / sum(weights) for choice, weight in zip(choices, weights, strict=True)}
+        return dict(zip(choices, shares(logs), strict=True))
 
     def tokens(self, prompt: Prompt, config: GenerationConfig | None = None) -> list[int]:
         """The ids that the model is given for a prompt. Raises PromptError for one that says nothing."""
@@ -326,55 +294,3 @@ class Session:
 def are_many(prompt: Prompt | Sequence[Prompt]) -> bool:
     """Whether this is a list of prompts: of texts or of conversations, not one conversation."""
     return not isinstance(prompt, str) and all(not isinstance(each, Mapping) for each in prompt) and len(prompt) > 0
-
-
-def gather(events: Iterator[Event]) -> Completion:
-    """Drain the events of one generation into its Completion."""
-    text, thought = "", ""
-    tokens: list[int] = []
-    confidence: list[float] = []
-    for event in events:
-        match event:
-            case BlockCommitted():
-                tokens += event.tokens
-                confidence += event.confidence
-                text += event.text
-                thought += event.thought
-            case Finished(reason=reason, stats=stats):
-                return Completion(
-                    text=text,
-                    thought=thought,
-                    tokens=tuple(tokens),
-                    confidence=tuple(confidence),
-                    finish_reason=reason,
-                    stats=stats,
-                )
-            case _:
-                pass
-    raise DiffGemmaError("the events ended before the generation did")
-
-
-def load(
-    model: str | Path,
-    *,
-    revision: str | None = None,
-    dtype: str | None = None,
-    adapter: str | Path | None = None,
-) -> Session:
-    """Load a model from a folder or a Hub repository id; "demo" is the small one in the package.
-
-    revision: branch, tag or commit of a Hub repository. dtype: "bfloat16" or "float32" to compute in; None is bfloat16
-    on a GPU and float32 on the CPU. adapter: folder of an adapter to put on the model. Raises a DiffGemmaError that
-    says what is wrong with the folder.
-    """
-    folder = resolve(model, revision)
-    # Everything else comes first: whatever is wrong is found out before gigabytes are read.
-    checkpoint = open_checkpoint(folder, dtype)
-    tokenizer = load_tokenizer(folder)
-    changes = None if adapter is None else Path(adapter).expanduser()
-    if changes is not None:
-        read_settings(changes)
-    loaded = checkpoint.load()
-    if changes is not None:
-        load_adapter(loaded, changes)
-    return Session(loaded, tokenizer, checkpoint.defaults)

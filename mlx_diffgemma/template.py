@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias, cast
 
 from mlx_diffgemma.errors import TemplateError
+from mlx_diffgemma.matching import SchemaSource, fault
 
 MARKER = "<gap>"
 CLOSING = "])}>"
@@ -20,18 +21,26 @@ CLOSING = "])}>"
 class Gap:
     """A place for `min_tokens` to `max_tokens` tokens; None: as many as there is room for.
 
-    A space in front of a gap counts to its tokens, for in this family a space belongs to the word behind it. Raises
-    TemplateError for numbers that no text can have.
+    A space in front of a gap counts to its tokens, for in this family a space belongs to the word behind it. What is
+    written there matches `regex`, or is a JSON text valid for `json_schema` (a dict, a file, a pydantic model), or one
+    of `choices`. Raises TemplateError for numbers that no text can have, or two things to match.
     """
 
     min_tokens: int = 1
     max_tokens: int | None = None
+    regex: str | None = field(default=None, kw_only=True)
+    json_schema: SchemaSource | None = field(default=None, kw_only=True)
+    choices: Sequence[str] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.min_tokens < 1:
             raise TemplateError(f"a gap of {self.min_tokens} tokens: it must have at least one")
         if self.max_tokens is not None and self.max_tokens < self.min_tokens:
             raise TemplateError(f"a gap of {self.min_tokens} to {self.max_tokens} tokens: the first must be less")
+        if self.choices is not None and not isinstance(self.choices, str):
+            object.__setattr__(self, "choices", tuple(self.choices))
+        if wrong := fault(self):
+            raise TemplateError(f"a gap: {wrong}")
 
 
 Part: TypeAlias = str | Gap
@@ -100,6 +109,16 @@ def sized(parts: Sequence[Part], tokens: int | None) -> tuple[Part, ...]:
     if tokens is None:
         return tuple(parts)
     return tuple(Gap(tokens, tokens) if part == Gap() else part for part in parts)
+
+
+def matched(
+    parts: Sequence[Part], regex: str | None, json_schema: SchemaSource | None, choices: Sequence[str] | None
+) -> tuple[Part, ...]:
+    """The same with gaps whose text must match this. Raises TemplateError."""
+    return tuple(
+        replace(part, regex=regex, json_schema=json_schema, choices=choices) if isinstance(part, Gap) else part
+        for part in parts
+    )
 
 
 def filled(parts: Sequence[Part], fillings: Sequence[str]) -> str:

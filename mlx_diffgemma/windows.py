@@ -8,6 +8,7 @@ window, a length per hole -> Layout: what is pinned where
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -130,7 +131,7 @@ def needed(piece: Piece, room: int) -> int:
     return max(piece.least, min(room // RESERVE, piece.most or room))
 
 
-def _remainder(hole: Hole, cut: int) -> list[Piece]:
+def _remainder(hole: Hole, cut: int) -> list[Hole]:
     """What is left of a hole whose first `cut` tokens stand in a canvas of their own, if anything is."""
     if hole.most is not None and hole.most <= cut:
         return []
@@ -162,21 +163,37 @@ def hole_budget(pieces: Sequence[Piece], room: int) -> int:
     return room - sum(len(piece) for piece in pieces[:last] if not isinstance(piece, Hole))
 
 
+def grids(window: Window) -> list[list[int]]:
+    """The lengths to try in each hole of a window."""
+    *closed, last = window.holes
+    assert last.most is not None
+    # An open hole is ended by its end token; one that goes on takes what there is.
+    is_given = last.open or window.unfinished
+    return [*map(grid, closed), [last.most] if is_given else grid(last)]
+
+
 def grid(hole: Hole) -> list[int]:
     """Lengths to try in a hole that is bounded: all of them if they are few, else evenly spaced by their ratio."""
-    assert hole.most is not None
-    # An open hole is ended by its end token.
-    if hole.open:
-        return [hole.most]
-    span = hole.most - hole.least
-    if span < LENGTHS:
-        return list(range(hole.least, hole.most + 1))
-    steps = (round(hole.least * (hole.most / hole.least) ** (step / (LENGTHS - 1))) for step in range(LENGTHS))
+    lengths = possible(hole)
+    if len(lengths) <= LENGTHS:
+        return list(lengths)
+    first, last = lengths[0], lengths[-1]
+    wanted = (round(first * (last / first) ** (step / (LENGTHS - 1))) for step in range(LENGTHS))
     # Short lengths are rounded to the same one; then it is the next.
-    lengths: list[int] = []
-    for length in steps:
-        lengths.append(max(length, lengths[-1] + 1 if lengths else 0))
-    return lengths
+    places: list[int] = []
+    for length in wanted:
+        place = max(bisect_left(lengths, length), places[-1] + 1 if places else 0)
+        if place < len(lengths):
+            places.append(place)
+    return [lengths[place] for place in places]
+
+
+def possible(hole: Hole) -> Sequence[int]:
+    """The lengths that a bounded hole may have: of them, those in which its text can match."""
+    assert hole.most is not None
+    if hole.automaton is None:
+        return range(hole.least, hole.most + 1)
+    return hole.automaton.lengths(hole.state, hole.least, hole.most)
 
 
 def middle(grids: Sequence[Sequence[int]], budget: int) -> tuple[int, ...]:
@@ -188,11 +205,11 @@ def middle(grids: Sequence[Sequence[int]], budget: int) -> tuple[int, ...]:
     return tuple(lengths[0] for lengths in grids)
 
 
-def nearer(tried: Sequence[int], best: int) -> list[int]:
-    """Lengths between the best of those tried and the ones next to it."""
+def nearer(lengths: Sequence[int], tried: Sequence[int], best: int) -> list[int]:
+    """Of all lengths those between the best of those tried and the ones next to it."""
     below = max((length for length in tried if length < best), default=best)
     above = min((length for length in tried if length > best), default=best)
-    between = [length for length in range(below + 1, above) if length != best]
+    between = [length for length in lengths if below < length < above and length != best]
     every = -(-len(between) // NEARER) or 1
     return between[every // 2 :: every]
 

@@ -375,7 +375,7 @@ def test_the_path_is_the_most_probable_text(pattern: str) -> None:
         if automaton.distance[0] > length + left:
             continue
         logits = 3 * rng.normal(size=(length, len(VOCABULARY))).astype(np.float32)
-        path = most_probable(automaton, 0, candidates(automaton, logits, 3), left)
+        path = most_probable(automaton, 0, candidates(automaton, logits, 3), automaton.finishing(0, left))
         found = sum(row[token] for row, token in zip(logits, path.tokens, strict=True))
         assert found == pytest.approx(brute_force(automaton, logits, left), abs=1e-4)
         if path.end is not None:
@@ -419,8 +419,3 @@ def test_a_cache_that_cannot_be_written_is_no_trouble(tmp_path: Path, monkeypatc
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     automaton_of.cache_clear()
     assert automaton_of("a", Vocabulary(pieces=tuple(VOCABULARY)), STOPS, True).states == 2
-
-
-def test_a_constraint_needs_an_end_token() -> None:
-    with pytest.raises(ConstraintError, match="stop_tokens is empty"):
-        automaton_of("a", Vocabulary(pieces=tuple(VOCABULARY)), (), True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -49,6 +50,19 @@ def test_diff_and_json_leave_the_file_alone(tmp_path: Path) -> None:
     answer = json.loads(run(INFILL, file, *ASKED, *MODEL, "--json").stdout)
     assert (answer["text"], answer["gaps"], answer["finish_reason"]) == (FILLED, ["33", "Oslo"], "stop")
     assert file.read_text() == RECORD
+
+
+def test_gaps_match_what_they_must(tmp_path: Path) -> None:
+    file = tmp_path / "sum"
+    file.write_text("The year <gap:4> it was")
+    found = json.loads(run(INFILL, file, "--regex", "[0-9]+", "--max-steps", "4", *MODEL, "--json").stdout)
+    assert re.fullmatch("[0-9]+", found["gaps"][0])
+    found = json.loads(run(INFILL, file, "--marker", "<gap:4>", "--choices", "one, two", *MODEL, "--json").stdout)
+    assert found["gaps"][0] in {"one", "two"}
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"enum": [1, "two"]}')
+    found = json.loads(run(INFILL, file, "--marker", "<gap:4>", "--json-schema", schema, *MODEL, "--json").stdout)
+    assert json.loads(found["gaps"][0]) in [1, "two"]
 
 
 def test_an_edit_changes_its_lines_only(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import mlx.core as mx
 import pytest
 
 import mlx_diffgemma
+from mlx_diffgemma.constraint.store import Vocabulary
 from mlx_diffgemma.joints import Hole, Joints
 from mlx_diffgemma.template import Gap, parse
 from mlx_diffgemma.tokenizer import Tokenizer, load_tokenizer
@@ -34,7 +35,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def joints(tokenizer: Tokenizer) -> Joints:
-    return Joints(tokenizer, SIZE + 8, STOPS)
+    return Joints(tokenizer, Vocabulary.of(tokenizer.table, SIZE + 8), STOPS)
 
 
 @pytest.mark.parametrize("text", TEXTS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from mlx_diffgemma.joints import Hole, Piece
-from mlx_diffgemma.windows import fits, given, grid, hole_budget, layout, middle, nearer, window
+from mlx_diffgemma.windows import fits, given, grid, grids, hole_budget, layout, middle, nearer, window
 
 ROOM = 16
 
@@ -77,7 +77,7 @@ def test_an_open_gap_takes_what_is_left_and_goes_on() -> None:
     found = window((run(4), Hole(least=2, most=30, open=True)), ROOM)
     assert found.pieces == (run(4), Hole(least=2, most=12, open=True))
     assert found.rest == (Hole(least=0, most=18, open=True),)
-    assert grid(found.holes[0]) == [12]
+    assert grids(found) == [[12]]
     assert layout(found, (12,), ROOM, pad=0).slots == (*run(4), *[None] * 12)
 
 
@@ -103,9 +103,9 @@ def test_a_few_lengths_are_all_tried_and_many_by_their_ratio() -> None:
     many = grid(Hole(least=1, most=200))
     assert (many[0], many[-1], len(many)) == (1, 200, 16)
     assert many == sorted(set(many))
-    assert nearer([1, 2, 3, 8, 20], 3) == [4, 5, 6, 7]
-    assert nearer([4], 4) == []
-    assert len(nearer([10, 50, 100], 50)) <= 8
+    assert nearer(range(1, 21), [1, 2, 3, 8, 20], 3) == [4, 5, 6, 7]
+    assert nearer([4], [4], 4) == []
+    assert len(nearer(range(10, 101), [10, 50, 100], 50)) <= 8
 
 
 def test_the_first_lengths_keep_to_what_there_is() -> None:
@@ -133,8 +133,8 @@ def test_windows_one_after_another_lose_nothing() -> None:
             if not rest:
                 break
             found = window(rest, ROOM)
-            grids = [grid(hole) for hole in found.holes]
-            lengths = middle(grids, hole_budget(found.pieces, ROOM))
+            tried = grids(found)
+            lengths = middle(tried, hole_budget(found.pieces, ROOM))
             made = layout(found, lengths, ROOM, pad=0)
             assert len(made.slots) <= ROOM
             assert made.slots[: made.length].count(None) == sum(lengths) == made.slots.count(None)

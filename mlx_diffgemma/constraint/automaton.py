@@ -9,7 +9,7 @@ automaton is a class per token, and the transitions of each class:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -63,6 +63,28 @@ class TokenAutomaton:
             if (nearer == distance).all():
                 return distance
             distance = nearer
+
+    def finishing(self, least: int, most: int) -> Flags:
+        """[S] whether a text may end behind `least` to `most` more tokens."""
+        if least <= 0:
+            return self.distance <= most
+        ends = self._ends()
+        levels = [next(ends) for _ in range(most + 1)]
+        return np.logical_or.reduce(levels[least:])
+
+    def lengths(self, state: int, least: int, most: int) -> list[int]:
+        """In how many tokens, from `least` to `most`, a text may end that is in `state` now."""
+        ends = self._ends()
+        return [count for count in range(most + 1) if next(ends)[state] and count >= least]
+
+    def _ends(self) -> Iterator[Flags]:
+        """[S] whether a text may end behind exactly 0, 1, 2 .. more tokens."""
+        here = self.accepting
+        while True:
+            yield here
+            before = np.zeros_like(here)
+            before[self.sources[here[self.targets]]] = True
+            here = before
 
     @cached_property
     def members(self) -> tuple[Numbers, Numbers]:

@@ -50,6 +50,17 @@ class ByteAutomaton:
             raise ConstraintError("only the empty text matches, and the answer may not be empty: see allow_empty")
         return ByteAutomaton(steps=steps, accepting=np.concatenate([[False], self.accepting]))
 
+    def behind(self, prefix: bytes) -> ByteAutomaton:
+        """The texts of the language, each with `prefix` before it."""
+        steps, accepting = self.steps, self.accepting
+        for byte in reversed(prefix):
+            size = len(steps)
+            first = np.full((1, 256), size + 1, np.int32)
+            first[0, byte] = 1
+            steps = np.concatenate([first, np.where(steps == size, size + 1, steps + 1).astype(np.int32)])
+            accepting = np.concatenate([[False], accepting])
+        return ByteAutomaton(steps=steps, accepting=accepting)
+
 
 def compiled(regex: str) -> ByteAutomaton:
     """The automaton of all texts that `regex` matches from beginning to end. Raises ConstraintError."""

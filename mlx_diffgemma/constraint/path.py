@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlx_diffgemma.constraint.automaton import NOWHERE, TokenAutomaton
-from mlx_diffgemma.constraint.bytewise import Numbers
+from mlx_diffgemma.constraint.bytewise import Flags, Numbers
 
 Logits: TypeAlias = npt.NDArray[np.float32]
 Scores: TypeAlias = npt.NDArray[np.float64]
@@ -54,17 +54,18 @@ class Path(NamedTuple):
     """position of the end token"""
 
 
-def most_probable(automaton: TokenAutomaton, state: int, found: Candidates, left: int) -> Path:
-    """The best text that begins in `state` and can be finished with `left` tokens behind these positions.
+def most_probable(automaton: TokenAutomaton, state: int, found: Candidates, goal: Flags, least: int = 0) -> Path:
+    """The best text that begins in `state`, and goes on behind these positions only from states of `goal` [S].
 
-    There is one: `state` has a distance of at most N + left.
+    Its end token stands behind `least` positions or more. There is such a text: see TokenAutomaton.lengths.
     """
     gains = _gains(automaton, found)
     # Relative to what is likeliest, which is what follows an end token: sums stay small.
     gains -= found.best_logits[:, None]
     stop_gains = cast("Scores", found.stop_logits.max(axis=1, initial=-np.inf).astype(np.float64) - found.best_logits)
+    stop_gains[:least] = -np.inf
     scores, ends = _scores(automaton, state, gains, stop_gains)
-    finishing = np.where(automaton.distance <= left, scores[-1], -np.inf)
+    finishing = np.where(goal, scores[-1], -np.inf)
     place = len(gains)
     tokens = found.best.copy()
     current = int(finishing.argmax())

@@ -6,25 +6,23 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 from mlx_diffgemma.constraint.patterns import quoted
 from mlx_diffgemma.constraint.schema import schema_regex
 from mlx_diffgemma.errors import ConstraintError, OptionError
 from mlx_diffgemma.generation_config import GenerationConfig
-
-SchemaSource: TypeAlias = Mapping[str, Any] | str | Path | type
-"""A schema as a dict, the file that holds it, or a pydantic model."""
+from mlx_diffgemma.matching import Matching, SchemaSource
 
 
-def pattern_of(config: GenerationConfig) -> str | None:
-    """The pattern that the answer must match, None where it is free. Raises ConstraintError."""
-    if config.regex is not None:
-        return config.regex
-    if config.json_schema is not None:
-        return schema_regex(config.json_schema)
-    if config.choices is not None:
-        return "|".join(quoted(choice) for choice in config.choices)
+def pattern_of(source: Matching) -> str | None:
+    """The pattern that a text must match, None where it is free. Raises ConstraintError."""
+    if source.regex is not None:
+        return source.regex
+    if source.json_schema is not None:
+        return schema_regex(read_schema(source.json_schema))
+    if source.choices is not None:
+        return "|".join(quoted(choice) for choice in source.choices)
     return None
 
 

@@ -10,7 +10,7 @@ import os
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -23,9 +23,8 @@ import numpy as np
 from mlx_diffgemma.constraint.automaton import TokenAutomaton
 from mlx_diffgemma.constraint.bytewise import compiled
 from mlx_diffgemma.constraint.tokens import over_tokens
-from mlx_diffgemma.errors import ConstraintError
 
-LAYOUT = 1
+LAYOUT = 2
 """To be raised when the automata, or what makes them, change."""
 ARRAYS = ("class_of", "accepting", "classes", "sources", "targets")
 DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -38,6 +37,11 @@ class Vocabulary:
 
     pieces: tuple[bytes, ...]
 
+    @classmethod
+    def of(cls, table: Sequence[bytes], size: int) -> Vocabulary:
+        """The vocabulary of a model that knows `size` ids, of a tokenizer that knows those of `table`."""
+        return cls(pieces=(*table[:size], *[b""] * (size - len(table))))
+
     @cached_property
     def digest(self) -> str:
         """Stands for all of them."""
@@ -45,17 +49,18 @@ class Vocabulary:
 
 
 @lru_cache(maxsize=8)
-def automaton_of(pattern: str, vocabulary: Vocabulary, stops: tuple[int, ...], allow_empty: bool) -> TokenAutomaton:
-    """The automaton of the texts that `pattern` matches whole. Raises ConstraintError."""
-    if not stops:
-        raise ConstraintError("stop_tokens is empty: an answer that must match needs a token to end with")
-    parts = (pattern, str(stops), str(allow_empty), vocabulary.digest, version("outlines-core"), str(LAYOUT))
-    file = folder() / f"{_digest(part.encode() for part in parts)}.npz"
+def automaton_of(
+    pattern: str, vocabulary: Vocabulary, stops: tuple[int, ...], allow_empty: bool, prefix: bytes = b""
+) -> TokenAutomaton:
+    """The automaton of the texts that `pattern` matches whole, with `prefix` before each. Raises ConstraintError."""
+    said = (pattern, str(stops), str(allow_empty), vocabulary.digest, version("outlines-core"), str(LAYOUT))
+    file = folder() / f"{_digest([*(part.encode() for part in said), prefix])}.npz"
     kept = _read(file, stops, len(vocabulary.pieces))
     if kept is not None:
         return kept
     bytewise = compiled(pattern)
-    made = over_tokens(bytewise if allow_empty else bytewise.nonempty(), vocabulary.pieces, stops)
+    bytewise = (bytewise if allow_empty else bytewise.nonempty()).behind(prefix)
+    made = over_tokens(bytewise, vocabulary.pieces, stops)
     # Where nothing can be kept it is made again next time.
     with suppress(OSError):
         _write(file, made)
