@@ -139,13 +139,15 @@ def model() -> DiffusionGemma:
     return made
 
 
-def steps(made: DiffusionGemma, layers: list[int], own: Bound | None, count: int) -> float:
+def steps(made: DiffusionGemma, layers: list[int], bounds: tuple[Bound, ...], count: int) -> float:
     """Seconds of a step through these of the model's layers."""
     decoder, every, config = made.model.decoder, list(made.model.decoder.layers), made.config
     decoder.layers = [every[index] for index in layers]
     cache = Cache(tuple(config.layers[index] for index in layers), config.sliding_window)
     options = GenerationConfig(max_steps=count + 2, confidence=1e-9)
-    canvas = Canvas.start(cache, default_rules(made, options), seed=0, block=0, length=CANVAS, forbidden=[], bound=own)
+    canvas = Canvas.start(
+        cache, default_rules(made, options), seed=0, block=0, length=CANVAS, forbidden=[], bounds=bounds
+    )
     times = [time.perf_counter()]
     for _ in refine(made, [canvas]):
         times.append(time.perf_counter())
@@ -166,7 +168,7 @@ def main() -> None:
         return
     made = model()
     own = Bound(automaton=automaton, state=0, places=slice(0, CANVAS), least=0, room=CANVAS)
-    one, two, both = (steps(made, layers, None, options.steps) for layers in ([0], [0, 0], [0, 1]))
+    one, two, both = (steps(made, layers, (), options.steps) for layers in ([0], [0, 0], [0, 1]))
     sliding, full = two - one, both - one
     rest = one - sliding
     step = rest + SLIDING * sliding + FULL * full
@@ -177,8 +179,8 @@ def main() -> None:
     sampler = default_rules(made, GenerationConfig()).sampler
     draft = sampler.step(logits, sampler.start((1, CANVAS), mx.random.key(0)), mx.random.key(1))
     mx.eval(logits, draft)
-    alone = seconds(lambda: mx.eval(bound(logits, draft, [[own]])), options.steps)
-    held = steps(made, [0, 1], own, options.steps)
+    alone = seconds(lambda: mx.eval(bound(logits, draft, [(own,)])), options.steps)
+    held = steps(made, [0, 1], (own,), options.steps)
     print(f"the constraint alone: {alone:.3f} s; in a step of two layers: {held:.2f} s with it, {both:.2f} s without")
     cost = max(alone, held - both)
     print(f"the constraint's share: {100 * cost / step:.1f} % of a step")
