@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,6 +26,9 @@ from mlx_diffgemma.errors import PromptError
 from mlx_diffgemma.events import Event
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.interrupt import Interrupt
+
+if TYPE_CHECKING:
+    from mlx_diffgemma.session import Prompt, Session
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -166,9 +169,10 @@ def answer(request: Request) -> None:
     prompt = compose(request.argument, piped)
     check(request.over(UNBOUNDED))
     session = loaded(request)
-    result = shown(session.stream(prompt, request.over(session.defaults)), request)
+    config = request.over(session.defaults)
+    result = shown(session.stream(prompt, config), request)
     if request.json:
-        stdout_line(result.as_json())
+        stdout_line(result.as_json(choices=chances(session, prompt, config)))
     elif result.stats and not request.quiet:
         report(result.stats, sys.stderr)
     if result.finish_reason is None:
@@ -194,9 +198,14 @@ def answer_all(request: Request) -> None:
         events = session.stream_many(prompts, configs, batch_size=request.batch_size or BATCH_SIZE)
         happening = takewhile(lambda _: not interrupt.noted, events)
         for number, happened in answered(happening, done):
-            stdout_line(gathered(happened).as_json(number))
+            stdout_line(gathered(happened).as_json(number, chances(session, prompts[number], configs[number])))
     if interrupt.noted:
         raise SystemExit(INTERRUPTED)
+
+
+def chances(session: Session, prompt: Prompt, config: GenerationConfig) -> dict[str, float] | None:
+    """How likely each of the choices was, if there were any."""
+    return None if config.choices is None else session.choose(prompt, config.choices, config)
 
 
 def check(config: GenerationConfig) -> None:

@@ -289,4 +289,8 @@ def canvas_room(model: DiffusionGemma, config: GenerationConfig) -> int:
         raise OptionError(f"canvas_length={length} is longer than the {longest} positions this model was made for")
     if config.mode == "causal":
         raise OptionError("mode='causal' cannot fill gaps: the text behind them must be seen")
+    if config.verify is not None:
+        raise OptionError(
+            "verify cuts a canvas where the encoder doubts it, which a canvas with gaps cannot be: drop it"
+        )
     return length

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ import jsonschema
 import mlx.core as mx
 import numpy as np
 import pytest
+from terminal import environment
 
 from mlx_diffgemma import BlockCommitted, Completion, Denoised, Finished, GenerationConfig, Session, load
 from mlx_diffgemma.choosing import log_probabilities
@@ -235,3 +238,11 @@ def test_choices_need_the_room_and_an_end_token(session: Session) -> None:
     with pytest.raises(OptionError, match="choices"):
         session.choose(QUESTION, ["yes", "yes"])
     assert log_probabilities(session.model, session.tokens(QUESTION), [[5]], [1])[0] < 0
+
+
+def test_the_program_prints_how_sure_the_model_is(session: Session) -> None:
+    command = [sys.executable, "-m", "mlx_diffgemma.generate", "--json", "--quiet", "--choices", "Rome,Ana", QUESTION]
+    answer = json.loads(subprocess.run(command, capture_output=True, env=environment(), check=True).stdout)
+    assert answer["choices"] == pytest.approx(session.choose(QUESTION, ["Rome", "Ana"]), abs=1e-4)
+    assert len(answer["confidence"]) == len(answer["tokens"])
+    assert all(0 < share <= 1 for share in answer["confidence"])

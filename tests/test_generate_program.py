@@ -93,6 +93,7 @@ def test_json_is_one_object_with_everything():
         "text": "Yes 東.",
         "thought": "Hm.",
         "tokens": [100, 101, 100, 101, 100, 1],
+        "confidence": [],
         "finish_reason": "stop",
         "stats": answer["stats"],
     }
@@ -282,6 +283,7 @@ def test_ctrl_c_with_json_prints_the_object_of_what_is_settled(tmp_path: Path):
         "text": "Hello world",
         "thought": "",
         "tokens": [100, 101, 102],
+        "confidence": [],
         "finish_reason": "interrupted",
         "stats": None,
     }

@@ -150,33 +150,6 @@ PRACTICE = {
 """What is only trained with."""
 MIX = {"sudoku": 28, "sums": 26, "json": 8, "count": 16, "sort": 10, "function": 8, "chat": 4}
 """How often each kind is asked at first, in hundredths."""
-MIX_LATER = {"sudoku": 20, "sums": 34, "json": 4, "count": 8, "short count": 14, "sort": 14, "function": 4, "chat": 2}
-"""How often when the easy kinds are learned."""
-MIX_LAST = {"sudoku": 12, "sums": 20, "json": 3, "count": 10, "short count": 38, "sort": 13, "function": 3, "chat": 1}
-"""How often when but for the ends of counts all is learned."""
-MIX_AT_THE_END = {
-    "sudoku": 12,
-    "sums": 14,
-    "json": 3,
-    "count": 8,
-    "long count": 48,
-    "sort": 11,
-    "function": 3,
-    "chat": 1,
-}
-"""How often when short counts end right."""
-MIX_OF_ENDS = {
-    "sudoku": 14,
-    "sums": 13,
-    "json": 2,
-    "count": 6,
-    "long count": 4,
-    "two blocks": 52,
-    "sort": 6,
-    "function": 2,
-    "chat": 1,
-}
-"""How often at last: more canvases that have to end, and fewer tokens before them."""
 
 
 def is_held_out(question: Question) -> bool:
