@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from terminal import environment
+from threaded import taken_in_threads
 
-from mlx_diffgemma import BlockCommitted, Completion, Denoised, Finished, GenerationConfig, Session, load
+from mlx_diffgemma import BlockCommitted, Completion, Denoised, GenerationConfig, Session, load
 from mlx_diffgemma.choosing import log_probabilities
 from mlx_diffgemma.errors import ConstraintError, OptionError
 
@@ -125,17 +125,7 @@ def test_the_same_beside_others_as_alone(session: Session, defaults: GenerationC
 
 def test_events_can_be_taken_in_any_thread(noise: Session) -> None:
     config = replace(noise.defaults, **SHORT)
-    taken: list[Any] = []
-    events = noise.stream("Hello", config, regex=DATE)
-
-    def take() -> None:
-        taken.append(next(events))
-        mx.clear_streams()
-
-    while not taken or not isinstance(taken[-1], Finished):
-        thread = threading.Thread(target=take)
-        thread.start()
-        thread.join()
+    taken = taken_in_threads(noise.stream("Hello", config, regex=DATE))
     text = "".join(event.text for event in taken if isinstance(event, BlockCommitted))
     assert text == noise.generate("Hello", config, regex=DATE).text
 

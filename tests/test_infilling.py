@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
 import pytest
+from threaded import taken_in_threads
 from tiny import random_model, tiny_config
 
 import mlx_diffgemma
 from mlx_diffgemma import Denoised, Gap, Session, load
 from mlx_diffgemma.candidates import Candidate
 from mlx_diffgemma.errors import DiffGemmaError, OptionError, PromptError, TemplateError
-from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Event, Finished, GapFilled, Prefilled
+from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Finished, GapFilled, Prefilled
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.infilling import Infilling
 from mlx_diffgemma.prefix import following
@@ -134,17 +133,7 @@ def test_a_candidate_is_judged_as_the_encoder_finds_its_text(wild: Session) -> N
 
 def test_the_same_seed_fills_the_same_and_any_thread_may_take_the_events(wild: Session) -> None:
     expected = list(wild.stream_infill("a <gap:1-4> b", "Go on."))
-    events: Iterator[Event] = wild.stream_infill("a <gap:1-4> b", "Go on.")
-    taken: list[Event] = []
-
-    def take() -> None:
-        taken.append(next(events))
-        mx.clear_streams()
-
-    while not taken or not isinstance(taken[-1], Finished):
-        thread = threading.Thread(target=take)
-        thread.start()
-        thread.join()
+    taken = taken_in_threads(wild.stream_infill("a <gap:1-4> b", "Go on."))
     assert taken[:-1] == expected[:-1]
     other = wild.infill("a <gap:9> b", "Go on.", replace(CONFIG, seed=7)).text
     assert other != wild.infill("a <gap:9> b", "Go on.").text

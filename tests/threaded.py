@@ -5,14 +5,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 
+import mlx.core as mx
+
 from mlx_diffgemma.events import Event, Finished
 
 
 def taken_in_threads(events: Iterator[Event]) -> list[Event]:
     """All events of a generation, each taken by a thread of its own."""
     taken: list[Event] = []
+
+    def take() -> None:
+        taken.append(next(events))
+        # What a thread's streams still had to do would be lost with it.
+        mx.clear_streams()
+
     while not taken or not isinstance(taken[-1], Finished):
-        thread = threading.Thread(target=lambda: taken.append(next(events)))
+        thread = threading.Thread(target=take)
         thread.start()
         thread.join()
     return taken
