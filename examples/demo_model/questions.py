@@ -94,6 +94,12 @@ def two_blocks(rng: random.Random) -> Question:
     return counting(rng, start, start + rng.randint(9, 22) - 1)
 
 
+def far_count(rng: random.Random) -> Question:
+    """A range of 25 to 120 numbers, mostly from below 200: many canvases that do not end, though some nearly could."""
+    start = rng.randrange(200 if rng.random() < 0.7 else LARGEST - LONGEST)
+    return counting(rng, start, start + rng.randint(25, LONGEST) - 1)
+
+
 def counting(rng: random.Random, start: int, end: int) -> Question:
     """The numbers from start to end to be written out."""
     return Question(
@@ -145,6 +151,7 @@ PRACTICE = {
     "short count": short_count,
     "long count": long_count,
     "two blocks": two_blocks,
+    "far count": far_count,
     "blank sudoku": blank_sudoku,
 }
 """What is only trained with."""
