@@ -13,6 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mlx_diffgemma.completion import Completion
+    from mlx_diffgemma.editing import Infilled
     from mlx_diffgemma.errors import DiffGemmaError
     from mlx_diffgemma.events import (
         BlockCommitted,
@@ -20,11 +22,14 @@ if TYPE_CHECKING:
         Denoised,
         Event,
         Finished,
+        GapFilled,
         Prefilled,
         Stats,
     )
     from mlx_diffgemma.generation_config import GenerationConfig
-    from mlx_diffgemma.session import Completion, Session, load
+    from mlx_diffgemma.loading import load
+    from mlx_diffgemma.session import Session
+    from mlx_diffgemma.template import Gap
 
 __version__ = "0.1.0"
 __all__ = [
@@ -35,17 +40,24 @@ __all__ = [
     "DiffGemmaError",
     "Event",
     "Finished",
+    "Gap",
+    "GapFilled",
     "GenerationConfig",
+    "Infilled",
     "Prefilled",
     "Session",
     "Stats",
     "load",
 ]
 _HOMES = {
+    "completion": ("Completion",),
+    "editing": ("Infilled",),
     "errors": ("DiffGemmaError",),
-    "events": ("BlockCommitted", "CanvasStarted", "Denoised", "Event", "Finished", "Prefilled", "Stats"),
+    "events": ("BlockCommitted", "CanvasStarted", "Denoised", "Event", "Finished", "GapFilled", "Prefilled", "Stats"),
     "generation_config": ("GenerationConfig",),
-    "session": ("Completion", "Session", "load"),
+    "loading": ("load",),
+    "session": ("Session",),
+    "template": ("Gap",),
 }
 
 

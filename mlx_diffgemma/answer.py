@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mlx_diffgemma.events import BlockCommitted, Event, Finished, FinishReason, Stats
@@ -20,11 +20,15 @@ class Answer:
     text: str
     thought: str
     tokens: tuple[int, ...]
+    confidence: tuple[float, ...]
     finish_reason: FinishReason | None
     stats: Stats | None
 
-    def as_json(self, index: int | None = None) -> str:
-        """One line: `index`, if any, text, thought, tokens, finish_reason ("stop", "length", "interrupted"), stats."""
+    def as_json(self, index: int | None = None, choices: Mapping[str, float] | None = None) -> str:
+        """One line: `index`, if any, text, thought, tokens, confidence, finish_reason, stats; `choices`, if any.
+
+        finish_reason is "stop", "length" or "interrupted"; choices: how likely each was.
+        """
         stats = self.stats and {
             **dataclasses.asdict(self.stats),
             **{name: getattr(self.stats, name) for name in DERIVED},
@@ -34,8 +38,10 @@ class Answer:
             "text": self.text,
             "thought": self.thought,
             "tokens": self.tokens,
+            "confidence": self.confidence,
             "finish_reason": self.finish_reason or "interrupted",
             "stats": stats,
+            **({} if choices is None else {"choices": choices}),
         }
         return json.dumps(record, ensure_ascii=False)
 
@@ -56,6 +62,7 @@ def gathered(events: Iterable[Event]) -> Answer:
         text="".join(block.text for block in blocks),
         thought="".join(block.thought for block in blocks),
         tokens=tuple(token for block in blocks for token in block.tokens),
+        confidence=tuple(share for block in blocks for share in block.confidence),
         finish_reason=end and end.reason,
         stats=end and end.stats,
     )

@@ -33,8 +33,9 @@ class Item:
     def over(self, config: GenerationConfig) -> GenerationConfig:
         """`config` with the line's own options. Raises OptionError that names the line."""
         options = dict(self.options)
-        if "stop_tokens" in options and isinstance(options["stop_tokens"], list):
-            options["stop_tokens"] = tuple(options["stop_tokens"])
+        for name in ("stop_tokens", "choices"):
+            if isinstance(options.get(name), list):
+                options[name] = tuple(options[name])
         try:
             return dataclasses.replace(config, **options)
         except OptionError as error:

@@ -29,7 +29,7 @@ ERASE_ROW, ERASE_BELOW = "\x1b[K", "\x1b[J"
 # Row by row from the top left of the frame: tmux keeps a copy of a screen that is erased at once in its history.
 ERASE_FRAME = f"\x1b7{ERASE_ROW}\x1b[B{ERASE_BELOW}\x1b8"
 
-COLORED = {Ink.SETTLED: "", Ink.CHANGED: "1;32", Ink.NOISE: "2", Ink.THOUGHT: "2", Ink.STATUS: "2"}
+COLORED = {Ink.SETTLED: "", Ink.PINNED: "", Ink.CHANGED: "1;32", Ink.NOISE: "2", Ink.THOUGHT: "2", Ink.STATUS: "2"}
 PLAIN = {**COLORED, Ink.CHANGED: "1"}
 """Inks as terminal attributes, with colour and under NO_COLOR; bold and dim are no colours."""
 

@@ -20,7 +20,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlx_diffgemma.causal import write
-from mlx_diffgemma.errors import OptionError, PromptError
+from mlx_diffgemma.constraint.automaton import TokenAutomaton
+from mlx_diffgemma.errors import ConstraintError, OptionError, PromptError
 from mlx_diffgemma.events import Event
 from mlx_diffgemma.functions import on_cpu
 from mlx_diffgemma.generation import Generation
@@ -38,17 +39,25 @@ class Job:
 
     tokens: Sequence[int]
     config: GenerationConfig
+    constraint: TokenAutomaton | None = None
+    """what the answer must match"""
 
 
 def stream(
-    model: DiffusionGemma, tokens: Sequence[int], config: GenerationConfig, *, sampler: Sampler | None = None
+    model: DiffusionGemma,
+    tokens: Sequence[int],
+    config: GenerationConfig,
+    *,
+    sampler: Sampler | None = None,
+    constraint: TokenAutomaton | None = None,
 ) -> Iterator[Event]:
     """Generate behind the prompt `tokens`; the events carry no text.
 
     `sampler` replaces the entropy-bound sampler of `config`. Raises, at once, PromptError for a prompt that is empty or
-    does not fit and OptionError for a canvas longer than the model's.
+    does not fit, OptionError for a canvas longer than the model's, ConstraintError for a `constraint` that no answer
+    of max_tokens can meet.
     """
-    job = Job(tokens=tokens, config=config)
+    job = Job(tokens=tokens, config=config, constraint=constraint)
     check_lengths(model, job)
     return (event for _, event in stream_many(model, [job], sampler=sampler))
 
@@ -80,11 +89,12 @@ def _answered(
             number, job = arrived
             length = check_lengths(model, job)
             if job.config.mode == "causal":
-                for event in write(model, job.tokens, job.config):
+                for event in write(model, job.tokens, job.config, job.constraint):
                     yield [(number, event)]
             else:
                 rules = default_rules(model, job.config, sampler)
-                begun[Generation(model, job.tokens, job.config, rules, length)] = number
+                generation = Generation(model, job.tokens, job.config, rules, length, constraint=job.constraint)
+                begun[generation] = number
         if begun:
             yield from _started(model, begun)
         active += [(number, generation) for generation, number in begun.items()]
@@ -115,7 +125,7 @@ def _started(model: DiffusionGemma, begun: Mapping[Generation, int]) -> Iterator
 
 
 def check_lengths(model: DiffusionGemma, job: Job) -> int:
-    """The canvas length to use. Raises PromptError or OptionError where prompt and answer cannot fit."""
+    """The canvas length to use. Raises PromptError, OptionError or ConstraintError where the answer cannot fit."""
     tokens, config = job.tokens, job.config
     longest = model.config.canvas_length
     length = config.canvas_length or longest
@@ -131,5 +141,11 @@ def check_lengths(model: DiffusionGemma, job: Job) -> int:
         raise PromptError(
             f"{len(tokens)} prompt tokens and max_tokens={config.max_tokens} in canvases of {length} need {needed} "
             f"positions, the model has {context}: shorten the prompt or lower max_tokens"
+        )
+    shortest = 0 if job.constraint is None else int(job.constraint.distance[0])
+    if shortest > config.max_tokens:
+        raise ConstraintError(
+            f"the shortest answer that matches takes {shortest} tokens, max_tokens={config.max_tokens}: "
+            "raise max_tokens"
         )
     return length

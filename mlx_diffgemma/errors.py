@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -34,6 +35,10 @@ class OptionError(DiffGemmaError):
     """An option of the caller is out of range; the message names option, value and range."""
 
 
+class ConstraintError(DiffGemmaError):
+    """What the answer must match cannot be used, or cannot be met; the message names the pattern or the keyword."""
+
+
 class PromptError(DiffGemmaError):
     """The prompt is empty, or longer than the model's context."""
 
@@ -50,6 +55,14 @@ class DataError(DiffGemmaError):
     """Training data, or a file of prompts, is missing or damaged; the message names the file and the line."""
 
 
+class TemplateError(DiffGemmaError):
+    """A template has no gap, or one that cannot be filled; or a span lies outside its text."""
+
+
+class DocumentError(DiffGemmaError):
+    """A file to be filled or edited is no text, cannot be read or written, or has changed since it was read."""
+
+
 class AdapterError(DiffGemmaError):
     """An adapter is missing, damaged, or made for another model; the message names its folder."""
 
@@ -60,6 +73,12 @@ class TrainingError(DiffGemmaError):
 
 class BenchmarkError(DiffGemmaError):
     """A benchmark cannot be run as asked: its baseline does not load, or its result cannot be written."""
+
+
+def require_numbers(value: float) -> None:
+    """Raise WeightsError for what weights of NaN or Inf make of everything."""
+    if not math.isfinite(value):
+        raise WeightsError("the model computes no numbers: its weights hold NaN or Inf, convert or download it again")
 
 
 @contextmanager

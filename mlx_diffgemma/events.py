@@ -2,6 +2,9 @@
 
     Prefilled+ -> (CanvasStarted -> Denoised+ -> BlockCommitted)+ -> Finished
 
+Where a template is filled in, BlockCommitted also comes for the text around its gaps, and GapFilled behind the block in
+which a gap ends.
+
 `engine.stream` yields them without text; `Session.stream` yields the same ones with text attached.
 """
 
@@ -59,11 +62,15 @@ class Prefilled:
 class CanvasStarted:
     """Block `block` (from 0) begins as noise: `canvas` are uniformly random token ids.
 
-    Here and in Denoised, positions that max_tokens has no room for are left out.
+    Here and in Denoised, positions that max_tokens has no room for are left out, and `pinned` tells, where text is
+    filled in, which positions hold tokens of the text around the gaps; it is empty where none does. Attached by the
+    session: `pieces` is the text of a canvas that has pinned positions.
     """
 
     block: int
     canvas: tuple[int, ...]
+    pinned: tuple[bool, ...] = ()
+    pieces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +79,8 @@ class Denoised:
 
     `step` counts from 1 to at most `max_steps`. `best` is the most likely token at every position, `accepted`
     tells which positions were kept for the next step, `changed` at which positions `best` differs from the
-    step before (all of them at step 1). `mean_entropy` is in nats per position. `end` is the position of the
-    first end token in `best`, None where it has none.
+    step before (all of them at step 1). `mean_entropy` is in nats per position that is not pinned. `end` is the
+    position of the first end token in `best`, None where it has none.
 
     Attached by the session: `pieces` is the text of `best`, one string per position, "" where a token has none.
     Positions before `thought` belong to the model's thinking, its tags included, and are no part of the answer.
@@ -89,21 +96,36 @@ class Denoised:
     end: int | None = None
     pieces: tuple[str, ...] = ()
     thought: int = 0
+    pinned: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlockCommitted:
     """Block `block` is final: `tokens` are its tokens up to and with the end token, `text` what they add to it.
 
+    One of no steps is text that was given, and stood in no canvas.
+
     `thought` is what they add to the model's thinking, which is never part of `text`. `last`: no block follows.
+    `confidence` are the probabilities that the last step gave these tokens; in causal mode the encoder, without
+    temperature.
     """
 
     block: int
     steps: int
     tokens: tuple[int, ...]
     last: bool
+    confidence: tuple[float, ...] = ()
     text: str = ""
     thought: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GapFilled:
+    """Gap `gap` (from 0) of a template is filled with `text`, `tokens` tokens of it."""
+
+    gap: int
+    tokens: int
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,4 +136,4 @@ class Finished:
     stats: Stats
 
 
-Event: TypeAlias = Prefilled | CanvasStarted | Denoised | BlockCommitted | Finished
+Event: TypeAlias = Prefilled | CanvasStarted | Denoised | BlockCommitted | GapFilled | Finished

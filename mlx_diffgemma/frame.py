@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from rich.cells import cell_len
 
-from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, Prefilled
+from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, GapFilled, Prefilled
 
 TAB = 8
 JOINER = "\u200d"
@@ -37,6 +37,7 @@ class Ink(Enum):
     """How a character is drawn."""
 
     SETTLED = auto()
+    PINNED = auto()
     CHANGED = auto()
     NOISE = auto()
     THOUGHT = auto()
@@ -83,7 +84,7 @@ class View:
     @property
     def tokens(self) -> int:
         """Finished tokens and those settled so far."""
-        return self.committed + sum(span.ink is not Ink.NOISE for span in self.canvas)
+        return self.committed + sum(span.ink not in (Ink.NOISE, Ink.PINNED) for span in self.canvas)
 
 
 def printable(text: str) -> str:
@@ -96,19 +97,22 @@ def advance(view: View, event: Event) -> View:
     match event:
         case Prefilled(done=done, total=total):
             return replace(view, status=(f"reading the prompt {done}/{total}",))
-        case CanvasStarted(block=block, canvas=canvas):
-            return replace(view, canvas=_static(canvas), accepted=(), status=(f"block {block + 1}",))
+        case CanvasStarted(block=block):
+            return replace(view, canvas=_static(event), accepted=(), status=(f"block {block + 1}",))
         case Denoised():
             canvas = _canvas(event, view.accepted)
             return replace(view, canvas=canvas, accepted=event.accepted, status=_status(event))
-        case BlockCommitted(tokens=tokens):
-            return replace(view, canvas=(), accepted=(), committed=view.committed + len(tokens))
-        case Finished():
+        case BlockCommitted(tokens=tokens, steps=steps):
+            # Text that was given is nothing that the model has written.
+            written = len(tokens) - sum(span.ink is Ink.PINNED for span in view.canvas) if steps else 0
+            return replace(view, canvas=(), accepted=(), committed=view.committed + written)
+        case GapFilled() | Finished():
             return view
 
 
 def _status(event: Denoised) -> tuple[str, ...]:
-    settled = sum(event.accepted) / len(event.accepted)
+    free = [sure for n, sure in enumerate(event.accepted) if not (event.pinned and event.pinned[n])]
+    settled = sum(free) / max(1, len(free))
     return (
         f"block {event.block + 1}",
         f"step {event.step}/{event.max_steps}",
@@ -117,9 +121,14 @@ def _status(event: Denoised) -> tuple[str, ...]:
     )
 
 
-def _static(canvas: tuple[int, ...]) -> tuple[Span, ...]:
-    """A canvas before its first step: random tokens have random lengths."""
-    return tuple(Span(_noise(" " * (token % 5), n, True), Ink.NOISE) for n, token in enumerate(canvas))
+def _static(event: CanvasStarted) -> tuple[Span, ...]:
+    """A canvas before its first step: random tokens have random lengths. What is pinned stands there already."""
+    return tuple(
+        Span(printable(event.pieces[n]), Ink.PINNED)
+        if event.pinned and event.pieces and event.pinned[n]
+        else Span(_noise(" " * (token % 5), n, True), Ink.NOISE)
+        for n, token in enumerate(event.canvas)
+    )
 
 
 def _canvas(event: Denoised, before: tuple[bool, ...]) -> tuple[Span, ...]:
@@ -128,9 +137,11 @@ def _canvas(event: Denoised, before: tuple[bool, ...]) -> tuple[Span, ...]:
     length = len(pieces) if event.end is None or not event.accepted[event.end] else event.end
     spans: list[Span] = []
     for n, piece in enumerate(pieces[:length]):
-        if not event.accepted[n]:
+        if event.pinned and event.pinned[n]:
+            spans.append(Span(printable(piece), Ink.PINNED))
+        elif not event.accepted[n]:
             spans.append(Span(_noise(piece, n, event.changed[n]), Ink.NOISE))
-        elif event.changed[n] or not (before and before[n]):
+        elif event.changed[n] or not (n < len(before) and before[n]):
             spans.append(Span(printable(piece), Ink.CHANGED))
         else:
             spans.append(Span(printable(piece), Ink.THOUGHT if n < event.thought else Ink.SETTLED))

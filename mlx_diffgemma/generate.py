@@ -11,31 +11,26 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mlx_diffgemma import options
 from mlx_diffgemma.answer import Answer, gathered
-from mlx_diffgemma.console import INTERRUPTED, complain, reported, run_program, stdout_line
+from mlx_diffgemma.asking import UNBOUNDED, loaded, refuse
+from mlx_diffgemma.console import INTERRUPTED, reported, run_program, stdout_line
 from mlx_diffgemma.errors import PromptError
 from mlx_diffgemma.events import Event
 from mlx_diffgemma.generation_config import GenerationConfig
-from mlx_diffgemma.hub import DEMO
 from mlx_diffgemma.interrupt import Interrupt
 
 if TYPE_CHECKING:
-    from mlx_diffgemma.session import Session
+    from mlx_diffgemma.session import Prompt, Session
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-MISUSED = 2
-"""Exit code of usage errors, typer's too."""
-NO_MODEL = "no --model is named: this is the demo, which knows sudokus, sums, JSON, counting, sorting and functions"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +43,7 @@ class Request:
     revision: str | None
     dtype: str | None
     choices: Mapping[str, Any]
+    json_schema: Path | None
     exact: bool
     live: bool
     quiet: bool
@@ -57,7 +53,11 @@ class Request:
 
     def over(self, defaults: GenerationConfig) -> GenerationConfig:
         """`defaults` with what was chosen in their place. Raises OptionError."""
+        from mlx_diffgemma.constraint.source import read_schema
+
         chosen = dataclasses.replace(defaults, **options.given(self.choices))
+        if self.json_schema is not None:
+            chosen = dataclasses.replace(chosen, json_schema=read_schema(self.json_schema))
         return chosen.exact() if self.exact else chosen
 
 
@@ -74,6 +74,9 @@ def generate(  # noqa: PLR0917 - its parameters are the options
     max_tokens: options.MaxTokens = None,
     stop_token: options.StopToken = None,
     seed: options.Seed = None,
+    regex: options.Regex = None,
+    json_schema: options.JsonSchema = None,
+    choices: options.Choices = None,
     canvas_length: options.CanvasLength = None,
     max_steps: options.MaxSteps = None,
     t_min: options.TMin = None,
@@ -105,7 +108,7 @@ def generate(  # noqa: PLR0917 - its parameters are the options
 
     The answer goes to stdout, everything else to stderr. An option that is not given is the checkpoint's own.
     """
-    choices = {
+    chosen = {
         "system": system,
         "thinking": thinking,
         "raw": raw,
@@ -130,6 +133,8 @@ def generate(  # noqa: PLR0917 - its parameters are the options
         "mode": mode,
         "temperature": temperature,
         "top_p": top_p,
+        "regex": regex,
+        "choices": options.listed(choices),
     }
     with reported(debug=debug, quiet=quiet):
         (answer if batch is None else answer_all)(
@@ -139,7 +144,8 @@ def generate(  # noqa: PLR0917 - its parameters are the options
                 adapter=adapter,
                 revision=revision,
                 dtype=dtype,
-                choices=choices,
+                choices=chosen,
+                json_schema=json_schema,
                 exact=exact,
                 live=live,
                 quiet=quiet,
@@ -161,11 +167,12 @@ def answer(request: Request) -> None:
     if request.argument is None and piped is None:
         refuse("no prompt: pass it as an argument or pipe it in")
     prompt = compose(request.argument, piped)
-    request.over(UNBOUNDED)
+    check(request.over(UNBOUNDED))
     session = loaded(request)
-    result = shown(session.stream(prompt, request.over(session.defaults)), request)
+    config = request.over(session.defaults)
+    result = shown(session.stream(prompt, config), request)
     if request.json:
-        stdout_line(result.as_json())
+        stdout_line(result.as_json(choices=chances(session, prompt, config)))
     elif result.stats and not request.quiet:
         report(result.stats, sys.stderr)
     if result.finish_reason is None:
@@ -183,7 +190,7 @@ def answer_all(request: Request) -> None:
         refuse("--batch takes its prompts from the file: leave PROMPT out")
     items = read_items(request.batch)
     for item in items:
-        item.over(request.over(UNBOUNDED))
+        check(item.over(request.over(UNBOUNDED)))
     session = loaded(request)
     configs = [item.over(request.over(session.defaults)) for item in items]
     prompts = [item.prompt for item in items]
@@ -191,32 +198,25 @@ def answer_all(request: Request) -> None:
         events = session.stream_many(prompts, configs, batch_size=request.batch_size or BATCH_SIZE)
         happening = takewhile(lambda _: not interrupt.noted, events)
         for number, happened in answered(happening, done):
-            stdout_line(gathered(happened).as_json(number))
+            stdout_line(gathered(happened).as_json(number, chances(session, prompts[number], configs[number])))
     if interrupt.noted:
         raise SystemExit(INTERRUPTED)
 
 
-def loaded(request: Request) -> Session:
-    """The session with the model that was asked for, or the demo."""
-    from mlx_diffgemma.display import passing_note
-
-    if request.model is None and not request.quiet:
-        print(NO_MODEL, file=sys.stderr)  # noqa: T201
-    model = request.model or DEMO
-    with nullcontext() if request.quiet else passing_note(f"loading {model}", sys.stderr):
-        from mlx_diffgemma.session import load
-
-        return load(model, revision=request.revision, dtype=request.dtype, adapter=request.adapter)
+def chances(session: Session, prompt: Prompt, config: GenerationConfig) -> dict[str, float] | None:
+    """How likely each of the choices was, if there were any."""
+    return None if config.choices is None else session.choose(prompt, config.choices, config)
 
 
-def refuse(message: str) -> NoReturn:
-    """End with a usage error."""
-    complain(f"{message} (--help lists all options)")
-    raise SystemExit(MISUSED)
+def check(config: GenerationConfig) -> None:
+    """Raise ConstraintError for a pattern or a schema that cannot be used with any model."""
+    from mlx_diffgemma.constraint.source import pattern_of
 
+    pattern = pattern_of(config)
+    if pattern is not None:
+        from mlx_diffgemma.constraint.bytewise import compiled
 
-UNBOUNDED = GenerationConfig(t_min=0.0, t_max=sys.float_info.max)
-"""Allows every option that some checkpoint's defaults allow."""
+        compiled(pattern)
 
 
 def read_stdin() -> str | None:

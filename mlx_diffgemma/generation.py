@@ -10,7 +10,9 @@ from typing import cast
 import mlx.core as mx
 
 from mlx_diffgemma.clock import Clock
-from mlx_diffgemma.errors import WeightsError
+from mlx_diffgemma.constraining import Bound
+from mlx_diffgemma.constraint.automaton import TokenAutomaton
+from mlx_diffgemma.errors import require_numbers
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, Prefilled
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model import DiffusionGemma
@@ -27,7 +29,14 @@ class Generation:
     """The answer to one prompt: `prefill`, then for every canvas `start`, `denoised` per step, `commit`."""
 
     def __init__(
-        self, model: DiffusionGemma, tokens: Sequence[int], config: GenerationConfig, rules: Rules, length: int
+        self,
+        model: DiffusionGemma,
+        tokens: Sequence[int],
+        config: GenerationConfig,
+        rules: Rules,
+        length: int,
+        *,
+        constraint: TokenAutomaton | None = None,
     ) -> None:
         self.is_over = False
         self.canvas: Canvas
@@ -43,6 +52,10 @@ class Generation:
         self._answer: list[int] = []
         self._block = -1
         self._best: tuple[int, ...] = ()
+        self._draft: Draft
+        # What the answer must match, and the state behind what there is of it.
+        self._constraint = constraint
+        self._state = 0
         self._unread: tuple[int, ...] = ()
         # For verify: hidden state [1, 1, D] of the last token in the cache; canvases given up behind it.
         self._last: mx.array | None = None
@@ -76,20 +89,25 @@ class Generation:
             block=self._block,
             length=min(self._length, context, self._room if config.trim else self._length),
             forbidden=[] if self._answer else config.forbidden_first(self._model.config.vocab_size),
+            bounds=self._bounds(),
         )
         noise = _ids(self.canvas.state.canvas)
         return CanvasStarted(block=self._block, canvas=noise[: self._room])
 
+    def _bounds(self) -> tuple[Bound, ...]:
+        """What the next canvas must hold to."""
+        if self._constraint is None:
+            return ()
+        room = self._room
+        return (Bound(automaton=self._constraint, state=self._state, places=slice(0, room), least=0, room=room),)
+
     def denoised(self, draft: Draft) -> Denoised:
         """The event of one step, for the positions that max_tokens has room for."""
         mean_entropy = fmean(_numbers(draft.entropy))
-        if not math.isfinite(mean_entropy):
-            raise WeightsError(
-                "the model computes no numbers: its weights hold NaN or Inf, convert or download it again"
-            )
+        require_numbers(mean_entropy)
         best = _ids(draft.best)[: self._room]
         before = self._best or [-1] * len(best)
-        self._best = best
+        self._best, self._draft = best, draft
         return Denoised(
             block=self._block,
             step=self.canvas.state.step,
@@ -109,11 +127,14 @@ class Generation:
         standing = len(kept) if hidden is None else self._standing(kept, hidden)
         stopped = stopped and standing == len(kept)
         kept = kept[:standing]
+        confidence = tuple(1 / rarity for rarity in _numbers(self._draft.rarity)[: len(kept)])
         self._answer += kept
+        if self._constraint is not None and not stopped:
+            self._state = self._constraint.after(self._state, kept)
         self.is_over = stopped or not self._room
         steps = self.canvas.state.step
         self._clock.committed(steps)
-        yield BlockCommitted(block=self._block, steps=steps, tokens=kept, last=self.is_over)
+        yield BlockCommitted(block=self._block, steps=steps, tokens=kept, confidence=confidence, last=self.is_over)
         if self.is_over:
             stats = self._clock.stats(self._prompt.shape[1], len(self._answer))
             yield Finished(reason="stop" if stopped else "length", stats=stats)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, cast, get_args
 
 from mlx_diffgemma.errors import ConfigError, OptionError
+from mlx_diffgemma.matching import fault
 
 SAMPLER = "EntropyBoundSamplerConfig"
 
@@ -42,6 +43,10 @@ class GenerationConfig:
     stop_tokens: ids that end the answer.
     system: a system prompt. thinking: ask the model to think first. raw: no chat template, the prompt as it is.
 
+    What the answer must match, thinking not counted; one of them at most:
+    regex: a pattern that matches all of it. json_schema: a schema for which it is a valid JSON text.
+    choices: texts of which it is one.
+
     Raises OptionError naming option and value.
     """
 
@@ -69,6 +74,9 @@ class GenerationConfig:
     system: str | None = None
     thinking: bool = False
     raw: bool = False
+    regex: str | None = None
+    json_schema: Mapping[str, Any] | None = None
+    choices: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in WHOLE:
@@ -94,6 +102,9 @@ class GenerationConfig:
         _require(self.system is None or _is_text(self.system), "system", self.system, "text")
         if self.raw and (self.system is not None or self.thinking):
             raise OptionError("raw sends the prompt as it is: system and thinking need the chat template")
+        _require(_is_mapping(self.json_schema), "json_schema", self.json_schema, "a dict")
+        if wrong := fault(self):
+            raise OptionError(wrong)
 
     def _require_speed(self) -> None:
         """Check the options that the reference does not have."""
@@ -117,7 +128,10 @@ class GenerationConfig:
         return [] if self.allow_empty else [token for token in self.stop_tokens if token < vocab_size]
 
     def exact(self) -> GenerationConfig:
-        """These options without those that the reference does not have: its answers, to the token."""
+        """These options without those that the reference does not have: its answers, to the token.
+
+        What the answer must match stays, because it is no matter of how but of what.
+        """
         return replace(
             self,
             conditioning_top_k=None,
@@ -140,6 +154,10 @@ def _is_whole(value: object) -> bool:
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
+
+
+def _is_mapping(value: object) -> bool:
+    return value is None or isinstance(value, Mapping)
 
 
 def _is_number(value: object) -> bool:

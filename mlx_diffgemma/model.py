@@ -133,28 +133,34 @@ class DiffusionGemma(nn.Module):
 
     def peek(self, embeddings: mx.array, cache: Cache) -> mx.array:
         """What `encode_embeddings` gives, but only `cache.advance` makes the tokens, or the first of them, stay."""
-        return self._encode(embeddings, [cache], [embeddings.shape[1]])
+        return self._read(embeddings, [cache], [embeddings.shape[1]])
 
-    def encode_rows(self, prompts: Sequence[mx.array], caches: Sequence[Cache]) -> None:
-        """Append tokens [1, L] to the cache of each, any lengths behind prefixes of any lengths."""
-        lengths = [prompt.shape[1] for prompt in prompts]
-        self._encode(self.embed(mx.concatenate(list(prompts), axis=1)), caches, lengths)
-        for cache, length in zip(caches, lengths, strict=True):
-            cache.advance(length)
+    def peek_rows(self, rows: Sequence[mx.array], caches: Sequence[Cache]) -> list[mx.array]:
+        """What `peek` gives for tokens [1, L] of several sequences, each behind its own prefix, in one pass."""
+        lengths = [row.shape[1] for row in rows]
+        hidden = self._read(self.embed(mx.concatenate(list(rows), axis=1)), caches, lengths)
+        return cast("list[mx.array]", mx.split(hidden, list(accumulate(lengths))[:-1], axis=1))
 
-    def _encode(self, embeddings: mx.array, caches: Sequence[Cache], lengths: Sequence[int]) -> mx.array:
-        """[B, L, D], the tokens of all caches one after another -> final hidden states; nothing stays yet"""
+    def encode_rows(self, rows: Sequence[mx.array], caches: Sequence[Cache]) -> list[mx.array]:
+        """What `peek_rows` gives, and the tokens stay."""
+        hidden = self.peek_rows(rows, caches)
+        for row, cache in zip(rows, caches, strict=True):
+            cache.advance(row.shape[1])
+        return hidden
+
+    def _read(self, embeddings: mx.array, caches: Sequence[Cache], lengths: Sequence[int]) -> mx.array:
+        """[B, L, D], what goes behind all caches one after another, each of its length -> final hidden states"""
         hidden, window = embeddings, self.config.sliding_window
-        rows = list(zip(caches, lengths, strict=True))
+        behind = list(zip(caches, lengths, strict=True))
         # Sliding layers all keep the same tokens: the last window - 1.
-        sliding = [encoder_mask(length, min(cache.offset, window - 1), window) for cache, length in rows]
-        full = [encoder_mask(length, cache.offset, None) for cache, length in rows]
+        sliding = [encoder_mask(length, min(cache.offset, window - 1), window) for cache, length in behind]
+        full = [encoder_mask(length, cache.offset, None) for cache, length in behind]
         scalars = self.model.encoder.language_model.layers
         for index, layer in enumerate(self.model.decoder.layers):
             masks = sliding if self.config.layers[index].sliding else full
             spans = [
                 Span(length, cache.layers[index].place, cache.offset, mask)
-                for (cache, length), mask in zip(rows, masks, strict=True)
+                for (cache, length), mask in zip(behind, masks, strict=True)
             ]
             last = index + 1 == len(scalars)
             hidden = layer(hidden, spans, last=last) * scalars[index].layer_scalar

@@ -8,7 +8,8 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
-MODEL, GENERATION, SAMPLER, SPEED, OUTPUT = "Model", "Generation", "Sampler", "Speed", "Output"
+MODEL, GENERATION, CONSTRAINT, SAMPLER = "Model", "Generation", "Constraint", "Sampler"
+SPEED, OUTPUT = "Speed", "Output"
 
 Model: TypeAlias = Annotated[
     str | None,
@@ -60,6 +61,23 @@ StopToken: TypeAlias = Annotated[
 Seed: TypeAlias = Annotated[
     int | None,
     typer.Option(help="The same seed gives the same answer.", rich_help_panel=GENERATION),
+]
+
+Regex: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="PATTERN", help="The whole answer, or every gap, matches this.", rich_help_panel=CONSTRAINT),
+]
+JsonSchema: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The answer, or every gap, is JSON that is valid for this schema.",
+        rich_help_panel=CONSTRAINT,
+    ),
+]
+Choices: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="A,B,C", help="The answer, or every gap, is one of these.", rich_help_panel=CONSTRAINT),
 ]
 
 CanvasLength: TypeAlias = Annotated[
@@ -166,6 +184,44 @@ TopP: TypeAlias = Annotated[
     ),
 ]
 
+Instruction: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--instruction", "-i", help="What to write; without it the model is shown the text.", rich_help_panel=GENERATION
+    ),
+]
+Marker: TypeAlias = Annotated[
+    str,
+    typer.Option(help="What marks a gap; <gap:40> has 40 tokens, <gap:5-40> 5 to 40.", rich_help_panel=GENERATION),
+]
+GapTokens: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Tokens of a gap whose marker does not say how many.",
+        show_default="the most likely number",
+        rich_help_panel=GENERATION,
+    ),
+]
+Lines: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="10:20", help="The first and the last line to write anew.", rich_help_panel=GENERATION),
+]
+Characters: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="120:180", help="In place of --lines: from which character up to which.", rich_help_panel=GENERATION
+    ),
+]
+InPlace: TypeAlias = Annotated[
+    bool,
+    typer.Option("--in-place", help="Write the result into the file.", rich_help_panel=OUTPUT),
+]
+Diff: TypeAlias = Annotated[
+    bool,
+    typer.Option("--diff", help="Print what changes, as a unified diff.", rich_help_panel=OUTPUT),
+]
+
 Live: TypeAlias = Annotated[
     bool,
     typer.Option("--live/--no-live", help="Draw the canvas, on a terminal.", rich_help_panel=OUTPUT),
@@ -202,6 +258,11 @@ def given(choices: Mapping[str, Any]) -> dict[str, Any]:
     """The choices that were made, in a GenerationConfig's terms: there, "all tokens" is None and not 0."""
     made = {name: choice for name, choice in choices.items() if choice is not None}
     return {name: None if name == "conditioning_top_k" and choice == 0 else choice for name, choice in made.items()}
+
+
+def listed(choices: str | None) -> tuple[str, ...] | None:
+    """The choices of A,B,C."""
+    return None if choices is None else tuple(choice.strip() for choice in choices.split(","))
 
 
 def print_version(wanted: bool) -> None:

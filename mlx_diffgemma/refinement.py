@@ -17,7 +17,9 @@ from typing import NamedTuple, cast
 import mlx.core as mx
 
 from mlx_diffgemma.cache import Cache
+from mlx_diffgemma.constraining import Bound, bound
 from mlx_diffgemma.model import DiffusionGemma, Row
+from mlx_diffgemma.pins import Pins
 from mlx_diffgemma.rules import Rules
 from mlx_diffgemma.sampler import Draft, random_key
 from mlx_diffgemma.threads import in_lane, settled, this_thread
@@ -29,7 +31,7 @@ FORBIDDEN = -1e9
 
 
 class Refinement(NamedTuple):
-    """A canvas between two steps, every array with one row."""
+    """A canvas between two steps, every array with one row; C are the positions that are not pinned."""
 
     step: int
     """steps done"""
@@ -61,22 +63,55 @@ class Canvas:
     forbidden: list[int]
     """Tokens that must not stand at the first position."""
     state: Refinement
+    pins: Pins | None = None
     is_over: bool = False
     end: int | None = None
     """where the last draft had its end token, if the rules ask"""
+    bounds: tuple[Bound, ...] = ()
+    """what its text must hold to"""
 
     @classmethod
-    def start(cls, cache: Cache, rules: Rules, *, seed: int, block: int, length: int, forbidden: list[int]) -> Canvas:
+    def start(
+        cls,
+        cache: Cache,
+        rules: Rules,
+        *,
+        seed: int,
+        block: int,
+        length: int,
+        forbidden: list[int],
+        bounds: tuple[Bound, ...] = (),
+    ) -> Canvas:
         """Noise of `length` positions behind the prefix in `cache`."""
         noise = rules.sampler.start((1, length), random_key(seed, block, 0))
         memory = rules.stop.start((1, length))
         mx.eval(noise, memory)
         state = Refinement(0, noise, None, memory)
-        return cls(cache, rules, seed, block, forbidden, state)
+        return cls(cache, rules, seed, block, forbidden, state, bounds=bounds)
+
+    @classmethod
+    def pinned(
+        cls, cache: Cache, rules: Rules, *, seed: int, block: int, pins: Pins, bounds: tuple[Bound, ...] = ()
+    ) -> Canvas:
+        """Noise at the free positions of a canvas behind the prefix in `cache`; such a canvas is never trimmed."""
+        canvas = cls.start(cache, rules, seed=seed, block=block, length=pins.length, forbidden=[], bounds=bounds)
+        canvas.pins = pins
+        return canvas
+
+    @property
+    def row(self) -> Row:
+        """All positions, as the model takes them."""
+        if self.pins is None:
+            return Row(self.state.canvas, self.cache, self.state.signal)
+        return Row(self.pins.widened_canvas(self.state.canvas), self.cache, self.pins.widened_signal(self.state.signal))
+
+    def whole(self, draft: Draft) -> Draft:
+        """A step's draft, for all positions."""
+        return draft if self.pins is None else self.pins.widened_draft(draft)
 
     def trim(self, draft: Draft) -> bool:
         """Drop what stands behind the end token, if the rules want it and the last two drafts agree on its place."""
-        if not self.rules.trimmed_at:
+        if not self.rules.trimmed_at or self.pins is not None:
             return False
         best = cast("list[list[int]]", draft.best.tolist())[0]
         before, self.end = self.end, end_of(best, self.rules.trimmed_at)
@@ -103,13 +138,13 @@ def refine(model: DiffusionGemma, canvases: Sequence[Canvas], *, share: int = 1)
         before = [canvas.cache.snapshot() for canvas in canvases]
         for canvas, outcome in zip(canvases, outcomes, strict=True):
             canvas.state = outcome.after
+        drafts = [canvas.whole(outcome.draft) for canvas, outcome in zip(canvases, outcomes, strict=True)]
         # What a lane plans it computes, so it plans nothing that may not be wanted.
         here, ahead = this_thread(), [] if in_lane() else _forward(model, canvases)
         # Nothing may be under way when the caller has the word: its thread may end, and MLX's stream with it.
-        mx.eval([(outcome.draft, outcome.finished, outcome.after) for outcome in outcomes])
+        mx.eval(drafts, [(outcome.finished, outcome.after) for outcome in outcomes])
         for canvas, outcome in zip(canvases, outcomes, strict=True):
             canvas.is_over = canvas.state.step >= canvas.rules.max_steps or bool(outcome.finished.item())
-        drafts = [outcome.draft for outcome in outcomes]
         over = any(canvas.is_over for canvas in canvases)
         trimmed = [canvas.trim(draft) for canvas, draft in zip(canvases, drafts, strict=True)]
         if not over:
@@ -127,8 +162,12 @@ def refine(model: DiffusionGemma, canvases: Sequence[Canvas], *, share: int = 1)
 
 
 def _forward(model: DiffusionGemma, canvases: Sequence[Canvas]) -> list[mx.array]:
-    """The graph of the final hidden states of every canvas."""
-    return model.denoise_rows([Row(each.state.canvas, each.cache, each.state.signal) for each in canvases])
+    """The graph of the final hidden states of every canvas, of its free positions."""
+    hidden = model.denoise_rows([canvas.row for canvas in canvases])
+    return [
+        each if canvas.pins is None else canvas.pins.narrowed(each)
+        for canvas, each in zip(canvases, hidden, strict=True)
+    ]
 
 
 def _submit(model: DiffusionGemma, canvases: Sequence[Canvas], hidden: Sequence[mx.array], most: int) -> list[Outcome]:
@@ -155,16 +194,19 @@ def _groups(canvases: Sequence[Canvas], most: int) -> Iterator[slice]:
 
 
 def _step(model: DiffusionGemma, canvases: Sequence[Canvas], hidden: mx.array) -> list[Outcome]:
-    """The next step of canvases that are alike, from their final hidden states [B, C, D]; nothing is computed yet."""
+    """The next step of canvases that are alike, from their final hidden states [B, C, D]; bounds have it computed."""
     rules, numbers = canvases[0].rules, [canvas.state.step + 1 for canvas in canvases]
     # At full size an array over the vocabulary is 268 MB: none is named that the next step does not need.
     processed = settled(model.processed_logits(hidden, [rules.schedule.temperature(number) for number in numbers]))
     for row, canvas in enumerate(canvases):
         if canvas.forbidden:
             processed[row, 0, canvas.forbidden] = FORBIDDEN
+        for places, tokens in () if canvas.pins is None else canvas.pins.bans:
+            processed[row, places, tokens] = FORBIDDEN
     keys = [random_key(canvas.seed, canvas.block, number) for canvas, number in zip(canvases, numbers, strict=True)]
     noisy = mx.concatenate([canvas.state.canvas for canvas in canvases])
     draft = settled(rules.sampler.step(processed, noisy, mx.stack(keys)))
+    draft = bound(processed, draft, [canvas.bounds for canvas in canvases])
     before = mx.concatenate([canvas.state.memory for canvas in canvases], axis=1)
     memory, finished = rules.stop.judge(mx.array(numbers), before, draft.best, draft.entropy)
     signal = model.signal(processed, rules.conditioning_top_k, draft.total)

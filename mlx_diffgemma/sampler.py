@@ -29,6 +29,8 @@ class Draft(NamedTuple):
     """float32, nats"""
     total: mx.array
     """float32, log-sum-exp of the logits"""
+    rarity: mx.array
+    """float32, one over the probability of `best`"""
 
 
 class Sampler(Protocol):
@@ -78,7 +80,14 @@ def settle(reading: Reading, noise: mx.array, bound: float) -> Draft:
     """The rule without its randomness: what the logits say, with the drawn tokens, and noise [B, C]."""
     accepted = accept(reading.entropy, bound)
     canvas = mx.where(accepted, reading.drawn.astype(mx.int32), noise)
-    return Draft(canvas=canvas, best=reading.best, accepted=accepted, entropy=reading.entropy, total=reading.total)
+    return Draft(
+        canvas=canvas,
+        best=reading.best,
+        accepted=accepted,
+        entropy=reading.entropy,
+        total=reading.total,
+        rarity=reading.rarity,
+    )
 
 
 def accept(entropy: mx.array, bound: float) -> mx.array:

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import TypeAlias, cast, overload
 
-from mlx_diffgemma.adapters import load_adapter, read_settings
+from mlx_diffgemma.choosing import log_probabilities, shares
+from mlx_diffgemma.completion import Completion, gather, with_text
+from mlx_diffgemma.constraint.automaton import TokenAutomaton
+from mlx_diffgemma.constraint.source import matching, pattern_of
+from mlx_diffgemma.constraint.store import Vocabulary, automaton_of
+from mlx_diffgemma.constraint.thinking import after_thinking
+from mlx_diffgemma.editing import Infilled, check_span, edit_gap, edit_parts, edit_prompt, gather_filled, infill_prompt
 from mlx_diffgemma.engine import Job, check_lengths
 from mlx_diffgemma.engine import stream as stream_tokens
 from mlx_diffgemma.engine import stream_many as stream_jobs
-from mlx_diffgemma.errors import DiffGemmaError, OptionError, PromptError, out_of_memory
-from mlx_diffgemma.events import BlockCommitted, Denoised, Event, Finished, FinishReason, Stats
+from mlx_diffgemma.errors import ConstraintError, OptionError, PromptError, out_of_memory
+from mlx_diffgemma.events import BlockCommitted, Event, Finished
 from mlx_diffgemma.generation_config import GenerationConfig
-from mlx_diffgemma.hub import resolve
+from mlx_diffgemma.infilling import Infilling, canvas_room
+from mlx_diffgemma.joints import Joints, Piece
+from mlx_diffgemma.matching import SchemaSource, is_free
 from mlx_diffgemma.model import DiffusionGemma
-from mlx_diffgemma.tokenizer import Message, Tokenizer, Transcript, load_tokenizer
-from mlx_diffgemma.weights import open_checkpoint
+from mlx_diffgemma.prompts import conversation, require_unicode
+from mlx_diffgemma.template import MARKER, Gap, Part, Template, parse, require_text
+from mlx_diffgemma.tokenizer import Message, Tokenizer
+from mlx_diffgemma.windows import fits
 from mlx_diffgemma.wired import wired
 
 Prompt: TypeAlias = str | Sequence[Message]
@@ -29,17 +38,6 @@ BATCH_SIZE = 8
 """Prompts that are answered side by side where nothing else is said."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Completion:
-    """A finished answer. `tokens` include the end token and the thinking, `text` neither; `thought` is the thinking."""
-
-    text: str
-    thought: str
-    tokens: tuple[int, ...]
-    finish_reason: FinishReason
-    stats: Stats
-
-
 class Session:
     """A loaded model. Any thread may use it, several at once too; `defaults` are the checkpoint's own options."""
 
@@ -48,34 +46,70 @@ class Session:
         self.tokenizer = tokenizer
         self.defaults = defaults
 
-    def stream(self, prompt: Prompt, config: GenerationConfig | None = None) -> Generator[Event]:
+    def stream(
+        self,
+        prompt: Prompt,
+        config: GenerationConfig | None = None,
+        *,
+        regex: str | None = None,
+        json_schema: SchemaSource | None = None,
+        choices: Sequence[str] | None = None,
+    ) -> Generator[Event]:
         """Generate an answer, yielding every event with its text attached. What is wrong is said at once.
 
         `config` is used as given; start from `defaults` to keep the checkpoint's options:
-        `dataclasses.replace(session.defaults, max_tokens=64)`. Raises PromptError, OptionError, TokenizerError,
-        OutOfMemoryError.
+        `dataclasses.replace(session.defaults, max_tokens=64)`. Whatever of `regex`, `json_schema` (a dict, a file, a
+        pydantic model) and `choices` is given takes the place of the config's: the answer matches. Raises PromptError,
+        OptionError, ConstraintError, TokenizerError, OutOfMemoryError.
         """
-        config = config or self.defaults
-        events = stream_tokens(self.model, self.tokens(prompt, config), config)
-        return (event for _, event in self._with_text((0, event) for event in events))
+        config = matching(config or self.defaults, regex, json_schema, choices)
+        job = self._job(prompt, config)
+        events = stream_tokens(self.model, job.tokens, config, constraint=job.constraint)
+        return (event for _, event in self._guarded((0, event) for event in events))
 
     def stream_many(
-        self, prompts: Sequence[Prompt], config: Configs = None, *, batch_size: int = BATCH_SIZE
+        self,
+        prompts: Sequence[Prompt],
+        config: Configs = None,
+        *,
+        batch_size: int = BATCH_SIZE,
+        regex: str | None = None,
+        json_schema: SchemaSource | None = None,
+        choices: Sequence[str] | None = None,
     ) -> Generator[tuple[int, Event]]:
         """Answer prompts side by side -> the number of the prompt, from 0, and what happens in its answer.
 
         batch_size: how many canvases are denoised together; where one is finished, the next prompt begins. `config`:
-        one for all prompts, or one for each. Each prompt's events are those of `stream`, which raises the same.
+        one for all prompts, or one for each; what answers must match is said of all. Each prompt's events are those of
+        `stream`, which raises the same.
         """
         if batch_size < 1:
             raise OptionError(f"batch_size={batch_size} must be at least 1")
-        configs = self._configs(config, len(prompts))
-        jobs = [
-            Job(tokens=self.tokens(prompt, each), config=each) for prompt, each in zip(prompts, configs, strict=True)
-        ]
+        configs = [matching(each, regex, json_schema, choices) for each in self._configs(config, len(prompts))]
+        jobs = [self._job(prompt, each) for prompt, each in zip(prompts, configs, strict=True)]
         for job in jobs:
             check_lengths(self.model, job)
-        return self._with_text(stream_jobs(self.model, jobs, width=min(batch_size, len(jobs))))
+        return self._guarded(stream_jobs(self.model, jobs, width=min(batch_size, len(jobs))))
+
+    def _job(self, prompt: Prompt, config: GenerationConfig) -> Job:
+        return Job(tokens=self.tokens(prompt, config), config=config, constraint=self.constraint(config))
+
+    def constraint(self, config: GenerationConfig) -> TokenAutomaton | None:
+        """What an answer must match, over this model's tokens; None where it is free. Raises ConstraintError."""
+        pattern = pattern_of(config)
+        if pattern is None:
+            return None
+        if not config.stop_tokens:
+            raise ConstraintError("stop_tokens is empty: an answer that must match needs a token to end with")
+        automaton = automaton_of(pattern, self._vocabulary, config.stop_tokens, config.allow_empty)
+        opening, closing = self.tokenizer.thought_open, self.tokenizer.thought_close
+        if not config.thinking or opening is None or closing is None:
+            return automaton
+        return after_thinking(automaton, self._vocabulary.pieces, opening, closing)
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        return Vocabulary.of(self.tokenizer.table, self.model.config.vocab_size)
 
     def _configs(self, config: Configs, count: int) -> list[GenerationConfig]:
         if config is None or isinstance(config, GenerationConfig):
@@ -84,26 +118,21 @@ class Session:
             raise OptionError(f"{len(config)} configs for {count} prompts: give one for all, or one for each")
         return list(config)
 
-    def _with_text(self, events: Iterable[tuple[int, Event]]) -> Generator[tuple[int, Event]]:
-        transcripts: dict[int, Transcript] = {}
+    def _guarded(self, events: Iterable[tuple[int, Event]]) -> Generator[tuple[int, Event]]:
+        """The events with their text, within what the machine can hold."""
         with wired(), out_of_memory("generating", "lower canvas_length or batch_size, or shorten the prompt"):
-            for number, event in events:
-                transcript = transcripts.setdefault(number, Transcript(self.tokenizer))
-                match event:
-                    case Denoised(best=best):
-                        pieces = self.tokenizer.pieces(best)
-                        yield number, replace(event, pieces=pieces, thought=transcript.thought_positions(best))
-                    case BlockCommitted(tokens=added, last=last):
-                        text, thought = transcript.add(added, last=last)
-                        yield number, replace(event, text=text, thought=thought)
-                    case Finished():
-                        del transcripts[number]
-                        yield number, event
-                    case _:
-                        yield number, event
+            yield from with_text(self.tokenizer, events)
 
     @overload
-    def generate(self, prompt: str | Sequence[Message], config: GenerationConfig | None = None) -> Completion: ...
+    def generate(
+        self,
+        prompt: str | Sequence[Message],
+        config: GenerationConfig | None = None,
+        *,
+        regex: str | None = None,
+        json_schema: SchemaSource | None = None,
+        choices: Sequence[str] | None = None,
+    ) -> Completion: ...
 
     @overload
     def generate(
@@ -112,37 +141,149 @@ class Session:
         config: Configs = None,
         *,
         batch_size: int = BATCH_SIZE,
+        regex: str | None = None,
+        json_schema: SchemaSource | None = None,
+        choices: Sequence[str] | None = None,
     ) -> list[Completion]: ...
 
     def generate(
-        self, prompt: Prompt | Sequence[Prompt], config: Configs = None, *, batch_size: int = BATCH_SIZE
+        self,
+        prompt: Prompt | Sequence[Prompt],
+        config: Configs = None,
+        *,
+        batch_size: int = BATCH_SIZE,
+        regex: str | None = None,
+        json_schema: SchemaSource | None = None,
+        choices: Sequence[str] | None = None,
     ) -> Completion | list[Completion]:
         """The answer of `stream`, whole; for a list of prompts those of `stream_many`, in the order of the prompts."""
         if not are_many(prompt):
-            return gather(self.stream(cast("Prompt", prompt), cast("GenerationConfig | None", config)))
+            alone = cast("GenerationConfig | None", config)
+            events = self.stream(cast("Prompt", prompt), alone, regex=regex, json_schema=json_schema, choices=choices)
+            return gather(events)
         prompts = cast("Sequence[Prompt]", prompt)
         happened: list[list[Event]] = [[] for _ in prompts]
-        for number, event in self.stream_many(prompts, config, batch_size=batch_size):
+        for number, event in self.stream_many(
+            prompts, config, batch_size=batch_size, regex=regex, json_schema=json_schema, choices=choices
+        ):
             # What is drawn step by step would be kept for nothing.
             if isinstance(event, BlockCommitted | Finished):
                 happened[number].append(event)
         return [gather(iter(events)) for events in happened]
 
+    def stream_infill(
+        self,
+        template: Template,
+        instruction: str | None = None,
+        config: GenerationConfig | None = None,
+        *,
+        marker: str = MARKER,
+    ) -> Generator[Event]:
+        """Fill the gaps of a template, yielding every event with its text attached. What is wrong is said at once.
+
+        template: a text with markers, or texts and Gaps: see `template.parse`. instruction: what is wanted; None shows
+        the model the template. Of `config` those options count that a canvas has. Raises what `stream` raises, and
+        TemplateError.
+        """
+        config = config or self.defaults
+        parts = parse(template, marker)
+        pieces = self._joints(config).pieces(parts)
+        shown = not fits(pieces, canvas_room(self.model, config))
+        return self._infilled(pieces, infill_prompt(parts, instruction, shown=shown), config)
+
+    def infill(
+        self,
+        template: Template,
+        instruction: str | None = None,
+        config: GenerationConfig | None = None,
+        *,
+        marker: str = MARKER,
+    ) -> Infilled:
+        """The events of `stream_infill`, drained; what stands around the gaps is in the text byte for byte."""
+        parts = parse(template, marker)
+        return gather_filled(parts, self.stream_infill(parts, instruction, config))
+
+    def stream_edit(
+        self,
+        text: str,
+        instruction: str,
+        span: tuple[int, int],
+        config: GenerationConfig | None = None,
+        *,
+        gap: Gap | None = None,
+    ) -> Generator[Event]:
+        """Write the characters from span[0] up to span[1] anew, as `instruction` says, yielding every event.
+
+        gap: how many tokens may stand there; None is half to twice as many as do, and a few. Raises what
+        `stream_infill` raises.
+        """
+        config = config or self.defaults
+        parts = self.edit_template(text, span, gap)
+        pieces = self._joints(config).pieces(parts)
+        return self._infilled(pieces, edit_prompt(text, instruction, span), config)
+
+    def edit(
+        self,
+        text: str,
+        instruction: str,
+        span: tuple[int, int],
+        config: GenerationConfig | None = None,
+        *,
+        gap: Gap | None = None,
+    ) -> Infilled:
+        """The events of `stream_edit`, drained; every other character is as it was."""
+        parts = self.edit_template(text, span, gap)
+        return gather_filled(parts, self.stream_edit(text, instruction, span, config, gap=gap))
+
+    def edit_template(self, text: str, span: tuple[int, int], gap: Gap | None = None) -> tuple[Part, ...]:
+        """The template that `edit` fills. Raises TemplateError for a span outside the text."""
+        check_span(text, span)
+        require_text(text)
+        gap = gap or edit_gap(len(self.tokenizer.literal(text[slice(*span)])))
+        return parse(edit_parts(text, span, gap))
+
+    def _joints(self, config: GenerationConfig) -> Joints:
+        return Joints(self.tokenizer, self._vocabulary, config.stop_tokens)
+
+    def _infilled(self, pieces: Sequence[Piece], prompt: str, config: GenerationConfig) -> Generator[Event]:
+        if not is_free(config):
+            raise OptionError("regex, json_schema and choices are said of a gap: give Gap(regex=...)")
+        infilling = Infilling(self.model, self._joints(config), self.tokens(prompt, config), pieces, config)
+        return (event for _, event in self._guarded((0, event) for event in infilling.events()))
+
+    def choose(
+        self, prompt: Prompt, choices: Sequence[str], config: GenerationConfig | None = None
+    ) -> dict[str, float]:
+        """How likely each of the choices is as the whole answer, among them: probabilities that sum to 1.
+
+        The encoder reads them, all in one pass behind the prompt: of each the tokens that the tokenizer makes of it,
+        and an end token behind them. Nothing is drawn or denoised; of `config` only what shapes the prompt counts.
+        Raises what `generate` does.
+        """
+        config = matching(config or self.defaults, None, None, choices)
+        job = self._job(prompt, config)
+        check_lengths(self.model, job)
+        assert job.constraint is not None
+        answers = [self.tokenizer.literal(choice) for choice in choices]
+        with wired(), out_of_memory("choosing", "shorten the prompt, or give fewer choices"):
+            logs = log_probabilities(self.model, job.tokens, answers, job.constraint.stops)
+        return dict(zip(choices, shares(logs), strict=True))
+
     def tokens(self, prompt: Prompt, config: GenerationConfig | None = None) -> list[int]:
         """The ids that the model is given for a prompt. Raises PromptError for one that says nothing."""
         config = config or self.defaults
-        _require_unicode(config.system)
+        require_unicode(config.system)
         if isinstance(prompt, str):
             if not prompt.strip():
                 raise PromptError("the prompt is empty: say what to write")
-            _require_unicode(prompt)
+            require_unicode(prompt)
             if config.raw:
                 return self.tokenizer.encode(prompt)
             messages: list[Message] = [{"role": "user", "content": prompt}]
         else:
             if config.raw:
                 raise PromptError("a conversation needs the chat template: give raw a text")
-            messages = _conversation(prompt)
+            messages = conversation(prompt)
         if config.system is not None:
             if messages[0].get("role") == "system":
                 raise PromptError("the conversation has a system message and the options another: give one of them")
@@ -150,74 +291,6 @@ class Session:
         return self.tokenizer.chat(messages, thinking=config.thinking)
 
 
-def _conversation(prompt: object) -> list[Message]:
-    """The messages of a prompt that is not a text. Raises PromptError for what is no conversation."""
-    if not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
-        raise PromptError(f"a prompt is a text or a list of messages, not {prompt!r}")
-    messages = list(cast("Sequence[object]", prompt))
-    if not messages:
-        raise PromptError("the conversation is empty: give it at least one message")
-    for message in messages:
-        entries = cast("Mapping[object, object]", message) if isinstance(message, Mapping) else {}
-        for key in ("role", "content"):
-            text = entries.get(key)
-            if not isinstance(text, str):
-                raise PromptError(f"{message!r} is no message: give role and content, both text")
-            _require_unicode(text)
-    return cast("list[Message]", messages)
-
-
-def _require_unicode(text: str | None) -> None:
-    """Raise PromptError for text with half characters in it, as undecodable bytes of a command line become."""
-    try:
-        (text or "").encode()
-    except UnicodeEncodeError as error:
-        raise PromptError(f"the prompt is not valid Unicode at character {error.start}: remove that") from None
-
-
 def are_many(prompt: Prompt | Sequence[Prompt]) -> bool:
     """Whether this is a list of prompts: of texts or of conversations, not one conversation."""
     return not isinstance(prompt, str) and all(not isinstance(each, Mapping) for each in prompt) and len(prompt) > 0
-
-
-def gather(events: Iterator[Event]) -> Completion:
-    """Drain the events of one generation into its Completion."""
-    text, thought = "", ""
-    tokens: list[int] = []
-    for event in events:
-        match event:
-            case BlockCommitted():
-                tokens += event.tokens
-                text += event.text
-                thought += event.thought
-            case Finished(reason=reason, stats=stats):
-                return Completion(text=text, thought=thought, tokens=tuple(tokens), finish_reason=reason, stats=stats)
-            case _:
-                pass
-    raise DiffGemmaError("the events ended before the generation did")
-
-
-def load(
-    model: str | Path,
-    *,
-    revision: str | None = None,
-    dtype: str | None = None,
-    adapter: str | Path | None = None,
-) -> Session:
-    """Load a model from a folder or a Hub repository id; "demo" is the small one in the package.
-
-    revision: branch, tag or commit of a Hub repository. dtype: "bfloat16" or "float32" to compute in; None is bfloat16
-    on a GPU and float32 on the CPU. adapter: folder of an adapter to put on the model. Raises a DiffGemmaError that
-    says what is wrong with the folder.
-    """
-    folder = resolve(model, revision)
-    # Everything else comes first: whatever is wrong is found out before gigabytes are read.
-    checkpoint = open_checkpoint(folder, dtype)
-    tokenizer = load_tokenizer(folder)
-    changes = None if adapter is None else Path(adapter).expanduser()
-    if changes is not None:
-        read_settings(changes)
-    loaded = checkpoint.load()
-    if changes is not None:
-        load_adapter(loaded, changes)
-    return Session(loaded, tokenizer, checkpoint.defaults)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -21,6 +22,7 @@ Message: TypeAlias = Mapping[str, str]
 """{"role": "system" | "user" | "assistant", "content": ...}"""
 
 THOUGHT_OPEN, THOUGHT_CLOSE = "<|channel>", "<channel|>"
+TURN_CLOSE = "<turn|>"
 THOUGHT_NAME = "thought\n"
 CONTROL = re.compile(
     r"<\|[^<>|\s]+\|?>|<[^<>|\s]+\|>|<unused\d+>|<(?:pad|eos|bos|unk|mask)>|<\|\"\|>|<(?:start|end)_of_\w+>"
@@ -56,6 +58,9 @@ class Tokenizer:
         flagged = [token for token in flagged if not MARKUP.fullmatch(self._pieces[token])]
         self.thought_open = vocabulary.get(THOUGHT_OPEN)
         self.thought_close = vocabulary.get(THOUGHT_CLOSE)
+        self.turn_close = vocabulary.get(TURN_CLOSE)
+        pad: int | None = wrapper.pad_token_id
+        self.pad = 0 if pad is None else pad
         self.special = frozenset({*flagged, *_control_ids(wrapper, vocabulary)})
 
     def encode(self, text: str) -> list[int]:
@@ -63,6 +68,33 @@ class Tokenizer:
         ids: list[int] = self._wrapper.encode(text, add_special_tokens=False)
         bos: int | None = self._wrapper.bos_token_id
         return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
+
+    def literal(self, text: str) -> list[int]:
+        """Ids that add exactly `text`, byte for byte, and no special token, whatever it spells.
+
+        Raises TokenizerError where the vocabulary has neither a character nor its bytes.
+        """
+        ids: list[int] = self._wrapper.encode(text, add_special_tokens=False)
+        if b"".join(map(self.bytes, ids)) == text.encode():
+            return ids
+        # What spells a control token, or is normalized away, is taken apart until it is neither.
+        if len(text) > 1:
+            middle = len(text) // 2
+            return self.literal(text[:middle]) + self.literal(text[middle:])
+        try:
+            return [self._byte_ids[byte] for byte in text.encode()]
+        except KeyError:
+            raise TokenizerError(f"this tokenizer cannot represent {text!r}") from None
+
+    @cached_property
+    def table(self) -> list[bytes]:
+        """`bytes` of every id, from 0 on."""
+        return [self.bytes(token) for token in range(max(self._pieces) + 1)]
+
+    @cached_property
+    def _byte_ids(self) -> dict[int, int]:
+        matches = ((token, BYTE.fullmatch(piece)) for token, piece in self._pieces.items() if piece.startswith("<0x"))
+        return {int(match[1], 16): token for token, match in matches if match}
 
     def chat(self, messages: Sequence[Message], *, thinking: bool = False) -> list[int]:
         """Ids of a conversation up to where the answer begins. Raises TokenizerError where the template refuses."""

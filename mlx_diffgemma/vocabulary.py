@@ -41,6 +41,8 @@ class Reading(NamedTuple):
     """nats"""
     total: mx.array
     """log-sum-exp"""
+    rarity: mx.array
+    """one over the probability of the most likely id"""
 
 
 @lru_cache
@@ -72,7 +74,7 @@ def read(logits: mx.array, uniform: mx.array) -> Reading:
     return Reading(*_in_parts(_read, logits, uniform))
 
 
-def _read(logits: mx.array, uniform: mx.array) -> tuple[mx.array, mx.array, mx.array, mx.array]:
+def _read(logits: mx.array, uniform: mx.array) -> tuple[mx.array, ...]:
     """The entropy is log Z - sum(w d) / Z, where d is the distance to the highest logit, not the logit.
 
     So where a position is certain all terms are small, and none is lost to rounding.
@@ -89,7 +91,9 @@ def _read(logits: mx.array, uniform: mx.array) -> tuple[mx.array, mx.array, mx.a
     log_total = mx.log(total)
     best = (group.squeeze(-1) * groups.shape[-1] + inside).astype(mx.int32)
     entropy = log_total - terms.sum(axis=-1) / total
-    return best, _draw(weights, sums, mx.maximum(uniform, LEAST) * total), entropy, log_total + highest.squeeze(-1)
+    drawn = _draw(weights, sums, mx.maximum(uniform, LEAST) * total)
+    # The weight of the most likely one is 1.
+    return best, drawn, entropy, log_total + highest.squeeze(-1), total
 
 
 def _draw(weights: mx.array, sums: mx.array, target: mx.array) -> mx.array:

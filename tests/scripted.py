@@ -125,14 +125,14 @@ class Scripted:
 def main() -> None:
     """Run the program on the session that SCRIPT describes."""
     script = Scripted(**json.loads(os.environ.get("SCRIPT", "{}")))
-    session = ModuleType("mlx_diffgemma.session")
+    loading = ModuleType("mlx_diffgemma.loading")
 
     def load(model: str, *, revision: str | None = None, dtype: str | None = None, adapter: object = None) -> Scripted:
         time.sleep(script.delay)
         return script
 
-    vars(session)["load"] = load
-    sys.modules["mlx_diffgemma.session"] = session
+    vars(loading)["load"] = load
+    sys.modules["mlx_diffgemma.loading"] = loading
 
     from mlx_diffgemma.generate import main as program
 

@@ -40,6 +40,14 @@ def test_a_sudoku_that_is_none_is_refused() -> None:
     assert "'12345' is no sudoku: four rows of 1 to 4 and dots" in out.stderr
 
 
+def test_gaps_are_filled_around_what_stands_there() -> None:
+    assert run(EXAMPLES / "infill.py").splitlines() == [
+        '{"name": "Ada", "age": 33, "city": "Oslo"}',
+        "12 13 14 15 16 17 18",
+        "gap 1: width * height",
+    ]
+
+
 def test_fine_tuning_teaches_the_demo_model_a_new_kind_of_question(tmp_path: Path) -> None:
     printed = run(EXAMPLES / "finetune" / "run.py", tmp_path)
     counts = [int(line.split()[1]) for line in printed.splitlines() if line.startswith(("before: ", "after: "))]

@@ -93,6 +93,7 @@ def test_json_is_one_object_with_everything():
         "text": "Yes 東.",
         "thought": "Hm.",
         "tokens": [100, 101, 100, 101, 100, 1],
+        "confidence": [],
         "finish_reason": "stop",
         "stats": answer["stats"],
     }
@@ -124,6 +125,10 @@ def test_a_prompt_that_says_nothing_is_refused(parts: tuple[str | None, str | No
         (("hi", "--t-min", "0.9", "--t-max", "0.5"), b"", "error: t_min=0.9 must not be above t_max=0.5"),
         (("hi", "--t-min", "0.9"), b"", "error: t_min=0.9 must not be above t_max=0.8"),
         (("hi", "--raw", "--system", "x"), b"", "error: raw sends the prompt as it is"),
+        (("hi", "--regex", "a("), b"", "error: regex 'a(' cannot be used: missing ), unterminated subpattern"),
+        (("hi", "--regex", "a", "--choices", "a"), b"", "error: regex and choices cannot both be kept"),
+        (("hi", "--choices", "a,,b"), b"", "error: choices=('a', '', 'b') must be a tuple of different texts"),
+        (("hi", "--json-schema", "none.json"), b"", "error: the schema none.json cannot be read: No such file"),
     ],
 )
 def test_expected_failures_are_one_line_and_exit_1(arguments: tuple[str, ...], stdin: bytes, message: str):
@@ -208,7 +213,7 @@ def test_every_generation_option_has_its_command_line_option():
         for field in dataclasses.fields(GenerationConfig)
         if getattr(expected, field.name) == getattr(GenerationConfig(), field.name)
     }
-    assert unset == {"raw"}
+    assert unset == {"raw", "regex", "json_schema", "choices"}
     plain = run("hi", *arguments, *EVERY_FLAG, "--exact", text="{config}", length=1000).stdout.decode().strip()
     assert plain == repr(expected.exact())
     everything = run("hi", "--conditioning-top-k", "0", text="{config}", length=1000).stdout.decode().strip()
@@ -216,6 +221,19 @@ def test_every_generation_option_has_its_command_line_option():
     assert run("hi", "--raw", text="{config}").stdout.decode().strip() == repr(
         GenerationConfig(max_tokens=77, raw=True)
     )
+
+
+def test_what_the_answer_must_match_is_an_option(tmp_path: Path):
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    file = tmp_path / "schema.json"
+    file.write_text(json.dumps(schema))
+    for arguments, field in (
+        (("--regex", "a|b"), {"regex": "a|b"}),
+        (("--json-schema", str(file)), {"json_schema": schema}),
+        (("--choices", "Rome, New York,x"), {"choices": ("Rome", "New York", "x")}),
+    ):
+        answer = run("hi", *arguments, text="{config}", length=1000).stdout.decode().strip()
+        assert answer == repr(GenerationConfig(max_tokens=77, **field))
 
 
 def test_a_reader_that_goes_away_is_no_news():
@@ -265,6 +283,7 @@ def test_ctrl_c_with_json_prints_the_object_of_what_is_settled(tmp_path: Path):
         "text": "Hello world",
         "thought": "",
         "tokens": [100, 101, 102],
+        "confidence": [],
         "finish_reason": "interrupted",
         "stats": None,
     }

@@ -41,6 +41,9 @@ DEFAULTS = {
     "system": None,
     "thinking": False,
     "raw": False,
+    "regex": None,
+    "json_schema": None,
+    "choices": None,
 }
 
 

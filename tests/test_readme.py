@@ -38,6 +38,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, demo: Path) -> Path:
     (model / "generation_config.json").write_text('{"max_denoising_steps": 2, "eos_token_id": [1, 106, 50]}')
     (folder / "README.md").write_text("A short text about a lighthouse.")
     (folder / "mine.jsonl").write_text(blocks("jsonl")[0])
+    (folder / "person.json").write_text('{"properties": {"age": {"enum": [34, 35]}}, "required": ["age"]}')
     (folder / "data").mkdir()
     for name in ("train", "valid"):
         line = json.dumps({"prompt": f"Last word: pear, fig, {name}", "completion": name})
@@ -81,7 +82,7 @@ def test_every_command_runs(converted: Path, command: str) -> None:
     elif "--plot" in command:
         assert (converted / "figures.png").read_bytes().startswith(b"\x89PNG")
         assert "cost" in printed
-    elif "--json" in command:
+    elif "--json " in command:
         assert set(json.loads(printed)) >= {"text", "tokens", "finish_reason", "stats"}
     elif ">" in command:
         assert printed == ""

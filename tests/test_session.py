@@ -19,6 +19,7 @@ from threaded import taken_in_threads
 
 import mlx_diffgemma
 from mlx_diffgemma import Completion, GenerationConfig, Session, load
+from mlx_diffgemma.completion import gather
 from mlx_diffgemma.errors import (
     ConfigError,
     ModelNotFoundError,
@@ -28,7 +29,6 @@ from mlx_diffgemma.errors import (
     TokenizerError,
 )
 from mlx_diffgemma.events import BlockCommitted, Denoised, Finished
-from mlx_diffgemma.session import gather
 
 # With this seed the random model opens no thought, so that all of its tokens are text.
 CONFIG = GenerationConfig(max_tokens=40, max_steps=4, seed=1)

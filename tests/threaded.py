@@ -6,6 +6,8 @@ import threading
 from collections.abc import Iterator
 from typing import TypeVar
 
+import mlx.core as mx
+
 from mlx_diffgemma.events import Event, Finished
 
 Item = TypeVar("Item")
@@ -33,8 +35,14 @@ def each_in_a_thread(items: Iterator[Item]) -> list[Item]:
 def taken_in_threads(events: Iterator[Event]) -> list[Event]:
     """All events of a generation, each taken by a thread of its own."""
     taken: list[Event] = []
+
+    def take() -> None:
+        taken.append(next(events))
+        # What a thread's streams still had to do would be lost with it.
+        mx.clear_streams()
+
     while not taken or not isinstance(taken[-1], Finished):
-        thread = threading.Thread(target=lambda: taken.append(next(events)))
+        thread = threading.Thread(target=take)
         thread.start()
         thread.join()
     return taken

@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from demo_model.architecture import write_untrained
 from demo_model.data import write_data
-from demo_model.questions import MIX, MIX_AT_THE_END, MIX_LAST, MIX_LATER, MIX_OF_ENDS
+from demo_model.questions import MIX
 
 HELD_OUT = 1_600
 
@@ -28,6 +28,7 @@ class Stage:
     """A part of the training: questions of one mix, and how they are learned."""
 
     mix: Mapping[str, int]
+    """how often each kind is asked, in hundredths"""
     questions: int
     seed: int
     options: str
@@ -36,6 +37,18 @@ class Stage:
 COMMON = (
     "--full --router --mask-prompt --batch-size 32 --accumulate 2 --workers 2 --beta1 0.9 --beta2 0.99 --answers 24"
 )
+ENDS = {
+    "sudoku": 14,
+    "sums": 13,
+    "json": 2,
+    "count": 6,
+    "long count": 4,
+    "two blocks": 52,
+    "sort": 6,
+    "function": 2,
+    "chat": 1,
+}
+"""Questions for stages in which counts of two canvases are learned: more ends, and fewer tokens before them."""
 STAGES = (
     # Everything; the easy kinds are learned at the end of it.
     Stage(
@@ -47,7 +60,7 @@ STAGES = (
     ),
     # More of what is hard: sums, and words in order.
     Stage(
-        mix=MIX_LATER,
+        mix={"sudoku": 20, "sums": 34, "json": 4, "count": 8, "short count": 14, "sort": 14, "function": 4, "chat": 2},
         questions=200_000,
         seed=1,
         options="--steps 1676 --learning-rate 1.2e-3 --warmup 100 --final-rate 0.02 --decay-steps 3200 "
@@ -55,7 +68,7 @@ STAGES = (
     ),
     # What is left is where to end a count: short ones, of which the last digit tells the end ...
     Stage(
-        mix=MIX_LAST,
+        mix={"sudoku": 12, "sums": 20, "json": 3, "count": 10, "short count": 38, "sort": 13, "function": 3, "chat": 1},
         questions=150_000,
         seed=2,
         options="--steps 2200 --learning-rate 1.2e-3 --warmup 60 --final-rate 0.01 "
@@ -63,7 +76,7 @@ STAGES = (
     ),
     # ... longer ones, where all digits must be looked at ...
     Stage(
-        mix=MIX_AT_THE_END,
+        mix={"sudoku": 12, "sums": 14, "json": 3, "count": 8, "long count": 48, "sort": 11, "function": 3, "chat": 1},
         questions=150_000,
         seed=3,
         options="--steps 1401 --learning-rate 1.2e-3 --warmup 60 --final-rate 0.01 --decay-steps 2400 "
@@ -71,7 +84,7 @@ STAGES = (
     ),
     # ... and those of two or three canvases, so that every other canvas is one that ends.
     Stage(
-        mix=MIX_OF_ENDS,
+        mix=ENDS,
         questions=160_000,
         seed=4,
         options="--steps 800 --learning-rate 1.2e-3 --warmup 30 --final-rate 0.01 --decay-steps 2400 "
@@ -79,11 +92,30 @@ STAGES = (
     ),
     # Where a count ends must be seen in the first step, on a canvas of noise alone: levels that are high teach that.
     Stage(
-        mix=MIX_OF_ENDS,
+        mix=ENDS,
         questions=140_000,
         seed=5,
         options="--steps 2100 --learning-rate 1e-3 --warmup 30 --final-rate 0.01 --noise-power 4 "
         "--evaluate-every 1050 --save-every 100",
+    ),
+    # The same, with more sudokus, and such whose givens are on the canvas alone.
+    Stage(
+        mix={
+            "sudoku": 24,
+            "blank sudoku": 12,
+            "sums": 10,
+            "json": 2,
+            "count": 6,
+            "long count": 4,
+            "two blocks": 34,
+            "sort": 5,
+            "function": 2,
+            "chat": 1,
+        },
+        questions=170_000,
+        seed=6,
+        options="--steps 2600 --learning-rate 1e-3 --warmup 30 --final-rate 0.01 --noise-power 4 "
+        "--evaluate-every 1300 --save-every 100",
     ),
 )
 

@@ -40,6 +40,13 @@ def sudoku_puzzle(rng: random.Random) -> Question:
     return Question(kind="sudoku", prompt=prompt, answer=sudoku.lines(solution), content=cells)
 
 
+def blank_sudoku(rng: random.Random) -> Question:
+    """A sudoku without givens, and any grid: what a canvas needs to know to go on from the digits that it holds."""
+    solution = rng.choice(sudoku.grids())
+    prompt = f"{rng.choice(phrases.SUDOKU)}\n{sudoku.lines(sudoku.EMPTY)}"
+    return Question(kind="blank sudoku", prompt=prompt, answer=sudoku.lines(solution), content=solution)
+
+
 def sums(rng: random.Random) -> Question:
     """A sum or a difference of two numbers below a hundred."""
     left, right, sign = rng.randrange(100), rng.randrange(100), rng.choice("+-")
@@ -85,6 +92,12 @@ def two_blocks(rng: random.Random) -> Question:
     """A range of nine to 22 numbers, mostly below 200: two canvases or three, one wrong place to end, or two."""
     start = rng.randrange(200 if rng.random() < 0.6 else LARGEST - 22)
     return counting(rng, start, start + rng.randint(9, 22) - 1)
+
+
+def far_count(rng: random.Random) -> Question:
+    """A range of 25 to 120 numbers, mostly from below 200: many canvases that do not end, though some nearly could."""
+    start = rng.randrange(200 if rng.random() < 0.7 else LARGEST - LONGEST)
+    return counting(rng, start, start + rng.randint(25, LONGEST) - 1)
 
 
 def counting(rng: random.Random, start: int, end: int) -> Question:
@@ -134,37 +147,16 @@ KINDS: dict[str, Callable[[random.Random], Question]] = {
     "function": function,
     "chat": chat,
 }
-PRACTICE = {"short count": short_count, "long count": long_count, "two blocks": two_blocks}
+PRACTICE = {
+    "short count": short_count,
+    "long count": long_count,
+    "two blocks": two_blocks,
+    "far count": far_count,
+    "blank sudoku": blank_sudoku,
+}
 """What is only trained with."""
 MIX = {"sudoku": 28, "sums": 26, "json": 8, "count": 16, "sort": 10, "function": 8, "chat": 4}
 """How often each kind is asked at first, in hundredths."""
-MIX_LATER = {"sudoku": 20, "sums": 34, "json": 4, "count": 8, "short count": 14, "sort": 14, "function": 4, "chat": 2}
-"""How often when the easy kinds are learned."""
-MIX_LAST = {"sudoku": 12, "sums": 20, "json": 3, "count": 10, "short count": 38, "sort": 13, "function": 3, "chat": 1}
-"""How often when but for the ends of counts all is learned."""
-MIX_AT_THE_END = {
-    "sudoku": 12,
-    "sums": 14,
-    "json": 3,
-    "count": 8,
-    "long count": 48,
-    "sort": 11,
-    "function": 3,
-    "chat": 1,
-}
-"""How often when short counts end right."""
-MIX_OF_ENDS = {
-    "sudoku": 14,
-    "sums": 13,
-    "json": 2,
-    "count": 6,
-    "long count": 4,
-    "two blocks": 52,
-    "sort": 6,
-    "function": 2,
-    "chat": 1,
-}
-"""How often at last: more canvases that have to end, and fewer tokens before them."""
 
 
 def is_held_out(question: Question) -> bool:

@@ -8,6 +8,7 @@ from itertools import permutations
 
 SIDE = 4
 CELLS = SIDE * SIDE
+EMPTY = "." * CELLS
 FEWEST, MOST = 4, 11
 """Givens of a puzzle."""
 

@@ -19,8 +19,9 @@ from mlx_diffgemma.benchmark.subject import TEXT, repeated, steady, weight
 from mlx_diffgemma.errors import PromptError
 from mlx_diffgemma.events import CanvasStarted, Denoised
 from mlx_diffgemma.generation_config import GenerationConfig
+from mlx_diffgemma.loading import load
 from mlx_diffgemma.prefix import prefill
-from mlx_diffgemma.session import Session, load
+from mlx_diffgemma.session import Session
 from mlx_diffgemma.wired import wired
 
 ANY = GenerationConfig(t_min=0.0, t_max=sys.float_info.max)
@@ -31,7 +32,7 @@ NEVER = sys.float_info.min
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Which model to load, as `session.load` takes it, and the options given for its answers. Raises OptionError."""
+    """Which model to load, as `loading.load` takes it, and the options given for its answers. Raises OptionError."""
 
     model: str
     revision: str | None = None

@@ -21,8 +21,9 @@ from mlx.utils import tree_flatten
 
 from mlx_diffgemma.adapters import ROUTER, LoRA, adapter_config, attach, save_adapter
 from mlx_diffgemma.errors import DataError, OptionError, TrainingError, out_of_memory
+from mlx_diffgemma.loading import load
 from mlx_diffgemma.model import DiffusionGemma
-from mlx_diffgemma.session import Session, load
+from mlx_diffgemma.session import Session
 from mlx_diffgemma.training.batches import Batches
 from mlx_diffgemma.training.data import TRAIN, VALID, Conversation, Example, conversations, tokenized
 from mlx_diffgemma.training.evaluation import HeldOut, Question

@@ -1,0 +1,112 @@
+"""A file that is rewritten: read byte for byte, and written only if nobody else has written it meanwhile."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlx_diffgemma.errors import DocumentError, TemplateError
+
+STDIN = "-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """A text and where it is from; line ends are as they are in the file."""
+
+    name: str
+    text: str
+
+
+def read_document(name: str) -> Document:
+    """The text of a file, or of stdin for "-". Raises DocumentError for what is no UTF-8 text or cannot be read."""
+    data = sys.stdin.buffer.read() if name == STDIN and sys.stdin is not None else _read(Path(name))
+    zero = data.find(0)
+    if zero >= 0:
+        raise DocumentError(f"{name} is no text: it has a zero byte at {zero}")
+    try:
+        return Document(name=name, text=data.decode())
+    except UnicodeDecodeError as error:
+        raise DocumentError(f"{name} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+
+
+def write_document(document: Document, text: str) -> None:
+    """Put `text` in the place of the document's, at once or not at all; permissions stay, and links are followed.
+
+    Raises DocumentError where the file does not hold any more what was read, and then leaves it alone.
+    """
+    # A link stays one: it is what it leads to that is replaced.
+    path = Path(os.path.realpath(document.name))
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            beside = Path(file.name)
+            try:
+                file.write(text.encode())
+                file.flush()
+                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
+                os.fsync(file.fileno())
+                if _read(path) != document.text.encode():
+                    raise DocumentError(f"{document.name} has changed since it was read: it is left as it is")
+                beside.replace(path)
+            except BaseException:
+                beside.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise DocumentError(f"{document.name} cannot be written: {error.strerror}") from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DocumentError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DocumentError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def differences(document: Document, text: str) -> str:
+    """A unified diff from the document to `text`, "" where they are equal."""
+    before, after = _lines(document.text), _lines(text)
+    return "".join(_marked(difflib.unified_diff(before, after, document.name, document.name)))
+
+
+def _marked(lines: Iterator[str]) -> Iterator[str]:
+    for line in lines:
+        yield line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
+
+
+def _lines(text: str) -> list[str]:
+    """Lines with their ends; only a newline ends one, whatever else Python takes for an end."""
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
+
+
+def lines_span(text: str, wanted: str) -> tuple[int, int]:
+    """ "10:20" or "10" -> where these lines begin and end in the text, the last one's end not included.
+
+    Raises TemplateError for lines that are not there.
+    """
+    match = re.fullmatch(r"(\d+)(?::(\d+))?", wanted)
+    if match is None:
+        raise TemplateError(f"lines {wanted!r}: give the first and the last, such as 10:20, or one number")
+    first, last = int(match[1]), int(match[2] or match[1])
+    lines = _lines(text)
+    if not 1 <= first <= last <= len(lines):
+        raise TemplateError(f"lines {wanted} are not in the text, which has {len(lines)}")
+    start = sum(map(len, lines[: first - 1]))
+    stop = start + sum(map(len, lines[first - 1 : last]))
+    return start, start + len(text[start:stop].removesuffix("\n").removesuffix("\r"))
+
+
+def characters_span(wanted: str) -> tuple[int, int]:
+    """ "120:180" -> these numbers. Raises TemplateError for anything else."""
+    match = re.fullmatch(r"(\d+):(\d+)", wanted)
+    if match is None:
+        raise TemplateError(f"characters {wanted!r}: give where they begin and end, such as 120:180")
+    return int(match[1]), int(match[2])

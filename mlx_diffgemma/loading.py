@@ -1,0 +1,37 @@
+"""From a folder or a name to a Session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlx_diffgemma.adapters import load_adapter, read_settings
+from mlx_diffgemma.hub import resolve
+from mlx_diffgemma.session import Session
+from mlx_diffgemma.tokenizer import load_tokenizer
+from mlx_diffgemma.weights import open_checkpoint
+
+
+def load(
+    model: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: str | None = None,
+    adapter: str | Path | None = None,
+) -> Session:
+    """Load a model from a folder or a Hub repository id; "demo" is the small one in the package.
+
+    revision: branch, tag or commit of a Hub repository. dtype: "bfloat16" or "float32" to compute in; None is bfloat16
+    on a GPU and float32 on the CPU. adapter: folder of an adapter to put on the model. Raises a DiffGemmaError that
+    says what is wrong with the folder.
+    """
+    folder = resolve(model, revision)
+    # Everything else comes first: whatever is wrong is found out before gigabytes are read.
+    checkpoint = open_checkpoint(folder, dtype)
+    tokenizer = load_tokenizer(folder)
+    changes = None if adapter is None else Path(adapter).expanduser()
+    if changes is not None:
+        read_settings(changes)
+    loaded = checkpoint.load()
+    if changes is not None:
+        load_adapter(loaded, changes)
+    return Session(loaded, tokenizer, checkpoint.defaults)
