@@ -112,10 +112,6 @@ class Attention(nn.Module):
         return mx.unflatten(projected, -1, (-1, self._head_dim))
 
 
-def _as_planned(array: mx.array) -> mx.array:
-    return array
-
-
 def _parts(heads: mx.array, spans: Sequence[Span]) -> list[mx.array]:
     """[B, H, L, head_dim] -> [B, H, length, head_dim] of each span"""
     if len(spans) == 1:
@@ -157,16 +153,12 @@ class Layer(nn.Module):
         self.pre_feedforward_layernorm_2 = nn.RMSNorm(size, eps)
         self.layer_scalar = mx.ones((1,))
 
-    def __call__(self, hidden: mx.array, spans: Sequence[Span], *, last: bool = False) -> mx.array:
-        """[B, L, D] -> [B, L, D], before the layer scalar, which differs between encoder and decoder
-
-        last: nothing but this layer's keys and values may be wanted, so nothing is computed yet.
-        """
-        settle = _as_planned if last else settled
-        attended = settle(self.self_attn(self.input_layernorm(hidden), spans))
+    def __call__(self, hidden: mx.array, spans: Sequence[Span]) -> mx.array:
+        """[B, L, D] -> [B, L, D], before the layer scalar, which differs between encoder and decoder"""
+        attended = settled(self.self_attn(self.input_layernorm(hidden), spans))
         hidden = hidden + self.post_attention_layernorm(attended)
-        dense = settle(self.post_feedforward_layernorm_1(self.mlp(self.pre_feedforward_layernorm(hidden))))
-        sparse = settle(self.post_feedforward_layernorm_2(self._mixture(hidden)))
+        dense = settled(self.post_feedforward_layernorm_1(self.mlp(self.pre_feedforward_layernorm(hidden))))
+        sparse = settled(self.post_feedforward_layernorm_2(self._mixture(hidden)))
         return hidden + self.post_feedforward_layernorm(dense + sparse)
 
     def _mixture(self, hidden: mx.array) -> mx.array:

@@ -162,8 +162,7 @@ class DiffusionGemma(nn.Module):
                 Span(length, cache.layers[index].place, cache.offset, mask)
                 for (cache, length), mask in zip(behind, masks, strict=True)
             ]
-            last = index + 1 == len(scalars)
-            hidden = layer(hidden, spans, last=last) * scalars[index].layer_scalar
+            hidden = layer(hidden, spans) * scalars[index].layer_scalar
         return self.model.decoder.norm(hidden)
 
     def denoise(self, canvas: mx.array, cache: Cache, signal: mx.array | None = None) -> mx.array:
