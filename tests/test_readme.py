@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,8 @@ def blocks(language: str) -> list[str]:
 
 
 def programs() -> list[str]:
-    """Every shell line that calls one of our programs, in order."""
-    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    """Every shell line that calls one of our programs, in order, without its comment."""
+    lines = [line.split("  #")[0] for block in blocks("sh") for line in block.splitlines()]
     return [line for line in lines if re.search(r"(^|\| )mlx_diffgemma\.\w+ ", line)]
 
 
@@ -84,7 +85,13 @@ def test_every_command_runs(converted: Path, command: str) -> None:
         assert "cost" in printed
     elif "--json " in command:
         assert set(json.loads(printed)) >= {"text", "tokens", "finish_reason", "stats"}
-    elif ">" in command:
+    elif "--choices" in command:
+        assert printed.strip() in {"yes", "no", "maybe"}
+    elif "--regex" in command:
+        date.fromisoformat(printed.strip())
+    elif "--json-schema" in command:
+        assert json.loads(printed)["age"] in {34, 35}
+    elif " > " in command:
         assert printed == ""
         assert (converted / "story.txt").read_text().strip()
     else:
