@@ -117,6 +117,25 @@ STAGES = (
         options="--steps 2600 --learning-rate 1e-3 --warmup 30 --final-rate 0.01 --noise-power 4 "
         "--evaluate-every 1300 --save-every 100",
     ),
+    # Counts of up to 120 numbers again: short ones taught where to end, but long ones ended too early.
+    Stage(
+        mix={
+            "sudoku": 11,
+            "blank sudoku": 8,
+            "sums": 6,
+            "json": 1,
+            "count": 8,
+            "two blocks": 20,
+            "far count": 40,
+            "sort": 4,
+            "function": 1,
+            "chat": 1,
+        },
+        questions=100_000,
+        seed=7,
+        options="--steps 1000 --learning-rate 1e-3 --warmup 30 --final-rate 0.01 --noise-power 4 "
+        "--evaluate-every 500 --save-every 100",
+    ),
 )
 
 
