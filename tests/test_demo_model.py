@@ -38,7 +38,7 @@ def test_every_part_of_the_release_is_in_it(session: Session) -> None:
     assert 32 <= config.canvas_length <= 64
 
 
-@pytest.mark.parametrize("kind", ["json", "function", "chat", "sudoku", "sums", "sort"])
+@pytest.mark.parametrize("kind", ["json", "function", "chat", "sudoku", "sums", "sort", "count"])
 def test_it_answers_questions_that_it_has_not_seen(session: Session, kind: str) -> None:
     """Nearly all of twenty: the benchmark asks hundreds."""
     questions = [draw(kind, random.Random(seed), held_out=kind != "chat") for seed in range(20)]

@@ -71,7 +71,7 @@ GENERATION = {
     "t_min": 0.4,
     "stability_threshold": 1,
     "confidence_threshold": 0.005,
-    "sampler_config": {"_cls_name": "EntropyBoundSamplerConfig", "entropy_bound": 0.1},
+    "sampler_config": {"_cls_name": "EntropyBoundSamplerConfig", "entropy_bound": 0.01},
 }
 
 

@@ -136,6 +136,25 @@ STAGES = (
         options="--steps 1000 --learning-rate 1e-3 --warmup 30 --final-rate 0.01 --noise-power 4 "
         "--evaluate-every 500 --save-every 100",
     ),
+    # The same once more, and more givens that stand on the canvas alone.
+    Stage(
+        mix={
+            "sudoku": 10,
+            "blank sudoku": 16,
+            "sums": 7,
+            "json": 1,
+            "count": 6,
+            "two blocks": 14,
+            "far count": 40,
+            "sort": 4,
+            "function": 1,
+            "chat": 1,
+        },
+        questions=80_000,
+        seed=8,
+        options="--steps 750 --learning-rate 1e-3 --warmup 20 --final-rate 0.01 --noise-power 4 "
+        "--evaluate-every 750 --save-every 100",
+    ),
 )
 
 
