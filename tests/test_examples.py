@@ -52,6 +52,7 @@ def test_fine_tuning_teaches_the_demo_model_a_new_kind_of_question(tmp_path: Pat
     printed = run(EXAMPLES / "finetune" / "run.py", tmp_path)
     counts = [int(line.split()[1]) for line in printed.splitlines() if line.startswith(("before: ", "after: "))]
     before, after = counts
-    assert before < after
+    assert before < 10
+    assert after >= 30
     assert len(json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["lora_parameters"]["keys"]) == 7
     assert (tmp_path / "adapter" / "loss.png").stat().st_size > 10_000

@@ -19,7 +19,7 @@ from finetune.data import write_data
 
 from mlx_diffgemma import Session, load
 
-TRAINING = "--steps 60 --batch-size 8 --learning-rate 2e-3 --warmup 5 --evaluate-every 30 --answers 16"
+TRAINING = "--steps 60 --batch-size 8 --learning-rate 1e-2 --warmup 5 --evaluate-every 30 --answers 16"
 
 
 def finetune(folder: Path) -> tuple[int, int]:
