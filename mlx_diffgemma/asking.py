@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 from mlx_diffgemma.console import complain
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.hub import DEMO
+from mlx_diffgemma.matching import Matching
 
 if TYPE_CHECKING:
     from mlx_diffgemma.session import Session
@@ -47,6 +48,17 @@ def loaded(request: Asked) -> Session:
         from mlx_diffgemma.loading import load
 
         return load(model, revision=request.revision, dtype=request.dtype, adapter=request.adapter)
+
+
+def require_usable(source: Matching) -> None:
+    """Raise ConstraintError for a pattern or a schema that cannot be used with any model."""
+    from mlx_diffgemma.constraint.source import pattern_of
+
+    pattern = pattern_of(source)
+    if pattern is not None:
+        from mlx_diffgemma.constraint.bytewise import compiled
+
+        compiled(pattern)
 
 
 def refuse(message: str) -> NoReturn:

@@ -20,7 +20,7 @@ import typer
 
 from mlx_diffgemma import options
 from mlx_diffgemma.answer import Answer, gathered
-from mlx_diffgemma.asking import UNBOUNDED, loaded, refuse
+from mlx_diffgemma.asking import UNBOUNDED, loaded, refuse, require_usable
 from mlx_diffgemma.console import INTERRUPTED, reported, run_program, stdout_line
 from mlx_diffgemma.errors import PromptError
 from mlx_diffgemma.events import Event
@@ -167,12 +167,12 @@ def answer(request: Request) -> None:
     if request.argument is None and piped is None:
         refuse("no prompt: pass it as an argument or pipe it in")
     prompt = compose(request.argument, piped)
-    check(request.over(UNBOUNDED))
+    require_usable(request.over(UNBOUNDED))
     session = loaded(request)
     config = request.over(session.defaults)
     result = shown(session.stream(prompt, config), request)
     if request.json:
-        stdout_line(result.as_json(choices=chances(session, prompt, config)))
+        stdout_line(result.as_json(choices=result.finish_reason and chances(session, prompt, config)))
     elif result.stats and not request.quiet:
         report(result.stats, sys.stderr)
     if result.finish_reason is None:
@@ -190,7 +190,7 @@ def answer_all(request: Request) -> None:
         refuse("--batch takes its prompts from the file: leave PROMPT out")
     items = read_items(request.batch)
     for item in items:
-        check(item.over(request.over(UNBOUNDED)))
+        require_usable(item.over(request.over(UNBOUNDED)))
     session = loaded(request)
     configs = [item.over(request.over(session.defaults)) for item in items]
     prompts = [item.prompt for item in items]
@@ -206,17 +206,6 @@ def answer_all(request: Request) -> None:
 def chances(session: Session, prompt: Prompt, config: GenerationConfig) -> dict[str, float] | None:
     """How likely each of the choices was, if there were any."""
     return None if config.choices is None else session.choose(prompt, config.choices, config)
-
-
-def check(config: GenerationConfig) -> None:
-    """Raise ConstraintError for a pattern or a schema that cannot be used with any model."""
-    from mlx_diffgemma.constraint.source import pattern_of
-
-    pattern = pattern_of(config)
-    if pattern is not None:
-        from mlx_diffgemma.constraint.bytewise import compiled
-
-        compiled(pattern)
 
 
 def read_stdin() -> str | None:

@@ -11,10 +11,11 @@ from typing import Annotated
 import typer
 
 from mlx_diffgemma import options
+from mlx_diffgemma.asking import require_usable
 from mlx_diffgemma.console import reported, run_program
 from mlx_diffgemma.document import Document
 from mlx_diffgemma.revising import Revision, deliver, opened, started
-from mlx_diffgemma.template import MARKER, Part, matched, parse, sized
+from mlx_diffgemma.template import MARKER, Gap, Part, matched, parse, sized
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -92,6 +93,9 @@ def infill(  # noqa: PLR0917 - its parameters are the options
         document = opened(request)
         parts = sized(parse(document.text, marker), gap_tokens)
         parts = matched(parts, regex, json_schema, options.listed(choices))
+        for gap in parts:
+            if isinstance(gap, Gap):
+                require_usable(gap)
         fill(request, instruction, document, parts)
 
 

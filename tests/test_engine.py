@@ -9,7 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from threaded import each_in_a_thread
+from threaded import taken_in_threads
 from tiny import ScriptedModel, random_model
 
 from mlx_diffgemma import engine
@@ -161,7 +161,7 @@ def test_every_event_of_answers_side_by_side_may_be_taken_by_another_thread() ->
     configs = [GenerationConfig(max_tokens=12 + 9 * n, max_steps=4, seed=n, trim=n == 1) for n in range(4)]
     jobs = [Job(tokens=list(range(1, 3 + n)), config=config) for n, config in enumerate(configs)]
     together: dict[int, list[Event]] = {number: [] for number in range(4)}
-    for number, event in each_in_a_thread(stream_many(model, jobs, width=3)):
+    for number, event in taken_in_threads(stream_many(model, jobs, width=3)):
         together[number].append(event)
     for number, job in enumerate(jobs):
         alone = [untimed(event) for event in stream(model, job.tokens, job.config)]

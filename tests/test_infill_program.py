@@ -78,6 +78,7 @@ def test_an_edit_changes_its_lines_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("program", "arguments", "data", "expected"),
     [
+        (INFILL, ("FILE", "--regex", "a(", "--model", "nowhere"), b"a<gap>", (1, "error: regex 'a(' cannot be used")),
         (INFILL, ("FILE",), b"no gap", (1, "error: the template has no gap: mark one with <gap>")),
         (INFILL, ("FILE",), b"\x00<gap>", (1, "error: FILE is no text: it has a zero byte at 0")),
         (INFILL, ("FILE",), b"\xff<gap>", (1, "error: FILE is not UTF-8 text: invalid start byte at byte 0")),

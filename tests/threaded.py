@@ -8,40 +8,25 @@ from typing import TypeVar
 
 import mlx.core as mx
 
-from mlx_diffgemma.events import Event, Finished
-
 Item = TypeVar("Item")
 
 
-def each_in_a_thread(items: Iterator[Item]) -> list[Item]:
+def taken_in_threads(items: Iterator[Item]) -> list[Item]:
     """All items, each taken by a thread of its own."""
     taken: list[Item] = []
     more = True
 
     def take() -> None:
         nonlocal more
+        more = False
         for item in items:
             taken.append(item)
-            return
-        more = False
-
-    while more:
-        thread = threading.Thread(target=take)
-        thread.start()
-        thread.join()
-    return taken
-
-
-def taken_in_threads(events: Iterator[Event]) -> list[Event]:
-    """All events of a generation, each taken by a thread of its own."""
-    taken: list[Event] = []
-
-    def take() -> None:
-        taken.append(next(events))
+            more = True
+            break
         # What a thread's streams still had to do would be lost with it.
         mx.clear_streams()
 
-    while not taken or not isinstance(taken[-1], Finished):
+    while more:
         thread = threading.Thread(target=take)
         thread.start()
         thread.join()

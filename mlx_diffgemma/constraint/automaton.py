@@ -53,6 +53,12 @@ class TokenAutomaton:
         return int(self.class_of.max(initial=NOWHERE)) + 1
 
     @cached_property
+    def arrivals(self) -> tuple[Numbers, Numbers]:
+        """The states that transitions lead to, ascending, and where those into each begin."""
+        states, starts = np.unique(self.targets, return_index=True)
+        return states, starts.astype(np.int32)
+
+    @cached_property
     def distance(self) -> Numbers:
         """[S] tokens of the shortest way to where the text may end"""
         distance = np.where(self.accepting, 0, UNREACHED).astype(np.int32)

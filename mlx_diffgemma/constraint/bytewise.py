@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias, cast
 
 import numpy as np
@@ -62,6 +63,7 @@ class ByteAutomaton:
         return ByteAutomaton(steps=steps, accepting=accepting)
 
 
+@lru_cache(maxsize=8)
 def compiled(regex: str) -> ByteAutomaton:
     """The automaton of all texts that `regex` matches from beginning to end. Raises ConstraintError."""
     pattern = whole(regex)

@@ -97,7 +97,7 @@ def _scores(automaton: TokenAutomaton, state: int, gains: Scores, stop_gains: Sc
     """[N + 1, S] the best sum of gains up to each position and state; [N] that of texts with their end token there."""
     scores = np.full((len(gains) + 1, automaton.states), -np.inf)
     scores[0, state] = 0.0
-    targets, starts = np.unique(automaton.targets, return_index=True)
+    targets, starts = automaton.arrivals
     sources, classes = automaton.sources, automaton.classes
     for before, after, gain in zip(scores[:-1], scores[1:], gains, strict=True):
         after[targets] = np.maximum.reduceat(before[sources] + gain[classes], starts)
