@@ -23,9 +23,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from mlx_diffgemma import Denoised, Session, load
-from mlx_diffgemma.engine import stream
-from mlx_diffgemma.rules import default_rules
-from mlx_diffgemma.sampler import Draft, Sampler
+from mlx_diffgemma.generation.engine import stream
+from mlx_diffgemma.sampling.sampler import Draft, Sampler
+from mlx_diffgemma.sampling.strategy import default_rules
 
 COUNTS = (1, 8, 64, 256)
 

@@ -26,19 +26,19 @@ import mlx.core as mx
 import numpy as np
 from random_checkpoint import make_config
 
-from mlx_diffgemma.cache import Cache
-from mlx_diffgemma.config import parse_config
-from mlx_diffgemma.constraining import Bound, bound
 from mlx_diffgemma.constraint import store
-from mlx_diffgemma.constraint.automaton import TokenAutomaton
-from mlx_diffgemma.constraint.bytewise import compiled
+from mlx_diffgemma.constraint.byte_automaton import compiled
+from mlx_diffgemma.constraint.cache import Vocabulary, automaton_of
 from mlx_diffgemma.constraint.schema import schema_regex
-from mlx_diffgemma.constraint.store import Vocabulary, automaton_of
+from mlx_diffgemma.constraint.token_automaton import TokenAutomaton
 from mlx_diffgemma.constraint.tokens import over_tokens
 from mlx_diffgemma.generation_config import GenerationConfig
-from mlx_diffgemma.model import DiffusionGemma
-from mlx_diffgemma.refinement import Canvas, refine
-from mlx_diffgemma.rules import default_rules
+from mlx_diffgemma.model.cache import Cache
+from mlx_diffgemma.model.config import parse_config
+from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
+from mlx_diffgemma.sampling.constrained import Bound, bound
+from mlx_diffgemma.sampling.denoising import Canvas, refine
+from mlx_diffgemma.sampling.strategy import default_rules
 
 VOCABULARY, CANVAS = 262_144, 256
 SLIDING, FULL = 25, 5

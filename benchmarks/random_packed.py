@@ -22,9 +22,9 @@ from mlx_diffgemma_convert.shards import Entry, group, index, lay_out
 from mlx_diffgemma_convert.writer import shard_file, write_text
 from random_checkpoint import BLOCK, GENERATION, WIDTHS, Width, bf16, make_config, values
 
-from mlx_diffgemma.config import parse_config
-from mlx_diffgemma.quantization import Quantization, QuantizationTable
-from mlx_diffgemma.safetensors import INDEX
+from mlx_diffgemma.checkpoint.quantization import Quantization, QuantizationTable
+from mlx_diffgemma.checkpoint.safetensors import INDEX
+from mlx_diffgemma.model.config import parse_config
 
 PARTS = (".weight", ".scales", ".biases")
 

@@ -58,7 +58,7 @@ def compare(scratch: Path) -> None:
     """Print the differences, relative to the largest value; prefill is in chunks."""
     import mlx.core as mx
 
-    from mlx_diffgemma.weights import load_model
+    from mlx_diffgemma.checkpoint.weights import load_model
 
     recorded = mx.load(str(scratch / "reference.safetensors"))
     model = load_model(scratch / "model", "float32")

@@ -4,8 +4,8 @@
 
     prompt -> Session.stream -> [Event, ...] -> frames -> [Frame, ...] -> draw -> SVG
 
-Rows and inks are those of the live display (`mlx_diffgemma.frame`). Only the pace is not: every step is shown equally
-long, and figures that depend on the machine are left out, so that the same events give the same bytes.
+Rows and inks are those of the live display (`mlx_diffgemma.display.frame`). Only the pace is not: every step is shown
+equally long, and figures that depend on the machine are left out, so that the same events give the same bytes.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from pathlib import Path
 from picture_svg import Frame, Typed, draw
 
 from mlx_diffgemma import load
-from mlx_diffgemma.display import summary
+from mlx_diffgemma.display.frame import Ink, Row, Span, View, advance, full_rows, printable, rows, wrap
+from mlx_diffgemma.display.terminal import summary
 from mlx_diffgemma.errors import DiffGemmaError
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, Prefilled
-from mlx_diffgemma.frame import Ink, Row, Span, View, advance, full_rows, printable, rows, wrap
 
 COLUMNS, LINES = 64, 12
 """Size of the terminal below the command, in cells; the picture is only as high as its fullest frame."""

@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 
 from rich.cells import cell_len
 
-from mlx_diffgemma.frame import Ink, Row, clusters
+from mlx_diffgemma.display.frame import Ink, Row, clusters
 
 KEY, PAUSE = 0.03, 0.4
 """Seconds to type one character, and from the last one to the first frame."""

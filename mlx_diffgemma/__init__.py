@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mlx_diffgemma.completion import Completion
-    from mlx_diffgemma.editing import Infilled
     from mlx_diffgemma.errors import DiffGemmaError
     from mlx_diffgemma.events import (
         BlockCommitted,
@@ -27,9 +26,10 @@ if TYPE_CHECKING:
         Stats,
     )
     from mlx_diffgemma.generation_config import GenerationConfig
+    from mlx_diffgemma.infilling.prompts import Infilled
+    from mlx_diffgemma.infilling.template import Gap
     from mlx_diffgemma.loading import load
     from mlx_diffgemma.session import Session
-    from mlx_diffgemma.template import Gap
 
 __version__ = "0.1.0"
 __all__ = [
@@ -51,13 +51,13 @@ __all__ = [
 ]
 _HOMES = {
     "completion": ("Completion",),
-    "editing": ("Infilled",),
+    "infilling.prompts": ("Infilled",),
     "errors": ("DiffGemmaError",),
     "events": ("BlockCommitted", "CanvasStarted", "Denoised", "Event", "Finished", "GapFilled", "Prefilled", "Stats"),
     "generation_config": ("GenerationConfig",),
     "loading": ("load",),
     "session": ("Session",),
-    "template": ("Gap",),
+    "infilling.template": ("Gap",),
 }
 
 
@@ -66,3 +66,7 @@ def __getattr__(name: str) -> object:
         if name in names:
             return getattr(import_module(f"{__name__}.{home}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

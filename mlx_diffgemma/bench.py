@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from mlx_diffgemma import bench_options as given
-from mlx_diffgemma import options
-from mlx_diffgemma.console import reported, run_program, stdout_line
+from mlx_diffgemma.cli import bench_options as given
+from mlx_diffgemma.cli import options
+from mlx_diffgemma.cli.console import reported, run_program, stdout_line
 from mlx_diffgemma.errors import DiffGemmaError, OptionError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from mlx_diffgemma.errors import DiffGemmaError
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, FinishReason, Stats
-from mlx_diffgemma.tokenizer import Tokenizer, Transcript
+from mlx_diffgemma.text.tokenizer import Tokenizer, Transcript
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,13 +9,13 @@ from typing import Annotated
 
 import typer
 
-from mlx_diffgemma import options
-from mlx_diffgemma.asking import refuse
-from mlx_diffgemma.console import reported, run_program
-from mlx_diffgemma.document import Document, characters_span, lines_span
-from mlx_diffgemma.editing import check_span, edit_prompt
-from mlx_diffgemma.revising import Revision, deliver, opened, started
-from mlx_diffgemma.template import Gap
+from mlx_diffgemma.cli import options
+from mlx_diffgemma.cli.console import reported, run_program
+from mlx_diffgemma.cli.document import Document, characters_span, lines_span
+from mlx_diffgemma.cli.request import refuse
+from mlx_diffgemma.cli.revision import Revision, deliver, opened, started
+from mlx_diffgemma.infilling.prompts import check_span, edit_prompt
+from mlx_diffgemma.infilling.template import Gap
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

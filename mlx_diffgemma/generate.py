@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlx_diffgemma import options
-from mlx_diffgemma.answer import Answer, gathered
-from mlx_diffgemma.asking import UNBOUNDED, loaded, refuse, require_usable
-from mlx_diffgemma.console import INTERRUPTED, reported, run_program, stdout_line
+from mlx_diffgemma.cli import options
+from mlx_diffgemma.cli.answer import Answer, gathered
+from mlx_diffgemma.cli.console import INTERRUPTED, reported, run_program, stdout_line
+from mlx_diffgemma.cli.interrupt import Interrupt
+from mlx_diffgemma.cli.request import UNBOUNDED, loaded, refuse, require_usable
 from mlx_diffgemma.errors import PromptError
 from mlx_diffgemma.events import Event
 from mlx_diffgemma.generation_config import GenerationConfig
-from mlx_diffgemma.interrupt import Interrupt
 
 if TYPE_CHECKING:
     from mlx_diffgemma.session import Prompt, Session
@@ -53,7 +53,7 @@ class Request:
 
     def over(self, defaults: GenerationConfig) -> GenerationConfig:
         """`defaults` with what was chosen in their place. Raises OptionError."""
-        from mlx_diffgemma.constraint.source import read_schema
+        from mlx_diffgemma.constraint.spec import read_schema
 
         chosen = dataclasses.replace(defaults, **options.given(self.choices))
         if self.json_schema is not None:
@@ -158,7 +158,7 @@ def generate(  # noqa: PLR0917 - its parameters are the options
 
 def answer(request: Request) -> None:
     """Load the model, generate, print. Raises DiffGemmaError; SystemExit for usage errors and after Ctrl-C."""
-    from mlx_diffgemma.display import report
+    from mlx_diffgemma.display.terminal import report
 
     # Everything is checked first: gigabytes are not read for a request that cannot be met.
     if request.batch_size is not None:
@@ -181,8 +181,8 @@ def answer(request: Request) -> None:
 
 def answer_all(request: Request) -> None:
     """Answer the prompts of a file side by side, a JSON line each. Raises as `answer` does."""
-    from mlx_diffgemma.batch import answered, read_items
-    from mlx_diffgemma.progress import progress
+    from mlx_diffgemma.cli.batch import answered, read_items
+    from mlx_diffgemma.cli.progress import progress
     from mlx_diffgemma.session import BATCH_SIZE
 
     assert request.batch is not None
@@ -228,7 +228,7 @@ def compose(argument: str | None, piped: str | None) -> str:
 
 def shown(events: Iterator[Event], request: Request) -> Answer:
     """Drain `events`, writing their text as the request wants it."""
-    from mlx_diffgemma.display import can_draw, drawn, written
+    from mlx_diffgemma.display.terminal import can_draw, drawn, written
 
     with Interrupt() as interrupt:
         happening = interrupt.until(events)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, cast, get_args
 
+from mlx_diffgemma.constraint.spec import SchemaSource, fault, read_schema
 from mlx_diffgemma.errors import ConfigError, OptionError
-from mlx_diffgemma.matching import fault
 
 SAMPLER = "EntropyBoundSamplerConfig"
 
@@ -146,6 +146,25 @@ class GenerationConfig:
 
 WHOLE = ("max_tokens", "max_steps", "stability", "seed", "min_steps")
 REAL = ("t_min", "t_max", "entropy_bound", "confidence", "temperature", "top_p")
+
+
+def matching(
+    config: GenerationConfig,
+    regex: str | None,
+    json_schema: SchemaSource | None,
+    choices: Sequence[str] | None,
+) -> GenerationConfig:
+    """`config` with what the answer must match in place of its own, if anything is given."""
+    if (regex, json_schema, choices) == (None, None, None):
+        return config
+    if isinstance(choices, str):
+        raise OptionError(f"choices={choices!r} must be a list of texts")
+    return replace(
+        config,
+        regex=regex,
+        json_schema=None if json_schema is None else read_schema(json_schema),
+        choices=None if choices is None else tuple(choices),
+    )
 
 
 def _is_whole(value: object) -> bool:

@@ -10,12 +10,12 @@ from typing import Annotated
 
 import typer
 
-from mlx_diffgemma import options
-from mlx_diffgemma.asking import require_usable
-from mlx_diffgemma.console import reported, run_program
-from mlx_diffgemma.document import Document
-from mlx_diffgemma.revising import Revision, deliver, opened, started
-from mlx_diffgemma.template import MARKER, Gap, Part, matched, parse, sized
+from mlx_diffgemma.cli import options
+from mlx_diffgemma.cli.console import reported, run_program
+from mlx_diffgemma.cli.document import Document
+from mlx_diffgemma.cli.request import require_usable
+from mlx_diffgemma.cli.revision import Revision, deliver, opened, started
+from mlx_diffgemma.infilling.template import MARKER, Gap, Part, matched, parse, sized
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlx_diffgemma.adapters import load_adapter, read_settings
-from mlx_diffgemma.hub import resolve
+from mlx_diffgemma.checkpoint.adapters import load_adapter, read_settings
+from mlx_diffgemma.checkpoint.hub import resolve
+from mlx_diffgemma.checkpoint.weights import open_checkpoint
 from mlx_diffgemma.session import Session
-from mlx_diffgemma.tokenizer import load_tokenizer
-from mlx_diffgemma.weights import open_checkpoint
+from mlx_diffgemma.text.tokenizer import load_tokenizer
 
 
 def load(

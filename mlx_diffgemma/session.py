@@ -6,28 +6,35 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TypeAlias, cast, overload
 
-from mlx_diffgemma.choosing import log_probabilities, shares
 from mlx_diffgemma.completion import Completion, gather, with_text
-from mlx_diffgemma.constraint.automaton import TokenAutomaton
-from mlx_diffgemma.constraint.source import matching, pattern_of
-from mlx_diffgemma.constraint.store import Vocabulary, automaton_of
+from mlx_diffgemma.constraint.cache import Vocabulary, automaton_of
+from mlx_diffgemma.constraint.spec import SchemaSource, is_free, pattern_of
 from mlx_diffgemma.constraint.thinking import after_thinking
-from mlx_diffgemma.editing import Infilled, check_span, edit_gap, edit_parts, edit_prompt, gather_filled, infill_prompt
-from mlx_diffgemma.engine import Job, check_lengths
-from mlx_diffgemma.engine import stream as stream_tokens
-from mlx_diffgemma.engine import stream_many as stream_jobs
+from mlx_diffgemma.constraint.token_automaton import TokenAutomaton
+from mlx_diffgemma.device.wired import wired
 from mlx_diffgemma.errors import ConstraintError, OptionError, PromptError, out_of_memory
 from mlx_diffgemma.events import BlockCommitted, Event, Finished
-from mlx_diffgemma.generation_config import GenerationConfig
-from mlx_diffgemma.infilling import Infilling, canvas_room
-from mlx_diffgemma.joints import Joints, Piece
-from mlx_diffgemma.matching import SchemaSource, is_free
-from mlx_diffgemma.model import DiffusionGemma
-from mlx_diffgemma.prompts import conversation, require_unicode
-from mlx_diffgemma.template import MARKER, Gap, Part, Template, parse, require_text
-from mlx_diffgemma.tokenizer import Message, Tokenizer
-from mlx_diffgemma.windows import fits
-from mlx_diffgemma.wired import wired
+from mlx_diffgemma.generation.engine import Job, check_lengths
+from mlx_diffgemma.generation.engine import stream as stream_tokens
+from mlx_diffgemma.generation.engine import stream_many as stream_jobs
+from mlx_diffgemma.generation.scoring import log_probabilities, shares
+from mlx_diffgemma.generation_config import GenerationConfig, matching
+from mlx_diffgemma.infilling.boundaries import Joints, Piece
+from mlx_diffgemma.infilling.filling import Infilling, canvas_room
+from mlx_diffgemma.infilling.prompts import (
+    Infilled,
+    check_span,
+    edit_gap,
+    edit_parts,
+    edit_prompt,
+    gather_filled,
+    infill_prompt,
+)
+from mlx_diffgemma.infilling.template import MARKER, Gap, Part, Template, parse, require_text
+from mlx_diffgemma.infilling.windows import fits
+from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
+from mlx_diffgemma.text.messages import conversation, require_unicode
+from mlx_diffgemma.text.tokenizer import Message, Tokenizer
 
 Prompt: TypeAlias = str | Sequence[Message]
 """What to answer: one user message, or a conversation."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from mlx_diffgemma import options
-from mlx_diffgemma import train_options as given
-from mlx_diffgemma.console import INTERRUPTED, open_streams, reported
+from mlx_diffgemma.cli import options
+from mlx_diffgemma.cli import train_options as given
+from mlx_diffgemma.cli.console import INTERRUPTED, open_streams, reported
 from mlx_diffgemma.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def train(  # noqa: PLR0917 - its parameters are the options
     Ctrl-C finishes the step, saves, and ends; --resume goes on with the same losses.
     """
     with reported(debug=debug, quiet=quiet):
-        from mlx_diffgemma.adapters import ATTENTION, DENSE, EXPERTS, LoRA
+        from mlx_diffgemma.checkpoint.adapters import ATTENTION, DENSE, EXPERTS, LoRA
         from mlx_diffgemma.training.loop import Pace
         from mlx_diffgemma.training.run import Plan
 
@@ -111,7 +111,7 @@ def carry_out(plan: Plan, *, quiet: bool) -> None:
     """Prepare, train, report. Raises DiffGemmaError; SystemExit after Ctrl-C."""
     from rich.console import Console
 
-    from mlx_diffgemma.interrupt import Interrupt
+    from mlx_diffgemma.cli.interrupt import Interrupt
     from mlx_diffgemma.training.run import prepare, run
     from mlx_diffgemma.training.screen import counted, screen
 

@@ -11,7 +11,7 @@ import mlx.core as mx
 from mlx_lm.models.llama import Model, ModelArgs
 from mlx_lm.utils import save_config, save_model
 
-from mlx_diffgemma.hub import DEMO, resolve
+from mlx_diffgemma.checkpoint.hub import DEMO, resolve
 
 CONTEXT = 600
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")

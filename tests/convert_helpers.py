@@ -17,7 +17,7 @@ from mlx_diffgemma_convert.summary import Line
 from mlx_diffgemma_convert.work import Event, Finished
 from random_checkpoint import write_checkpoint
 
-from mlx_diffgemma.config import read_json
+from mlx_diffgemma.files import read_json
 
 MIXED_4 = make_recipe("mixed", choose("affine", 4, None), {})
 SMALL_SHARDS = 60_000

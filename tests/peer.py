@@ -7,7 +7,7 @@ from pathlib import Path
 import mlx.core as mx
 from mlx_vlm.utils import load_model as load_with_mlx_vlm
 
-from mlx_diffgemma.weights import load_model
+from mlx_diffgemma.checkpoint.weights import load_model
 
 # Logits are of order 10. mlx-vlm itself is up to 1.5e-4 from transformers in float32 on such checkpoints.
 TOLERANCE = 1e-3

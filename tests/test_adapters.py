@@ -16,12 +16,21 @@ from mlx_lm.tuner.utils import load_adapters
 from tiny import random_model, tiny_config
 
 from mlx_diffgemma import load
-from mlx_diffgemma.adapters import ATTENTION, DENSE, EXPERTS, ROUTER, LoRA, adapter_config, attach, load_adapter
-from mlx_diffgemma.adapters import save_adapter as save
+from mlx_diffgemma.checkpoint.adapters import (
+    ATTENTION,
+    DENSE,
+    EXPERTS,
+    ROUTER,
+    LoRA,
+    adapter_config,
+    attach,
+    load_adapter,
+)
+from mlx_diffgemma.checkpoint.adapters import save_adapter as save
+from mlx_diffgemma.checkpoint.weights import Checkpoint
 from mlx_diffgemma.errors import AdapterError, OptionError
-from mlx_diffgemma.lora import LoRAExpertLinear
-from mlx_diffgemma.model import DiffusionGemma
-from mlx_diffgemma.weights import Checkpoint
+from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
+from mlx_diffgemma.model.lora import LoRAExpertLinear
 
 EVERYTHING = ATTENTION + DENSE + EXPERTS + ROUTER
 TOKENS, PLACES = mx.random.randint(0, 64, (1, 11), key=mx.random.key(1)), mx.random.key(2)

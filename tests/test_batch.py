@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from scripted import figures
 
-from mlx_diffgemma.batch import answered, read_items
+from mlx_diffgemma.cli.batch import answered, read_items
 from mlx_diffgemma.errors import DataError, OptionError
 from mlx_diffgemma.events import BlockCommitted, Event, Finished
 from mlx_diffgemma.generation_config import GenerationConfig

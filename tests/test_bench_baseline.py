@@ -21,8 +21,8 @@ from mlx_diffgemma.benchmark.baseline import (
     sampling,
     without_thought,
 )
+from mlx_diffgemma.checkpoint.hub import DEMO
 from mlx_diffgemma.errors import BenchmarkError, ModelNotFoundError
-from mlx_diffgemma.hub import DEMO
 
 SAMPLED = {"do_sample": True, "temperature": 1.0, "top_k": 20, "top_p": None}
 

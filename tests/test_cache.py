@@ -6,7 +6,7 @@ import mlx.core as mx
 import pytest
 from tiny import FULL, SLIDING
 
-from mlx_diffgemma.cache import GROWTH, Cache, LayerCache
+from mlx_diffgemma.model.cache import GROWTH, Cache, LayerCache
 
 
 def tokens(start: int, count: int) -> mx.array:

@@ -21,7 +21,7 @@ from random_checkpoint import CALM, write_checkpoint
 from random_packed import write_packed
 from rich.console import Console
 
-from mlx_diffgemma.weights import load_model
+from mlx_diffgemma.checkpoint.weights import load_model
 
 COMPARE = Path(compare_mlx_vlm.__file__)
 ON_CPU = ("--dtype", "float32", "--device", "cpu")

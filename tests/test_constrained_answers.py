@@ -18,8 +18,8 @@ from terminal import environment
 from threaded import taken_in_threads
 
 from mlx_diffgemma import BlockCommitted, Completion, Denoised, GenerationConfig, Session, load
-from mlx_diffgemma.choosing import log_probabilities
 from mlx_diffgemma.errors import ConstraintError, OptionError
+from mlx_diffgemma.generation.scoring import log_probabilities
 
 PERSON = {
     "type": "object",

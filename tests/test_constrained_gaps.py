@@ -14,15 +14,15 @@ from tiny import random_model, tiny_config
 
 import mlx_diffgemma
 from mlx_diffgemma import Gap, Session, load
-from mlx_diffgemma.constraint.store import Vocabulary, automaton_of
+from mlx_diffgemma.constraint.cache import Vocabulary, automaton_of
 from mlx_diffgemma.errors import DiffGemmaError
 from mlx_diffgemma.events import BlockCommitted, Denoised
-from mlx_diffgemma.gap_constraints import bounded
 from mlx_diffgemma.generation_config import GenerationConfig
-from mlx_diffgemma.joints import Hole
-from mlx_diffgemma.template import Part
-from mlx_diffgemma.tokenizer import load_tokenizer
-from mlx_diffgemma.windows import grid, possible
+from mlx_diffgemma.infilling.boundaries import Hole
+from mlx_diffgemma.infilling.constrained import bounded
+from mlx_diffgemma.infilling.template import Part
+from mlx_diffgemma.infilling.windows import grid, possible
+from mlx_diffgemma.text.tokenizer import load_tokenizer
 
 DEMO = Path(mlx_diffgemma.__file__).parent / "demo"
 CONFIG = GenerationConfig(max_steps=3, stop_tokens=(1, 106), max_tokens=20)

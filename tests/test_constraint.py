@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 
 from mlx_diffgemma.constraint import store
-from mlx_diffgemma.constraint.automaton import NOWHERE, TokenAutomaton
-from mlx_diffgemma.constraint.bytewise import ByteAutomaton, compiled
+from mlx_diffgemma.constraint.byte_automaton import ByteAutomaton, compiled
+from mlx_diffgemma.constraint.cache import Vocabulary, automaton_of
 from mlx_diffgemma.constraint.integers import integer_between
-from mlx_diffgemma.constraint.path import Candidates, most_probable
-from mlx_diffgemma.constraint.patterns import within_json
+from mlx_diffgemma.constraint.regex import within_json
 from mlx_diffgemma.constraint.schema import schema_regex
-from mlx_diffgemma.constraint.source import pattern_of, read_schema
-from mlx_diffgemma.constraint.store import Vocabulary, automaton_of
+from mlx_diffgemma.constraint.search import Candidates, most_probable
+from mlx_diffgemma.constraint.spec import pattern_of, read_schema
+from mlx_diffgemma.constraint.token_automaton import NOWHERE, TokenAutomaton
 from mlx_diffgemma.constraint.tokens import over_tokens
 from mlx_diffgemma.errors import ConstraintError
 from mlx_diffgemma.generation_config import GenerationConfig

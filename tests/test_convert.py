@@ -12,10 +12,11 @@ import pytest
 from convert_helpers import MIXED_4, SMALL_SHARDS, edit_json, files, options, rewrite, run, tensors, tiny_source
 from mlx_diffgemma_convert.recipe import Recipe, choose, make_recipe
 
-from mlx_diffgemma.config import parse_config, read_json
-from mlx_diffgemma.quantization import parse_table
-from mlx_diffgemma.safetensors import read_folder
-from mlx_diffgemma.weights import load_model
+from mlx_diffgemma.checkpoint.quantization import parse_table
+from mlx_diffgemma.checkpoint.safetensors import read_folder
+from mlx_diffgemma.checkpoint.weights import load_model
+from mlx_diffgemma.files import read_json
+from mlx_diffgemma.model.config import parse_config
 
 EXPERTS = re.compile(r"(.+\.experts)\.(gate_up|down)_proj")
 

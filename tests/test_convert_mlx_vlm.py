@@ -13,7 +13,7 @@ from mlx.utils import tree_flatten
 from mlx_diffgemma_convert.recipe import Recipe, choose, make_recipe
 from mlx_vlm.utils import load_model
 
-from mlx_diffgemma.config import read_json
+from mlx_diffgemma.files import read_json
 
 FOUR = choose("affine", 4, None)
 RECIPES = {

@@ -16,10 +16,10 @@ from mlx_diffgemma_convert.shards import lay_out
 from mlx_diffgemma_convert.values import read_rows
 from mlx_diffgemma_convert.writer import shard_file
 
+from mlx_diffgemma.checkpoint.names import Source
+from mlx_diffgemma.checkpoint.quantization import Quantization
+from mlx_diffgemma.checkpoint.safetensors import read_header
 from mlx_diffgemma.errors import WeightsError
-from mlx_diffgemma.layout import Source
-from mlx_diffgemma.quantization import Quantization
-from mlx_diffgemma.safetensors import read_header
 
 NAME = "model.decoder.layers.0.experts.down_proj.weight"
 SHAPE = (3, 70, 128)

@@ -14,10 +14,10 @@ from mlx_diffgemma_convert.shards import Entry, group, index, lay_out
 from mlx_diffgemma_convert.sidecar import output_config
 from tiny import PUBLISHED
 
-from mlx_diffgemma.config import parse_config
+from mlx_diffgemma.checkpoint.names import Contents, resolve
+from mlx_diffgemma.checkpoint.safetensors import ITEM_BYTES, TensorInfo
 from mlx_diffgemma.errors import ConvertError, QuantizationError, WeightsError
-from mlx_diffgemma.layout import Contents, resolve
-from mlx_diffgemma.safetensors import ITEM_BYTES, TensorInfo
+from mlx_diffgemma.model.config import parse_config
 
 RELEASE: dict[str, Any] = json.loads((PUBLISHED / "google.config.json").read_text())
 RELEASE_SHAPES: dict[str, list[int]] = {

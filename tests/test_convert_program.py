@@ -18,7 +18,7 @@ from random_checkpoint import write_checkpoint
 from rich.console import Console
 
 import convert as benchmark
-from mlx_diffgemma.config import read_json
+from mlx_diffgemma.files import read_json
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from mlx_diffgemma_convert.recipe import MODULES, PRECISE, Recipe, choose, make_recipe, parse_setting, tensor_class
 
+from mlx_diffgemma.checkpoint.quantization import Quantization
 from mlx_diffgemma.errors import OptionError, QuantizationError
-from mlx_diffgemma.quantization import Quantization
 
 FOUR = Quantization(bits=4, group_size=64)
 NAMES = {

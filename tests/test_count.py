@@ -27,7 +27,7 @@ from counting.instrument import ATTENTION, CountError, apart, compiled
 from counting.nodes import Node
 from random_checkpoint import make_config, write_checkpoint
 
-from mlx_diffgemma.config import ModelConfig, parse_config
+from mlx_diffgemma.model.config import ModelConfig, parse_config
 
 COUNT = Path(__file__).parent.parent / "benchmarks" / "count.py"
 

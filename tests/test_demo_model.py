@@ -15,7 +15,7 @@ from demo_model.questions import draw
 from peer import assert_same_logits
 
 from mlx_diffgemma import Session, load
-from mlx_diffgemma.hub import DEMO, resolve
+from mlx_diffgemma.checkpoint.hub import DEMO, resolve
 
 FOLDER = resolve(DEMO)
 

@@ -17,7 +17,7 @@ from demo_model.vocabulary import vocabulary, write_tokenizer
 from demo_model.words import ARGUMENTS, CITIES, FUNCTIONS, NAMES, WORDS
 from tokenizers import Tokenizer as Reference
 
-from mlx_diffgemma.tokenizer import Tokenizer, load_tokenizer
+from mlx_diffgemma.text.tokenizer import Tokenizer, load_tokenizer
 
 MADE_UP = [*NAMES, *CITIES, *WORDS, *FUNCTIONS, *ARGUMENTS]
 TEXTS = [

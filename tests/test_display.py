@@ -9,7 +9,7 @@ import pytest
 from scripted import Scripted, figures
 from terminal import SCRIPTED, Shown, environment, plain_rows, run_in_terminal
 
-from mlx_diffgemma.display import summary, written
+from mlx_diffgemma.display.terminal import summary, written
 from mlx_diffgemma.generation_config import GenerationConfig
 
 PROSE = """\

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_diffgemma.document import (
+from mlx_diffgemma.cli.document import (
     Document,
     characters_span,
     differences,

@@ -12,19 +12,19 @@ import pytest
 from threaded import taken_in_threads
 from tiny import ScriptedModel, random_model
 
-from mlx_diffgemma import engine
-from mlx_diffgemma.cache import Cache
-from mlx_diffgemma.engine import Job, stream, stream_many
 from mlx_diffgemma.errors import OptionError, PromptError, WeightsError
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, Prefilled
-from mlx_diffgemma.generation import cut
+from mlx_diffgemma.generation import engine
+from mlx_diffgemma.generation.blocks import cut
+from mlx_diffgemma.generation.engine import Job, stream, stream_many
+from mlx_diffgemma.generation.prefill import prefill, prefill_rows
 from mlx_diffgemma.generation_config import GenerationConfig
-from mlx_diffgemma.model import Row
-from mlx_diffgemma.prefix import prefill, prefill_rows
-from mlx_diffgemma.refinement import Canvas, refine
-from mlx_diffgemma.rules import default_rules
-from mlx_diffgemma.sampler import EntropyBoundSampler
-from mlx_diffgemma.vocabulary import probabilities, tempered
+from mlx_diffgemma.model.cache import Cache
+from mlx_diffgemma.model.diffusion_gemma import Row
+from mlx_diffgemma.model.logits import probabilities, tempered
+from mlx_diffgemma.sampling.denoising import Canvas, refine
+from mlx_diffgemma.sampling.sampler import EntropyBoundSampler
+from mlx_diffgemma.sampling.strategy import default_rules
 
 STOP = 9
 A, B, C = [1, 2, 3, 4], [5, 6, 7, 8], [1, STOP, 3, 4]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from mlx_diffgemma.display.frame import Ink, Row, Span, View, advance, clusters, full_rows, printable, rows, wrap
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Prefilled
-from mlx_diffgemma.frame import Ink, Row, Span, View, advance, clusters, full_rows, printable, rows, wrap
 
 FAMILY = "👨\u200d👩\u200d👧"
 

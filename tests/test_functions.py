@@ -13,9 +13,10 @@ import numpy.typing as npt
 import pytest
 from tiny import tiny_config
 
-from mlx_diffgemma import functions, moe
-from mlx_diffgemma.functions import attention, cross_entropy, exp, geglu, softcap, softmax
-from mlx_diffgemma.moe import Experts, tile_height, tiled
+from mlx_diffgemma.model import experts as moe
+from mlx_diffgemma.model import functions
+from mlx_diffgemma.model.experts import Experts, tile_height, tiled
+from mlx_diffgemma.model.functions import attention, cross_entropy, exp, geglu, softcap, softmax
 
 Array = npt.NDArray[np.float64]
 Masks = mx.array | str | None

@@ -45,14 +45,15 @@ from test_convert import EXPERTS, equal
 from tiny import PUBLISHED
 
 from convert import measure
-from mlx_diffgemma import adapters
-from mlx_diffgemma.adapters import LoRA, adapter_config, attach, load_adapter, save_adapter
-from mlx_diffgemma.config import parse_config, read_json
+from mlx_diffgemma.checkpoint import adapters
+from mlx_diffgemma.checkpoint.adapters import LoRA, adapter_config, attach, load_adapter, save_adapter
+from mlx_diffgemma.checkpoint.names import Source, resolve
+from mlx_diffgemma.checkpoint.quantization import parse_table
+from mlx_diffgemma.checkpoint.safetensors import TensorInfo
+from mlx_diffgemma.checkpoint.weights import load_model
 from mlx_diffgemma.errors import AdapterError, ConvertError, DiffGemmaError, ModelNotFoundError, OptionError
-from mlx_diffgemma.layout import Source, resolve
-from mlx_diffgemma.quantization import parse_table
-from mlx_diffgemma.safetensors import TensorInfo
-from mlx_diffgemma.weights import load_model
+from mlx_diffgemma.files import read_json
+from mlx_diffgemma.model.config import parse_config
 
 ALL = adapters.ATTENTION + adapters.DENSE + adapters.EXPERTS + adapters.ROUTER
 CONDITIONING = "model.decoder.self_conditioning.up_proj"

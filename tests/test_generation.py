@@ -11,11 +11,11 @@ import pytest
 from threaded import taken_in_threads
 from tiny import ScriptedModel, random_model
 
-from mlx_diffgemma.cache import Cache
-from mlx_diffgemma.engine import stream
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, Prefilled
+from mlx_diffgemma.generation.engine import stream
 from mlx_diffgemma.generation_config import GenerationConfig
-from mlx_diffgemma.model import DiffusionGemma
+from mlx_diffgemma.model.cache import Cache
+from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 
 STOP = 9
 CONFIG = GenerationConfig(max_tokens=100, stop_tokens=(STOP,), max_steps=6)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mlx_diffgemma.checkpoint.hub import resolve
 from mlx_diffgemma.errors import ModelNotFoundError
-from mlx_diffgemma.hub import resolve
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -59,12 +59,12 @@ def test_a_cached_repository_is_found_offline_and_by_revision(tmp_path: Path) ->
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(COMMIT)
     for revision in ("None", "'main'", f"'{COMMIT}'"):
-        code = f"from mlx_diffgemma.hub import resolve; print(resolve('someone/model', {revision}))"
+        code = f"from mlx_diffgemma.checkpoint.hub import resolve; print(resolve('someone/model', {revision}))"
         out = in_cache(tmp_path, code)
         assert out.stdout.strip() == str(snapshot), out.stderr
 
 
 def test_a_repository_that_is_not_cached_is_named_offline(tmp_path: Path) -> None:
-    code = "from mlx_diffgemma.hub import resolve; resolve('someone/absent')"
+    code = "from mlx_diffgemma.checkpoint.hub import resolve; resolve('someone/absent')"
     out = in_cache(tmp_path, code)
     assert "ModelNotFoundError: no folder someone/absent, and the Hub repository of that name is neither" in out.stderr

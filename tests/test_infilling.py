@@ -12,13 +12,13 @@ from tiny import random_model, tiny_config
 
 import mlx_diffgemma
 from mlx_diffgemma import Denoised, Gap, Session, load
-from mlx_diffgemma.candidates import Candidate
 from mlx_diffgemma.errors import DiffGemmaError, OptionError, PromptError, TemplateError
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Finished, GapFilled, Prefilled
+from mlx_diffgemma.generation.prefill import following
 from mlx_diffgemma.generation_config import GenerationConfig
-from mlx_diffgemma.infilling import Infilling
-from mlx_diffgemma.prefix import following
-from mlx_diffgemma.tokenizer import load_tokenizer
+from mlx_diffgemma.infilling.candidates import Candidate
+from mlx_diffgemma.infilling.filling import Infilling
+from mlx_diffgemma.text.tokenizer import load_tokenizer
 
 DEMO = Path(mlx_diffgemma.__file__).parent / "demo"
 CONFIG = GenerationConfig(max_steps=3, stop_tokens=(1, 106), max_tokens=20)
@@ -51,7 +51,7 @@ TEMPLATES = [
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_the_text_around_the_gaps_is_there_byte_for_byte(wild: Session, template: str) -> None:
-    from mlx_diffgemma.template import filled, parse
+    from mlx_diffgemma.infilling.template import filled, parse
 
     parts = parse(template)
     events = list(wild.stream_infill(template, "Go on."))

@@ -9,10 +9,10 @@ import mlx.core as mx
 import pytest
 
 import mlx_diffgemma
-from mlx_diffgemma.constraint.store import Vocabulary
-from mlx_diffgemma.joints import Hole, Joints
-from mlx_diffgemma.template import Gap, parse
-from mlx_diffgemma.tokenizer import Tokenizer, load_tokenizer
+from mlx_diffgemma.constraint.cache import Vocabulary
+from mlx_diffgemma.infilling.boundaries import Hole, Joints
+from mlx_diffgemma.infilling.template import Gap, parse
+from mlx_diffgemma.text.tokenizer import Tokenizer, load_tokenizer
 
 SIZE, STOPS, END = 880, (1, 106, 50), 106
 TEXTS = [

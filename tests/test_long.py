@@ -8,10 +8,10 @@ import mlx.core as mx
 import pytest
 from tiny import FULL, SLIDING, random_model, tiny_config
 
-from mlx_diffgemma import prefix
-from mlx_diffgemma.cache import GROWTH
-from mlx_diffgemma.model import DiffusionGemma
-from mlx_diffgemma.prefix import prefill
+from mlx_diffgemma.generation import prefill as prefix
+from mlx_diffgemma.generation.prefill import prefill
+from mlx_diffgemma.model.cache import GROWTH
+from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 
 LENGTH = 32_768
 ONE = replace(SLIDING, num_key_value_heads=1), FULL

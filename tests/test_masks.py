@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from mlx_diffgemma.masks import causal, encoder_mask, sliding
+from mlx_diffgemma.model.masks import causal, encoder_mask, sliding
 
 
 def rows(mask: mx.array) -> list[str]:

@@ -13,7 +13,7 @@ from mlx_vlm.utils import load_model as load_with_mlx_vlm
 from peer import assert_same_logits
 from random_checkpoint import write_checkpoint
 
-from mlx_diffgemma.weights import load_model
+from mlx_diffgemma.checkpoint.weights import load_model
 
 # The tokenizer and the processor have no part in this; mlx-vlm's converter insists on one.
 CONVERT = """

@@ -6,8 +6,8 @@ import mlx.core as mx
 import pytest
 from tiny import random_model, tiny_config
 
-from mlx_diffgemma.cache import Cache
-from mlx_diffgemma.model import DiffusionGemma
+from mlx_diffgemma.model.cache import Cache
+from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 
 CONFIG = tiny_config()
 WINDOWS = 3 * CONFIG.sliding_window

@@ -7,7 +7,7 @@ import mlx.nn as nn
 import pytest
 from tiny import tiny_config
 
-from mlx_diffgemma.moe import Experts, Router, geglu
+from mlx_diffgemma.model.experts import Experts, Router, geglu
 
 PACKINGS = [("affine", 4, 64), ("affine", 8, 32), ("mxfp4", 4, 32), ("mxfp8", 8, 32), ("nvfp4", 4, 16)]
 CONFIG = tiny_config(hidden_size=64, moe_intermediate_size=64)

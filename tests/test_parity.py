@@ -10,13 +10,13 @@ import mlx.core as mx
 import pytest
 from tiny import PARITY
 
-from mlx_diffgemma.engine import stream
+from mlx_diffgemma.checkpoint.weights import load_model
 from mlx_diffgemma.events import BlockCommitted, Denoised, Finished
+from mlx_diffgemma.generation.engine import stream
 from mlx_diffgemma.generation_config import GenerationConfig
-from mlx_diffgemma.model import DiffusionGemma
-from mlx_diffgemma.sampler import Draft, settle
-from mlx_diffgemma.vocabulary import read
-from mlx_diffgemma.weights import load_model
+from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
+from mlx_diffgemma.model.logits import read
+from mlx_diffgemma.sampling.sampler import Draft, settle
 
 SEEDS = (0, 1, 2)
 PREFIXES = (3, 7, 8, 21)

@@ -22,9 +22,9 @@ from rich.cells import cell_len
 from scripted import Scripted, figures
 from terminal import plain_rows
 
-from mlx_diffgemma.display import END_FRAME, SHOW_CURSOR, drawn
+from mlx_diffgemma.display.frame import Ink, Row, clusters
+from mlx_diffgemma.display.terminal import END_FRAME, SHOW_CURSOR, drawn
 from mlx_diffgemma.events import BlockCommitted, Denoised, Event, Finished, Prefilled
-from mlx_diffgemma.frame import Ink, Row, clusters
 
 SVG = "{http://www.w3.org/2000/svg}"
 GRID = "1234\n3412\n2143\n4321"

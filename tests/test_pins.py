@@ -12,12 +12,12 @@ import pytest
 from tiny import random_model
 
 from mlx_diffgemma.generation_config import GenerationConfig
-from mlx_diffgemma.model import DiffusionGemma
-from mlx_diffgemma.pins import Ban, Pins
-from mlx_diffgemma.refinement import FORBIDDEN, Canvas, refine
-from mlx_diffgemma.rules import default_rules
-from mlx_diffgemma.sampler import Draft, random_key, settle
-from mlx_diffgemma.vocabulary import read
+from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
+from mlx_diffgemma.model.logits import read
+from mlx_diffgemma.sampling.denoising import FORBIDDEN, Canvas, refine
+from mlx_diffgemma.sampling.pins import Ban, Pins
+from mlx_diffgemma.sampling.sampler import Draft, random_key, settle
+from mlx_diffgemma.sampling.strategy import default_rules
 
 CONFIG = GenerationConfig(max_steps=6, stop_tokens=(), confidence=1e-6)
 PROMPT = [3, 14, 15]

@@ -8,8 +8,8 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
+from mlx_diffgemma.checkpoint.safetensors import INDEX, read_folder, read_header
 from mlx_diffgemma.errors import ConfigError, ModelNotFoundError, WeightsError
-from mlx_diffgemma.safetensors import INDEX, read_folder, read_header
 
 
 @pytest.fixture

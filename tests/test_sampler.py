@@ -7,8 +7,8 @@ import math
 import mlx.core as mx
 import pytest
 
-from mlx_diffgemma.sampler import EntropyBoundSampler, accept, random_key, settle
-from mlx_diffgemma.vocabulary import read
+from mlx_diffgemma.model.logits import read
+from mlx_diffgemma.sampling.sampler import EntropyBoundSampler, accept, random_key, settle
 
 
 def logits(*probabilities: list[float]) -> mx.array:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import mlx.core as mx
 import pytest
 
-from mlx_diffgemma.schedule import LinearTemperature
-from mlx_diffgemma.stopping import StableAndConfident, StopRule, Unsurprised, UntilEnd
+from mlx_diffgemma.sampling.schedule import LinearTemperature
+from mlx_diffgemma.sampling.stopping import StableAndConfident, StopRule, Unsurprised, UntilEnd
 
 SURE = mx.zeros((1, 3))
 

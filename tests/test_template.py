@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from mlx_diffgemma.editing import check_span, edit_gap, edit_parts, edit_prompt, infill_prompt
 from mlx_diffgemma.errors import TemplateError
-from mlx_diffgemma.template import Gap, filled, parse, sized
+from mlx_diffgemma.infilling.prompts import check_span, edit_gap, edit_parts, edit_prompt, infill_prompt
+from mlx_diffgemma.infilling.template import Gap, filled, parse, sized
 
 
 @pytest.mark.parametrize(

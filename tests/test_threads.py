@@ -14,10 +14,10 @@ import mlx.core as mx
 import pytest
 from tiny import random_model
 
-from mlx_diffgemma.engine import Job, stream_many
+from mlx_diffgemma.device.threads import Shared, in_lane, settled, side_by_side
 from mlx_diffgemma.events import BlockCommitted
+from mlx_diffgemma.generation.engine import Job, stream_many
 from mlx_diffgemma.generation_config import GenerationConfig
-from mlx_diffgemma.threads import Shared, in_lane, settled, side_by_side
 
 TASKS = Path("/proc/self/task")
 JOBS = [Job(tokens=[n + 1], config=GenerationConfig(max_tokens=24, max_steps=2, seed=n)) for n in range(4)]
@@ -114,7 +114,7 @@ def blocks(model: object) -> list[tuple[int, BlockCommitted]]:
 def test_a_process_that_leaves_answers_unfinished_ends_in_peace(way: str) -> None:
     program = (
         "import sys; from test_threads import JOBS; from tiny import random_model;"
-        "from mlx_diffgemma.engine import stream_many;"
+        "from mlx_diffgemma.generation.engine import stream_many;"
         f"events = stream_many(random_model(), JOBS, width=4); [next(events) for _ in range(5)]; {way}"
     )
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])

@@ -13,7 +13,7 @@ from demo_checkpoint import CONTROLS
 from tiny import PUBLISHED
 
 from mlx_diffgemma.errors import TokenizerError
-from mlx_diffgemma.tokenizer import Tokenizer, Transcript, load_tokenizer
+from mlx_diffgemma.text.tokenizer import Tokenizer, Transcript, load_tokenizer
 
 TEXTS = [
     "Hello world",

@@ -18,7 +18,7 @@ from convert_helpers import run as convert
 from trainable import TAUGHT, Followed, flat, follow, plan, prepared, write_data, write_model
 
 from mlx_diffgemma import load
-from mlx_diffgemma.adapters import ATTENTION, DENSE, EXPERTS, LoRA, load_adapter
+from mlx_diffgemma.checkpoint.adapters import ATTENTION, DENSE, EXPERTS, LoRA, load_adapter
 from mlx_diffgemma.errors import DataError, DiffGemmaError, OptionError, OutOfMemoryError, TrainingError
 from mlx_diffgemma.training import run as running
 from mlx_diffgemma.training.batches import Batches

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mlx_diffgemma.errors import DataError, TokenizerError
-from mlx_diffgemma.tokenizer import Message, Tokenizer, load_tokenizer
+from mlx_diffgemma.text.tokenizer import Message, Tokenizer, load_tokenizer
 from mlx_diffgemma.training.data import Conversation, Example, conversations, tokenized
 
 BOS, OPEN, END = 2, 105, 106

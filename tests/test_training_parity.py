@@ -20,11 +20,11 @@ import pytest
 from mlx.utils import tree_flatten
 from tiny import FIXTURES, PARITY, random_model
 
-from mlx_diffgemma.model import DiffusionGemma
+from mlx_diffgemma.checkpoint.weights import load_model
+from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 from mlx_diffgemma.training.forward import Canvas, Run, checkpointed, denoise, encode, plain
 from mlx_diffgemma.training.gradients import Work, Workers
 from mlx_diffgemma.training.objective import Batch, Losses, losses
-from mlx_diffgemma.weights import load_model
 
 SEEDS = (0, 1, 2)
 TOLERANCE = 1e-4

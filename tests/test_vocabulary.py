@@ -8,8 +8,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_diffgemma import vocabulary
-from mlx_diffgemma.vocabulary import group_width, most_likely, probabilities, read, tempered
+from mlx_diffgemma.model import logits as vocabulary
+from mlx_diffgemma.model.logits import group_width, most_likely, probabilities, read, tempered
 
 SIZES = (262_144, 65_536, 880, 64, 97, 1)
 """The release, the benchmark's, the demo, the fixtures, a prime, and nothing to choose from."""

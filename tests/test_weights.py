@@ -13,12 +13,12 @@ import pytest
 from mlx.utils import tree_flatten
 from tiny import PUBLISHED, random_model, tiny_config
 
-from mlx_diffgemma.config import LayerConfig, parse_config
+from mlx_diffgemma.checkpoint.names import Source
+from mlx_diffgemma.checkpoint.quantization import parse_table
+from mlx_diffgemma.checkpoint.weights import build, load_model
 from mlx_diffgemma.errors import ConfigError, ModelNotFoundError, OptionError, QuantizationError, WeightsError
-from mlx_diffgemma.layout import Source
-from mlx_diffgemma.model import DiffusionGemma
-from mlx_diffgemma.quantization import parse_table
-from mlx_diffgemma.weights import build, load_model
+from mlx_diffgemma.model.config import LayerConfig, parse_config
+from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 
 CONFIG = tiny_config(
     hidden_size=64,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from mlx_diffgemma.joints import Hole, Piece
-from mlx_diffgemma.windows import fits, given, grid, grids, hole_budget, layout, middle, nearer, window
+from mlx_diffgemma.infilling.boundaries import Hole, Piece
+from mlx_diffgemma.infilling.windows import fits, given, grid, grids, hole_budget, layout, middle, nearer, window
 
 ROOM = 16
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import pytest
 
-from mlx_diffgemma.wired import wired
+from mlx_diffgemma.device.wired import wired
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import mlx.core as mx
 from mlx.utils import tree_map
 
-from mlx_diffgemma.cache import Cache
-from mlx_diffgemma.config import LayerConfig, ModelConfig
-from mlx_diffgemma.model import DiffusionGemma, Row
+from mlx_diffgemma.model.cache import Cache
+from mlx_diffgemma.model.config import LayerConfig, ModelConfig
+from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma, Row
 
 FIXTURES = Path(__file__).parent / "fixtures"
 PARITY = FIXTURES / "parity"

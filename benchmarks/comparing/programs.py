@@ -50,7 +50,7 @@ class Ours:
         import mlx.core as mx
         from stepping import ours
 
-        from mlx_diffgemma.weights import load_model
+        from mlx_diffgemma.checkpoint.weights import load_model
 
         self._mx = mx
         self._loop = ours

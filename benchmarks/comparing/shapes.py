@@ -10,7 +10,7 @@ from pathlib import Path
 from random_checkpoint import write_checkpoint
 from random_packed import write_packed
 
-from mlx_diffgemma.hub import resolve
+from mlx_diffgemma.checkpoint.hub import resolve
 
 MARGIN = 1.25
 """What a program holds at most, as a multiple of its weights: they are small shapes beside their vocabularies."""

@@ -11,11 +11,12 @@ import mlx.nn as nn
 from mlx_diffgemma_convert.recipe import Recipe, choose, make_recipe
 from random_checkpoint import Width, make_config
 
-from mlx_diffgemma.config import ModelConfig, parse_config, read_json
-from mlx_diffgemma.hub import resolve
-from mlx_diffgemma.model import DiffusionGemma
-from mlx_diffgemma.quantization import Quantization, parse_table
-from mlx_diffgemma.safetensors import read_folder
+from mlx_diffgemma.checkpoint.hub import resolve
+from mlx_diffgemma.checkpoint.quantization import Quantization, parse_table
+from mlx_diffgemma.checkpoint.safetensors import read_folder
+from mlx_diffgemma.files import read_json
+from mlx_diffgemma.model.config import ModelConfig, parse_config
+from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 
 SHAPES: dict[str, tuple[Width, int]] = {
     "26b": ("full", 30),

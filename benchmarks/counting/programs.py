@@ -21,9 +21,9 @@ from counting.instrument import apart, record
 from counting.layout import VIEWS
 from counting.models import arrays, put
 from counting.parts import EMBEDDING, OVER_VOCABULARY, SAMPLING, SIGNAL, layer_parts
-from mlx_diffgemma.cache import Cache
-from mlx_diffgemma.model import DiffusionGemma
-from mlx_diffgemma.sampler import Draft, EntropyBoundSampler
+from mlx_diffgemma.model.cache import Cache
+from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
+from mlx_diffgemma.sampling.sampler import Draft, EntropyBoundSampler
 
 STEPS = 3
 

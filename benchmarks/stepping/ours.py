@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
-from mlx_diffgemma.cache import Cache
+from mlx_diffgemma.generation.prefill import prefill
 from mlx_diffgemma.generation_config import GenerationConfig
-from mlx_diffgemma.model import DiffusionGemma
-from mlx_diffgemma.prefix import prefill
-from mlx_diffgemma.refinement import Canvas, refine
-from mlx_diffgemma.rules import default_rules
-from mlx_diffgemma.sampler import Draft, Sampler
-from mlx_diffgemma.stopping import StableAndConfident, StopRule
+from mlx_diffgemma.model.cache import Cache
+from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
+from mlx_diffgemma.sampling.denoising import Canvas, refine
+from mlx_diffgemma.sampling.sampler import Draft, Sampler
+from mlx_diffgemma.sampling.stopping import StableAndConfident, StopRule
+from mlx_diffgemma.sampling.strategy import default_rules
 
 ENDLESS = StableAndConfident(stability=1, confidence=-1.0)
 """The reference's rule with a mean entropy in nats below which no canvas is, so that all steps run."""

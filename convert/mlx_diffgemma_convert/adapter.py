@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from mlx_diffgemma.adapters import CONFIG, WEIGHTS, read_settings
+from mlx_diffgemma.checkpoint.adapters import CONFIG, WEIGHTS, read_settings
+from mlx_diffgemma.checkpoint.names import Source
+from mlx_diffgemma.checkpoint.safetensors import FLOATS, read_header
 from mlx_diffgemma.errors import AdapterError
-from mlx_diffgemma.layout import Source
-from mlx_diffgemma.safetensors import FLOATS, read_header
 from mlx_diffgemma_convert.pieces import PIECE_BYTES, is_finite
 from mlx_diffgemma_convert.recipe import MODULES, tensor_class
 from mlx_diffgemma_convert.values import Adapted, Packed, Values, read_rows

@@ -11,10 +11,12 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_diffgemma.config import load_generation_config, parse_config, read_json
+from mlx_diffgemma.checkpoint.names import resolve
+from mlx_diffgemma.checkpoint.safetensors import read_folder
+from mlx_diffgemma.checkpoint.weights import load_generation_config
 from mlx_diffgemma.errors import ConvertError
-from mlx_diffgemma.layout import resolve
-from mlx_diffgemma.safetensors import read_folder
+from mlx_diffgemma.files import read_json
+from mlx_diffgemma.model.config import parse_config
 from mlx_diffgemma_convert.card import Card
 from mlx_diffgemma_convert.job import check_destination
 from mlx_diffgemma_convert.pieces import error_note

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mlx_diffgemma.console import open_streams, reported
+from mlx_diffgemma.cli.console import open_streams, reported
 from mlx_diffgemma_convert.running import (
     DTYPES,
     Debug,
@@ -66,7 +66,7 @@ def fuse(  # noqa: PLR0917
     """
     max_shard_bytes = parse_size(max_shard_size)
     with reported(debug=debug, quiet=quiet):
-        from mlx_diffgemma.hub import resolve
+        from mlx_diffgemma.checkpoint.hub import resolve
         from mlx_diffgemma_convert import fusing
 
         folder = resolve(model, revision)

@@ -14,12 +14,13 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlx_diffgemma.config import ModelConfig, load_generation_config, parse_config, read_json
+from mlx_diffgemma.checkpoint.names import Contents, Source, resolve
+from mlx_diffgemma.checkpoint.quantization import QuantizationTable, parse_table
+from mlx_diffgemma.checkpoint.safetensors import read_folder
+from mlx_diffgemma.checkpoint.weights import build, check, load_generation_config
 from mlx_diffgemma.errors import ConvertError, OptionError
-from mlx_diffgemma.layout import Contents, Source, resolve
-from mlx_diffgemma.quantization import QuantizationTable, parse_table
-from mlx_diffgemma.safetensors import read_folder
-from mlx_diffgemma.weights import build, check
+from mlx_diffgemma.files import read_json
+from mlx_diffgemma.model.config import ModelConfig, parse_config
 from mlx_diffgemma_convert.adapter import Adapter, changed, read_adapter
 from mlx_diffgemma_convert.card import Card
 from mlx_diffgemma_convert.job import check_destination

@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlx_diffgemma.config import MODEL_TYPE, read_json
 from mlx_diffgemma.errors import ConfigError, ConvertError, ModelNotFoundError
+from mlx_diffgemma.files import read_json
+from mlx_diffgemma.model.config import MODEL_TYPE
 from mlx_diffgemma_convert.shards import Shard
 from mlx_diffgemma_convert.summary import size
 from mlx_diffgemma_convert.writer import UNFINISHED, write_text, writing

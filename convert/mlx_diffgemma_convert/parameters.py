@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from mlx.utils import tree_flatten
 
-from mlx_diffgemma.config import ModelConfig
-from mlx_diffgemma.layout import BARE_EXPERTS
-from mlx_diffgemma.model import DiffusionGemma
+from mlx_diffgemma.checkpoint.names import BARE_EXPERTS
+from mlx_diffgemma.model.config import ModelConfig
+from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 
 Shape = tuple[int, ...]
 

@@ -15,8 +15,8 @@ from typing import cast
 import mlx.core as mx
 import numpy as np
 
+from mlx_diffgemma.checkpoint.safetensors import ITEM_BYTES
 from mlx_diffgemma.errors import WeightsError
-from mlx_diffgemma.safetensors import ITEM_BYTES
 from mlx_diffgemma_convert.plan import Parameter
 from mlx_diffgemma_convert.values import MLX_DTYPES, Packed, read_stored, read_values, unpack
 from mlx_diffgemma_convert.writer import ShardFile

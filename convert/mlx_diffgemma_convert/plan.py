@@ -9,11 +9,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mlx_diffgemma.config import ModelConfig
+from mlx_diffgemma.checkpoint.names import Contents, Source
+from mlx_diffgemma.checkpoint.quantization import Quantization, QuantizationTable
+from mlx_diffgemma.checkpoint.safetensors import FLOATS
 from mlx_diffgemma.errors import ConvertError, QuantizationError, WeightsError
-from mlx_diffgemma.layout import Contents, Source
-from mlx_diffgemma.quantization import Quantization, QuantizationTable
-from mlx_diffgemma.safetensors import FLOATS
+from mlx_diffgemma.model.config import ModelConfig
 from mlx_diffgemma_convert.parameters import text_shapes
 from mlx_diffgemma_convert.recipe import VISION_TOWER, Recipe, tensor_class
 from mlx_diffgemma_convert.shards import Entry, Shard, group, lay_out

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mlx_diffgemma.console import open_streams, reported
+from mlx_diffgemma.cli.console import open_streams, reported
 from mlx_diffgemma.errors import OptionError, QuantizationError
 from mlx_diffgemma_convert.recipe import Kind, Recipe, choose, make_recipe, parse_setting
 from mlx_diffgemma_convert.running import (
@@ -89,7 +89,7 @@ def convert(  # noqa: PLR0917
     chosen = _recipe(bits, mode, group_size, recipe, settings or [], no_quantize=no_quantize)
     max_shard_bytes = parse_size(max_shard_size)
     with reported(debug=debug, quiet=quiet):
-        from mlx_diffgemma.hub import resolve
+        from mlx_diffgemma.checkpoint.hub import resolve
         from mlx_diffgemma_convert import conversion, upload
 
         if upload_repo is not None:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from mlx_diffgemma.checkpoint.names import VISION
+from mlx_diffgemma.checkpoint.quantization import FIXED_FORMATS, Quantization
 from mlx_diffgemma.errors import OptionError
-from mlx_diffgemma.layout import VISION
-from mlx_diffgemma.quantization import FIXED_FORMATS, Quantization
 
 Kind: TypeAlias = Literal["mixed", "uniform"]
 

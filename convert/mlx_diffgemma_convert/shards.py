@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_diffgemma.safetensors import ITEM_BYTES
+from mlx_diffgemma.checkpoint.safetensors import ITEM_BYTES
 
 ALIGNMENT = 8
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlx_diffgemma.config import ModelConfig, Raw, read_json
+from mlx_diffgemma.checkpoint.safetensors import INDEX
 from mlx_diffgemma.errors import ConfigError, ConvertError
-from mlx_diffgemma.safetensors import INDEX
+from mlx_diffgemma.files import read_json
+from mlx_diffgemma.model.config import ModelConfig, Raw
 from mlx_diffgemma_convert.plan import Plan, has_vision
 from mlx_diffgemma_convert.shards import index
 from mlx_diffgemma_convert.summary import NAMES

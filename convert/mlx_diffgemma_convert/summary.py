@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mlx_diffgemma.quantization import Quantization
+from mlx_diffgemma.checkpoint.quantization import Quantization
 from mlx_diffgemma_convert.plan import Parameter, Plan
 from mlx_diffgemma_convert.recipe import MODULES, OTHER, VISION_TOWER
 

@@ -6,8 +6,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mlx_diffgemma.checkpoint.hub import REPOSITORY
 from mlx_diffgemma.errors import ConvertError, OptionError
-from mlx_diffgemma.hub import REPOSITORY
 
 
 def check_login(repository: str) -> None:

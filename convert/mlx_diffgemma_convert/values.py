@@ -19,10 +19,10 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from mlx_diffgemma.checkpoint.names import Source
+from mlx_diffgemma.checkpoint.quantization import Quantization
+from mlx_diffgemma.checkpoint.safetensors import ITEM_BYTES, TensorInfo
 from mlx_diffgemma.errors import WeightsError
-from mlx_diffgemma.layout import Source
-from mlx_diffgemma.quantization import Quantization
-from mlx_diffgemma.safetensors import ITEM_BYTES, TensorInfo
 
 MLX_DTYPES = {"BF16": mx.bfloat16, "F16": mx.float16, "F32": mx.float32, "U32": mx.uint32, "U8": mx.uint8}
 UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32}

@@ -18,8 +18,8 @@ from mlx.utils import tree_flatten
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from demo_model.vocabulary import vocabulary, write_tokenizer
 
-from mlx_diffgemma.config import parse_config
-from mlx_diffgemma.model import DiffusionGemma
+from mlx_diffgemma.model.config import parse_config
+from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 TEXT = {

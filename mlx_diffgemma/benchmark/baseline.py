@@ -15,9 +15,10 @@ import mlx.nn as nn
 
 from mlx_diffgemma.benchmark.results import Loaded, Reply
 from mlx_diffgemma.benchmark.subject import TEXT, repeated, steady, weight
-from mlx_diffgemma.config import MODEL_TYPE, read_json
+from mlx_diffgemma.checkpoint.hub import resolve
 from mlx_diffgemma.errors import BenchmarkError, loading_errors, out_of_memory
-from mlx_diffgemma.hub import resolve
+from mlx_diffgemma.files import read_json
+from mlx_diffgemma.model.config import MODEL_TYPE
 
 SAMPLING = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
 """What generation_config.json may say where it has do_sample, and what it means where it does not."""

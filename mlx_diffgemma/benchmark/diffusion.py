@@ -13,16 +13,16 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_diffgemma import engine
 from mlx_diffgemma.benchmark.results import Loaded, Reply
 from mlx_diffgemma.benchmark.subject import TEXT, repeated, steady, weight
+from mlx_diffgemma.device.wired import wired
 from mlx_diffgemma.errors import PromptError
 from mlx_diffgemma.events import CanvasStarted, Denoised
+from mlx_diffgemma.generation import engine
+from mlx_diffgemma.generation.prefill import prefill
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.loading import load
-from mlx_diffgemma.prefix import prefill
 from mlx_diffgemma.session import Session
-from mlx_diffgemma.wired import wired
 
 ANY = GenerationConfig(t_min=0.0, t_max=sys.float_info.max)
 """Allows every option that some checkpoint's defaults allow."""

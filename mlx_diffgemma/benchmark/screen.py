@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mlx_diffgemma.benchmark.results import Attempt
 from mlx_diffgemma.benchmark.run import Began, Event, Prefilled, Stepped
-from mlx_diffgemma.display import passing_note
+from mlx_diffgemma.display.terminal import passing_note
 
 
 def watched(events: Iterator[Event], *, console: Console, quiet: bool) -> Generator[Event]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 from mlx_diffgemma.constraint.integers import integer_between
-from mlx_diffgemma.constraint.patterns import ANY, quoted, within_json
+from mlx_diffgemma.constraint.regex import ANY, quoted, within_json
 from mlx_diffgemma.errors import ConstraintError
 
 Schema: TypeAlias = Mapping[str, Any]

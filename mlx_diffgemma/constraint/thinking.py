@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mlx_diffgemma.constraint.automaton import NOWHERE, TokenAutomaton
-from mlx_diffgemma.constraint.bytewise import Numbers
+from mlx_diffgemma.constraint.byte_automaton import Numbers
+from mlx_diffgemma.constraint.token_automaton import NOWHERE, TokenAutomaton
 
 BEFORE, THINKING, ANSWER = 0, 1, 2
 """The states before anything and inside a thought; those of the answer come behind them."""

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mlx_diffgemma.constraint.automaton import NOWHERE, TokenAutomaton
-from mlx_diffgemma.constraint.bytewise import ByteAutomaton, Flags, Numbers
+from mlx_diffgemma.constraint.byte_automaton import ByteAutomaton, Flags, Numbers
+from mlx_diffgemma.constraint.token_automaton import NOWHERE, TokenAutomaton
 from mlx_diffgemma.errors import ConstraintError
 
 MOST_CELLS = 2**28

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 
+from mlx_diffgemma.checkpoint.hub import REPOSITORY
 from mlx_diffgemma.errors import DataError, TokenizerError
-from mlx_diffgemma.hub import REPOSITORY
-from mlx_diffgemma.tokenizer import Message, Tokenizer
+from mlx_diffgemma.text.tokenizer import Message, Tokenizer
 
 TRAIN, VALID = "train", "valid"
 

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 import mlx.core as mx
 
-from mlx_diffgemma.cache import KeysValues
-from mlx_diffgemma.layers import Layer, Span
-from mlx_diffgemma.masks import encoder_mask
-from mlx_diffgemma.model import DiffusionGemma
+from mlx_diffgemma.model.cache import KeysValues
+from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
+from mlx_diffgemma.model.layers import Layer, Span
+from mlx_diffgemma.model.masks import encoder_mask
 
 Mask: TypeAlias = mx.array | str | None
 Run: TypeAlias = Callable[[Layer, mx.array, list[mx.array], mx.array | int, Mask], tuple[mx.array, list[mx.array]]]

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 import mlx.core as mx
 from mlx.utils import tree_map
 
-from mlx_diffgemma.model import DiffusionGemma
+from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 from mlx_diffgemma.training.forward import Run
 from mlx_diffgemma.training.objective import Batch, Losses, losses
 

@@ -24,7 +24,7 @@ import mlx.optimizers as optim
 from mlx.utils import tree_flatten
 
 from mlx_diffgemma.errors import TrainingError
-from mlx_diffgemma.model import DiffusionGemma
+from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 from mlx_diffgemma.training.batches import Batches
 from mlx_diffgemma.training.gradients import Gradient, Tree, Work, Workers, times
 from mlx_diffgemma.training.settings import Settings

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
-from mlx_diffgemma.functions import cross_entropy, softcap
-from mlx_diffgemma.model import DiffusionGemma
+from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
+from mlx_diffgemma.model.functions import cross_entropy, softcap
 from mlx_diffgemma.training.forward import Canvas, Run, denoise, encode
 
 

@@ -19,10 +19,10 @@ from typing import Any, cast
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from mlx_diffgemma.adapters import ROUTER, LoRA, adapter_config, attach, save_adapter
+from mlx_diffgemma.checkpoint.adapters import ROUTER, LoRA, adapter_config, attach, save_adapter
 from mlx_diffgemma.errors import DataError, OptionError, TrainingError, out_of_memory
 from mlx_diffgemma.loading import load
-from mlx_diffgemma.model import DiffusionGemma
+from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 from mlx_diffgemma.session import Session
 from mlx_diffgemma.training.batches import Batches
 from mlx_diffgemma.training.data import TRAIN, VALID, Conversation, Example, conversations, tokenized

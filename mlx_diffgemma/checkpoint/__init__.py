@@ -1,0 +1,1 @@
+"""Files to a model: Hub, safetensors, quantization, weights, adapters."""

@@ -1,0 +1,116 @@
+"""What a folder of safetensors files holds, read from their headers alone: no tensor is touched.
+
+A file is an 8-byte little-endian header length, a JSON header (name -> dtype, shape, byte range), then the bytes.
+Reading the headers here, rather than through a loader, lets a damaged or incomplete download be named before gigabytes
+are read, and lets the converter read a tensor piece by piece.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from mlx_diffgemma.errors import ModelNotFoundError, WeightsError
+from mlx_diffgemma.files import read_json
+
+INDEX = "model.safetensors.index.json"
+MAX_HEADER = 100_000_000
+ITEM_BYTES = {
+    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
+    "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
+}  # fmt: skip
+"""Bytes per value of every dtype that a header may name."""
+FLOATS = ("BF16", "F16", "F32")
+"""The dtypes that unpacked weights, and the scales of packed ones, can have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorInfo:
+    """One tensor in one file: `offset` is its first byte counted from the start of the file."""
+
+    name: str
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the file."""
+        return self.size * ITEM_BYTES[self.dtype]
+
+
+def read_folder(folder: Path) -> dict[str, TensorInfo]:
+    """Every tensor of the checkpoint in `folder`, by name.
+
+    The shards are those of the index where there is one, else every *.safetensors file. Raises ModelNotFoundError for a
+    folder without weights, WeightsError for a missing, truncated or damaged shard and for a tensor that is not where
+    the index says.
+    """
+    index = folder / INDEX
+    if not index.exists():
+        files = sorted(folder.glob("*.safetensors"))
+        if not files:
+            raise ModelNotFoundError(f"{folder} has no *.safetensors file: is the download complete?")
+        tensors = [info for file in files for info in read_header(file)]
+        return {info.name: info for info in tensors}
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise WeightsError(f"{index} has no weight_map object")
+    placed = cast("dict[str, str]", weight_map)
+    if not all(isinstance(name, str) for name in cast("dict[str, object]", weight_map).values()):
+        raise WeightsError(f"{index} names files that are no names: download it again")
+    files = [folder / name for name in sorted(set(placed.values()))]
+    for file in files:
+        if not file.exists():
+            raise WeightsError(f"{index.name} names {file.name}, which is not in {folder}: download it again")
+    tensors = {info.name: info for file in files for info in read_header(file)}
+    for name, file in placed.items():
+        if name not in tensors or tensors[name].file.name != file:
+            raise WeightsError(f"{index.name} places {name} in {file}, which does not hold it: download it again")
+    return tensors
+
+
+def read_header(file: Path) -> list[TensorInfo]:
+    """The tensors of one file in the order of their bytes. Raises WeightsError for a truncated or damaged file."""
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if size < 8 or length > min(size - 8, MAX_HEADER):
+                raise WeightsError(f"{file} is truncated or not a safetensors file ({size:,} bytes): download it again")
+            raw = json.loads(stream.read(length))
+        infos = [_info(file, name, entry, 8 + length) for name, entry in raw.items() if name != "__metadata__"]
+    except OSError as error:
+        raise WeightsError(f"{file} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise WeightsError(f"{file} has a damaged header ({error}): download it again") from None
+    infos.sort(key=lambda info: info.offset)
+    end = 8 + length
+    for info in infos:
+        if info.offset < end:
+            raise WeightsError(f"{file} has a damaged header ({info.name} overlaps another tensor): download it again")
+        end = info.offset + info.nbytes
+    if end > size:
+        raise WeightsError(f"{file} is truncated: {size:,} of {end:,} bytes are there: download it again")
+    return infos
+
+
+def _info(file: Path, name: str, entry: dict[str, Any], start: int) -> TensorInfo:
+    begin, end = entry["data_offsets"]
+    if entry["dtype"] not in ITEM_BYTES:
+        raise ValueError(f"{name} has the unknown dtype {entry['dtype']}")
+    if not all(isinstance(length, int) and length >= 0 for length in entry["shape"]):
+        raise ValueError(f"{name} has the shape {entry['shape']}")
+    info = TensorInfo(name=name, file=file, dtype=entry["dtype"], shape=tuple(entry["shape"]), offset=start + begin)
+    if end - begin != info.nbytes:
+        raise ValueError(f"{name} has {end - begin} bytes for shape {info.shape}")
+    return info

@@ -1,0 +1,1 @@
+"""A prompt answered, block after block."""

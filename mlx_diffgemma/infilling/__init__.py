@@ -1,0 +1,1 @@
+"""Templates with gaps, filled."""

@@ -1,0 +1,1 @@
+"""One canvas, one step: sampler, schedule, stop rule, pins, constraint."""

@@ -1,0 +1,51 @@
+"""The options of a generation as the strategies that follow them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlx_diffgemma.generation_config import GenerationConfig
+from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
+from mlx_diffgemma.sampling.sampler import EntropyBoundSampler, Sampler
+from mlx_diffgemma.sampling.schedule import LinearTemperature, Schedule
+from mlx_diffgemma.sampling.stopping import StableAndConfident, StopRule, Unsurprised, UntilEnd
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """How one canvas is denoised."""
+
+    sampler: Sampler
+    schedule: Schedule
+    stop: StopRule
+    max_steps: int
+    conditioning_top_k: int | None = None
+    trimmed_at: tuple[int, ...] = ()
+    """Tokens behind which a canvas is dropped once they have settled."""
+
+
+def default_rules(model: DiffusionGemma, config: GenerationConfig, sampler: Sampler | None = None) -> Rules:
+    """The rules with the options of `config`; `sampler` replaces the entropy-bound sampler."""
+    return Rules(
+        sampler=sampler
+        or EntropyBoundSampler(
+            vocab_size=model.config.vocab_size, entropy_bound=config.entropy_bound, greedy=config.greedy
+        ),
+        schedule=LinearTemperature(t_min=config.t_min, t_max=config.t_max, steps=config.max_steps),
+        stop=stop_rule(config),
+        max_steps=config.max_steps,
+        conditioning_top_k=config.conditioning_top_k,
+        trimmed_at=config.stop_tokens if config.trim else (),
+    )
+
+
+def stop_rule(config: GenerationConfig) -> StopRule:
+    """The reference's rule, with those around it that `config` asks for."""
+    # As many equal steps as there are in all cannot come before any of them.
+    stability = min(config.stability, config.max_steps)
+    rule: StopRule = StableAndConfident(stability=stability, confidence=config.confidence)
+    if config.mean_entropy is not None:
+        rule = Unsurprised(rule=rule, mean_entropy=config.mean_entropy, min_steps=config.min_steps)
+    if config.until_end and config.stop_tokens:
+        rule = UntilEnd(rule=rule, stop_tokens=config.stop_tokens)
+    return rule
