@@ -26,7 +26,7 @@ import mlx.core as mx
 import numpy as np
 from random_checkpoint import make_config
 
-from mlx_diffgemma.constraint import store
+from mlx_diffgemma.constraint import cache as store
 from mlx_diffgemma.constraint.byte_automaton import compiled
 from mlx_diffgemma.constraint.cache import Vocabulary, automaton_of
 from mlx_diffgemma.constraint.schema import schema_regex

@@ -21,7 +21,7 @@ from pathlib import Path
 from picture_svg import Frame, Typed, draw
 
 from mlx_diffgemma import load
-from mlx_diffgemma.display.frame import Ink, Row, Span, View, advance, full_rows, printable, rows, wrap
+from mlx_diffgemma.display.frame import Ink, InkedText, ScreenRow, View, advance, full_rows, printable, rows, wrap
 from mlx_diffgemma.display.terminal import summary
 from mlx_diffgemma.errors import DiffGemmaError
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, Prefilled
@@ -37,35 +37,35 @@ TIMELESS = 3
 def frames(events: Iterable[Event], columns: int = COLUMNS, lines: int = LINES) -> Iterator[Frame]:
     """One frame per event: finished text, and below it the live canvas; of more than `lines` rows the last ones."""
     view = View()
-    printed: list[Row] = []
+    printed: list[ScreenRow] = []
     for event in events:
         view = advance(view, event)
         if isinstance(event, BlockCommitted):
             for text, ink in ((event.thought, Ink.THOUGHT), (event.text, Ink.SETTLED)):
-                full, tail = finish(view.tail, Span(printable(text), ink), columns)
+                full, tail = finish(view.tail, InkedText(printable(text), ink), columns)
                 view = replace(view, tail=tail)
                 printed += full
         if isinstance(event, Finished):
             figures = " · ".join(summary(event.stats).split(" · ")[:TIMELESS])
-            ending = [span for span in (view.tail, Span(figures, Ink.STATUS)) if span.text]
+            ending = [span for span in (view.tail, InkedText(figures, Ink.STATUS)) if span.text]
             live = [row for span in ending for row in wrap([span], columns)]
         else:
             live = rows(view, columns, lines + 1, seconds=0)
         yield Frame(tuple([*printed, *live][-lines:]), SECONDS[type(event)])
 
 
-def finish(tail: Span, added: Span, columns: int) -> tuple[list[Row], Span]:
+def finish(tail: InkedText, added: InkedText, columns: int) -> tuple[list[ScreenRow], InkedText]:
     """The rows that finished text fills, and the row that later text goes on in, as the live display has them."""
-    full: list[Row] = []
+    full: list[ScreenRow] = []
     if not added.text:
         return full, tail
     if added.ink is not tail.ink:
         full += wrap([tail], columns) if tail.text else []
-        full += [Row((), 0)] if added.ink is Ink.SETTLED else []
-        tail = Span("", added.ink)
+        full += [ScreenRow((), 0)] if added.ink is Ink.SETTLED else []
+        tail = InkedText("", added.ink)
     text, rest = full_rows(tail.text + added.text, columns)
-    full += wrap([Span(text.removesuffix("\n"), added.ink)], columns) if text else []
-    return full, Span(rest, added.ink)
+    full += wrap([InkedText(text.removesuffix("\n"), added.ink)], columns) if text else []
+    return full, InkedText(rest, added.ink)
 
 
 def command(prompt: str, seed: int | None = None) -> str:
@@ -77,8 +77,8 @@ def command(prompt: str, seed: int | None = None) -> str:
 def typed_rows(typed: str, columns: int = COLUMNS) -> Iterator[Typed]:
     """A command as a shell shows it: the first line after "$ ", the others after "> "."""
     for n, line in enumerate(printable(typed).split("\n")):
-        sign = Span("> " if n else "$ ", Ink.STATUS)
-        for part, row in enumerate(wrap([sign, Span(line, Ink.SETTLED)], columns)):
+        sign = InkedText("> " if n else "$ ", Ink.STATUS)
+        for part, row in enumerate(wrap([sign, InkedText(line, Ink.SETTLED)], columns)):
             yield Typed(row, 0 if part else len(sign.text))
 
 

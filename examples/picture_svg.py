@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 
 from rich.cells import cell_len
 
-from mlx_diffgemma.display.frame import Ink, Row, clusters
+from mlx_diffgemma.display.frame import Ink, ScreenRow, clusters
 
 KEY, PAUSE = 0.03, 0.4
 """Seconds to type one character, and from the last one to the first frame."""
@@ -55,7 +55,7 @@ WINDOW = f"""\
 class Typed(NamedTuple):
     """A row of the command; the first `given` cells are the shell's own."""
 
-    row: Row
+    row: ScreenRow
     given: int
 
     @property
@@ -67,7 +67,7 @@ class Typed(NamedTuple):
 class Frame(NamedTuple):
     """What the terminal shows below the command, and for how long."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[ScreenRow, ...]
     seconds: float
 
 
@@ -76,7 +76,7 @@ def draw(typed: Sequence[Typed], frames: Sequence[Frame], columns: int) -> str:
     top = LINE * len(typed) + GAP
     width, height = columns * CELL, top + LINE * max(len(frame.rows) for frame in frames)
     across, down = width + 2 * SIDE, BAR + ABOVE + height + BELOW
-    ids: dict[Row, int] = {}
+    ids: dict[ScreenRow, int] = {}
     for frame in frames:
         for row in frame.rows:
             ids.setdefault(row, len(ids))
@@ -143,7 +143,7 @@ class _Glyph(NamedTuple):
     ink: Ink
 
 
-def _row(row: Row) -> Iterator[str]:
+def _row(row: ScreenRow) -> Iterator[str]:
     """Each run of glyphs of one ink and one width at its column; blanks around it are left out."""
     for (ink, cells), run in groupby(_glyphs(row), lambda glyph: (glyph.ink, glyph.cells)):
         glyphs = list(run)
@@ -158,7 +158,7 @@ def _row(row: Row) -> Iterator[str]:
             yield f'<text class="{INKS[ink]}" x="{x}" y="{BASE}" textLength="{length}">{text}</text>'
 
 
-def _glyphs(row: Row) -> Iterator[_Glyph]:
+def _glyphs(row: ScreenRow) -> Iterator[_Glyph]:
     column = 0
     for span in row.spans:
         text = NO_XML.sub("\ufffd", span.text)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mlx_diffgemma.benchmark.results import Benchmark
-    from mlx_diffgemma.benchmark.run import Plan
+    from mlx_diffgemma.benchmark.run import BenchmarkPlan
 
 LENGTHS = "128,512,2048,8192"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -112,11 +112,11 @@ def bench(  # noqa: PLR0917 - its parameters are the options
         "top_p": top_p,
     }
     with reported(debug=debug, quiet=quiet):
-        from mlx_diffgemma.benchmark.baseline import Wanted
-        from mlx_diffgemma.benchmark.diffusion import Source
+        from mlx_diffgemma.benchmark.baseline import BaselineChoice
+        from mlx_diffgemma.benchmark.diffusion import ModelChoice
         from mlx_diffgemma.benchmark.measure import Sizes, read_sizes
         from mlx_diffgemma.benchmark.plot import check_file
-        from mlx_diffgemma.benchmark.run import Plan
+        from mlx_diffgemma.benchmark.run import BenchmarkPlan
         from mlx_diffgemma.benchmark.suite import read_suite
 
         if suite is not None and prompts is not None:
@@ -128,8 +128,8 @@ def bench(  # noqa: PLR0917 - its parameters are the options
             prefixes=read_sizes("--prefixes", prefixes),
             canvases=None if canvases is None else read_sizes("--canvases", canvases),
         )
-        plan = Plan(
-            source=Source(
+        plan = BenchmarkPlan(
+            source=ModelChoice(
                 model=model,
                 revision=revision,
                 dtype=dtype,
@@ -137,7 +137,9 @@ def bench(  # noqa: PLR0917 - its parameters are the options
                 choices=options.given(choices),
                 exact=exact,
             ),
-            baseline=None if baseline is None else Wanted(model=baseline, system=system, thinking=bool(thinking)),
+            baseline=None
+            if baseline is None
+            else BaselineChoice(model=baseline, system=system, thinking=bool(thinking)),
             suite=suite if prompts is None else read_suite(prompts),
             only=only,
             sizes=sizes if speed else None,
@@ -150,7 +152,7 @@ def bench(  # noqa: PLR0917 - its parameters are the options
         carry_out(plan, Output(json=json, plot=plot, quiet=quiet))
 
 
-def carry_out(plan: Plan, output: Output) -> None:
+def carry_out(plan: BenchmarkPlan, output: Output) -> None:
     """Measure and print; also what there is when Ctrl-C or an error ends it, which are raised again."""
     from contextlib import closing
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlx_diffgemma.checkpoint.adapters import load_adapter, read_settings
-from mlx_diffgemma.checkpoint.hub import resolve
+from mlx_diffgemma.checkpoint.hub import model_folder
 from mlx_diffgemma.checkpoint.weights import open_checkpoint
 from mlx_diffgemma.session import Session
 from mlx_diffgemma.text.tokenizer import load_tokenizer
@@ -24,7 +24,7 @@ def load(
     on a GPU and float32 on the CPU. adapter: folder of an adapter to put on the model. Raises a DiffGemmaError that
     says what is wrong with the folder.
     """
-    folder = resolve(model, revision)
+    folder = model_folder(model, revision)
     # Everything else comes first: whatever is wrong is found out before gigabytes are read.
     checkpoint = open_checkpoint(folder, dtype)
     tokenizer = load_tokenizer(folder)

@@ -12,12 +12,12 @@ import typer
 from mlx_diffgemma.cli import options
 from mlx_diffgemma.cli import train_options as given
 from mlx_diffgemma.cli.console import INTERRUPTED, open_streams, reported
-from mlx_diffgemma.training.settings import Settings
+from mlx_diffgemma.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
-    from mlx_diffgemma.training.run import Plan
+    from mlx_diffgemma.training.run import TrainingPlan
 
-DEFAULTS = Settings()
+DEFAULTS = TrainingSettings()
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -67,11 +67,11 @@ def train(  # noqa: PLR0917 - its parameters are the options
     with reported(debug=debug, quiet=quiet):
         from mlx_diffgemma.checkpoint.adapters import ATTENTION, DENSE, EXPERTS, LoRA
         from mlx_diffgemma.training.loop import Pace
-        from mlx_diffgemma.training.run import Plan
+        from mlx_diffgemma.training.run import TrainingPlan
 
         keys = ATTENTION + DENSE + (EXPERTS if experts else ())
         lora = None if full else LoRA(rank=rank, alpha=alpha, layers=num_layers, keys=keys)
-        settings = Settings(
+        settings = TrainingSettings(
             steps=steps,
             batch_size=batch_size,
             accumulate=accumulate,
@@ -89,7 +89,7 @@ def train(  # noqa: PLR0917 - its parameters are the options
             max_seq_length=max_seq_length,
             seed=seed,
         )
-        plan = Plan(
+        plan = TrainingPlan(
             model=model,
             revision=revision,
             dtype=dtype,
@@ -107,7 +107,7 @@ def train(  # noqa: PLR0917 - its parameters are the options
         carry_out(plan, quiet=quiet)
 
 
-def carry_out(plan: Plan, *, quiet: bool) -> None:
+def carry_out(plan: TrainingPlan, *, quiet: bool) -> None:
     """Prepare, train, report. Raises DiffGemmaError; SystemExit after Ctrl-C."""
     from rich.console import Console
 

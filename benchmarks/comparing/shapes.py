@@ -10,7 +10,7 @@ from pathlib import Path
 from random_checkpoint import write_checkpoint
 from random_packed import write_packed
 
-from mlx_diffgemma.checkpoint.hub import resolve
+from mlx_diffgemma.checkpoint.hub import model_folder
 
 MARGIN = 1.25
 """What a program holds at most, as a multiple of its weights: they are small shapes beside their vocabularies."""
@@ -57,7 +57,7 @@ release with its vocabulary. full: all of it, in 4 bits."""
 def folder_of(shape: Shape, scratch: Path) -> Path:
     """The checkpoint's folder; what is not there is made, under another name until it is whole."""
     if shape.make is None:
-        return resolve(shape.name)
+        return model_folder(shape.name)
     folder = scratch / shape.name
     if not folder.exists():
         unfinished = scratch / f"{shape.name}.unfinished"

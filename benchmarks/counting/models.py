@@ -11,7 +11,7 @@ import mlx.nn as nn
 from mlx_diffgemma_convert.recipe import Recipe, choose, make_recipe
 from random_checkpoint import Width, make_config
 
-from mlx_diffgemma.checkpoint.hub import resolve
+from mlx_diffgemma.checkpoint.hub import model_folder
 from mlx_diffgemma.checkpoint.quantization import Quantization, parse_table
 from mlx_diffgemma.checkpoint.safetensors import read_folder
 from mlx_diffgemma.files import read_json
@@ -52,7 +52,7 @@ def subject(name: str, bits: int | None) -> Subject:
         width, layers = SHAPES[name]
         recipe = Recipe() if bits is None else make_recipe("mixed", choose("affine", bits, None), {})
         return Subject(config=make_config(layers, width), packing=lambda path: recipe.at(f"{path}.weight"))
-    folder = resolve(name)
+    folder = model_folder(name)
     config = read_json(folder / "config.json")
     table = parse_table(config)
     packed = {tensor.removesuffix(".scales") for tensor in read_folder(folder) if tensor.endswith(".scales")}

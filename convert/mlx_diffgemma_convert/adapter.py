@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from mlx_diffgemma.checkpoint.adapters import CONFIG, WEIGHTS, read_settings
-from mlx_diffgemma.checkpoint.names import Source
+from mlx_diffgemma.checkpoint.names import TensorSource
 from mlx_diffgemma.checkpoint.safetensors import FLOATS, read_header
 from mlx_diffgemma.errors import AdapterError
 from mlx_diffgemma_convert.pieces import PIECE_BYTES, is_finite
@@ -30,7 +30,7 @@ class Adapter:
     """What an adapter's folder holds; `scale` is the factor of low-rank changes, None where values are replaced."""
 
     folder: Path
-    tensors: Mapping[str, Source]
+    tensors: Mapping[str, TensorSource]
     scale: float | None
 
     @property
@@ -47,7 +47,7 @@ def read_adapter(folder: Path) -> Adapter:
         raise AdapterError(f"the adapter in {folder} holds no tensors: nothing was trained")
     adapter = Adapter(
         folder=folder,
-        tensors={info.name: Source(parts=(info,), shape=info.shape) for info in infos},
+        tensors={info.name: TensorSource(parts=(info,), shape=info.shape) for info in infos},
         scale=_scale(folder, config),
     )
     for name, source in adapter.tensors.items():
@@ -55,7 +55,7 @@ def read_adapter(folder: Path) -> Adapter:
     return adapter
 
 
-def changed(adapter: Adapter, base: Mapping[str, Source | Packed]) -> dict[str, Values]:
+def changed(adapter: Adapter, base: Mapping[str, TensorSource | Packed]) -> dict[str, Values]:
     """The parameters of `base` that the adapter changes, with their new values.
 
     Raises AdapterError naming the first tensor that does not fit the base.
@@ -76,7 +76,7 @@ def changed(adapter: Adapter, base: Mapping[str, Source | Packed]) -> dict[str, 
     return values
 
 
-def _adapted(adapter: Adapter, module: str, base: Source | Packed, scale: float) -> Adapted:
+def _adapted(adapter: Adapter, module: str, base: TensorSource | Packed, scale: float) -> Adapted:
     names = [f"{module}.{part}" for part in LOW_RANK]
     for name in names:
         if name not in adapter.tensors:
@@ -104,7 +104,7 @@ def _scale(folder: Path, config: Mapping[str, Any]) -> float | None:
     return float(scale)
 
 
-def _check_values(adapter: Adapter, name: str, source: Source) -> None:
+def _check_values(adapter: Adapter, name: str, source: TensorSource) -> None:
     if source.dtype not in FLOATS or not source.shape or 0 in source.shape:
         raise AdapterError(
             f"{name} of the adapter in {adapter.folder} is {source.dtype} {list(source.shape)}: no values to fuse"

@@ -11,7 +11,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_diffgemma.checkpoint.names import resolve
+from mlx_diffgemma.checkpoint.names import sort_tensors
 from mlx_diffgemma.checkpoint.safetensors import read_folder
 from mlx_diffgemma.checkpoint.weights import load_generation_config
 from mlx_diffgemma.errors import ConvertError
@@ -58,7 +58,7 @@ def convert(options: Options) -> Generator[Event]:
     load_generation_config(source, raw)
     tensors = read_folder(source)
     # 2 plan
-    plan = make_plan(resolve(tensors), config, options.recipe, options.dtype, options.max_shard_bytes)
+    plan = make_plan(sort_tensors(tensors), config, options.recipe, options.dtype, options.max_shard_bytes)
     generation = generation_defaults(source, raw)
     work = Work(
         source=source,

@@ -66,10 +66,10 @@ def fuse(  # noqa: PLR0917
     """
     max_shard_bytes = parse_size(max_shard_size)
     with reported(debug=debug, quiet=quiet):
-        from mlx_diffgemma.checkpoint.hub import resolve
+        from mlx_diffgemma.checkpoint.hub import model_folder
         from mlx_diffgemma_convert import fusing
 
-        folder = resolve(model, revision)
+        folder = model_folder(model, revision)
         repository = not Path(model).expanduser().is_dir()
         options = fusing.Options(
             source=folder,

@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlx_diffgemma.checkpoint.names import Contents, Source, resolve
+from mlx_diffgemma.checkpoint.names import CheckpointTensors, TensorSource, sort_tensors
 from mlx_diffgemma.checkpoint.quantization import QuantizationTable, parse_table
 from mlx_diffgemma.checkpoint.safetensors import read_folder
 from mlx_diffgemma.checkpoint.weights import build, check, load_generation_config
@@ -26,7 +26,7 @@ from mlx_diffgemma_convert.card import Card
 from mlx_diffgemma_convert.job import check_destination
 from mlx_diffgemma_convert.parameters import google_name, text_shapes
 from mlx_diffgemma_convert.pieces import error_note
-from mlx_diffgemma_convert.plan import Parameter, Plan, assemble, make_parameter
+from mlx_diffgemma_convert.plan import ConversionPlan, Parameter, assemble, make_parameter
 from mlx_diffgemma_convert.sidecar import generation_defaults, output_config
 from mlx_diffgemma_convert.values import Packed, Values
 from mlx_diffgemma_convert.work import Event, Work, carry_out, fingerprint
@@ -63,7 +63,7 @@ def fuse(options: Options) -> Generator[Event]:
     raw = read_json(source / "config.json")
     config, table = parse_config(raw), parse_table(raw)
     load_generation_config(source, raw)
-    contents = resolve(tensors := read_folder(source))
+    contents = sort_tensors(tensors := read_folder(source))
     check(build(config, table, contents.text), contents)
     adapter = read_adapter(options.adapter)
     # 2 plan
@@ -100,11 +100,15 @@ def _check_destination(options: Options, destination: Path) -> None:
 
 
 def plan_fusion(
-    options: Options, config: ModelConfig, table: QuantizationTable | None, contents: Contents, adapter: Adapter
-) -> tuple[Plan, int]:
+    options: Options,
+    config: ModelConfig,
+    table: QuantizationTable | None,
+    contents: CheckpointTensors,
+    adapter: Adapter,
+) -> tuple[ConversionPlan, int]:
     """The plan, and how many of its parameters the adapter changes."""
     text = dict(_grouped(contents.text, table))
-    wrapped = {name: Source(parts=(info,), shape=info.shape) for name, info in sorted(contents.vision.items())}
+    wrapped = {name: TensorSource(parts=(info,), shape=info.shape) for name, info in sorted(contents.vision.items())}
     base = {**{name: text[name] for name in text_shapes(config)}, **dict(_grouped(wrapped, table))}
     packed = any(isinstance(values, Packed) for values in base.values())
     if packed and not options.dequantize:
@@ -121,7 +125,9 @@ def plan_fusion(
     return assemble(parameters, layout, options.max_shard_bytes), len(changes)
 
 
-def _grouped(sources: Mapping[str, Source], table: QuantizationTable | None) -> Iterator[tuple[str, Source | Packed]]:
+def _grouped(
+    sources: Mapping[str, TensorSource], table: QuantizationTable | None
+) -> Iterator[tuple[str, TensorSource | Packed]]:
     """Every parameter, those that are packed with their scales and biases."""
     for name, source in sources.items():
         path, _, ending = name.rpartition(".")
@@ -132,7 +138,7 @@ def _grouped(sources: Mapping[str, Source], table: QuantizationTable | None) -> 
             yield name, Packed(stored=(source, *groups), quantization=table.at(path))
 
 
-def _parameter(name: str, base: Source | Packed, values: Values, dtype: str | None, *, packed: bool) -> Parameter:
+def _parameter(name: str, base: TensorSource | Packed, values: Values, dtype: str | None, *, packed: bool) -> Parameter:
     """What becomes of one parameter: `values` in the form of `base`, or unpacked and under Google's name."""
     if packed and isinstance(base, Packed):
         # Packed from float32: rounded before that, the values would be rounded twice.

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mlx_diffgemma.checkpoint.names import Contents, Source
+from mlx_diffgemma.checkpoint.names import CheckpointTensors, TensorSource
 from mlx_diffgemma.checkpoint.quantization import Quantization, QuantizationTable
 from mlx_diffgemma.checkpoint.safetensors import FLOATS
 from mlx_diffgemma.errors import ConvertError, QuantizationError, WeightsError
@@ -56,7 +56,7 @@ class Parameter:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class ConversionPlan:
     """All shards of the output with the parameters of each, and the table that config.json will carry."""
 
     shards: tuple[tuple[Shard, tuple[Parameter, ...]], ...]
@@ -73,7 +73,9 @@ class Plan:
         return sum(shard.size for shard, _ in self.shards)
 
 
-def make_plan(contents: Contents, config: ModelConfig, recipe: Recipe, dtype: str, max_bytes: int) -> Plan:
+def make_plan(
+    contents: CheckpointTensors, config: ModelConfig, recipe: Recipe, dtype: str, max_bytes: int
+) -> ConversionPlan:
     """Check a source against its configuration and lay out the result.
 
     `dtype` is that of unpacked text values and affine scales; `max_bytes` bounds a shard. Raises WeightsError for a
@@ -83,23 +85,23 @@ def make_plan(contents: Contents, config: ModelConfig, recipe: Recipe, dtype: st
     expected = text_shapes(config)
     _check_names(contents.text, expected)
     parameters = [make_parameter(name, contents.text[name], recipe.at(name), dtype) for name in expected] + [
-        make_parameter(name, Source(parts=(info,), shape=info.shape), None, "BF16")
+        make_parameter(name, TensorSource(parts=(info,), shape=info.shape), None, "BF16")
         for name, info in sorted(contents.vision.items())
     ]
     return assemble(parameters, _table(parameters, recipe), max_bytes)
 
 
-def assemble(parameters: Sequence[Parameter], table: QuantizationTable | None, max_bytes: int) -> Plan:
+def assemble(parameters: Sequence[Parameter], table: QuantizationTable | None, max_bytes: int) -> ConversionPlan:
     """Distribute parameters over shards of `max_bytes` at most."""
     groups = group((parameter.entries for parameter in parameters), max_bytes)
     remaining = iter(parameters)
     shards = [
         (shard, tuple(next(remaining) for _ in taken)) for shard, taken in zip(lay_out(groups), groups, strict=True)
     ]
-    return Plan(shards=tuple(shards), table=table)
+    return ConversionPlan(shards=tuple(shards), table=table)
 
 
-def _check_names(text: Mapping[str, Source], expected: Mapping[str, tuple[int, ...]]) -> None:
+def _check_names(text: Mapping[str, TensorSource], expected: Mapping[str, tuple[int, ...]]) -> None:
     if packed := [name for name in text if name.endswith(".scales")]:
         raise ConvertError(f"the source is already quantized (it has {packed[0]}): convert the bf16 checkpoint")
     for name, shape in expected.items():
@@ -153,6 +155,6 @@ def _table(parameters: list[Parameter], recipe: Recipe) -> QuantizationTable | N
     return QuantizationTable(default=recipe.default, overrides=overrides)
 
 
-def has_vision(plan: Plan) -> bool:
+def has_vision(plan: ConversionPlan) -> bool:
     """Whether the source came with a vision tower."""
     return any(parameter.kind == VISION_TOWER for parameter in plan.parameters)

@@ -89,12 +89,12 @@ def convert(  # noqa: PLR0917
     chosen = _recipe(bits, mode, group_size, recipe, settings or [], no_quantize=no_quantize)
     max_shard_bytes = parse_size(max_shard_size)
     with reported(debug=debug, quiet=quiet):
-        from mlx_diffgemma.checkpoint.hub import resolve
+        from mlx_diffgemma.checkpoint.hub import model_folder
         from mlx_diffgemma_convert import conversion, upload
 
         if upload_repo is not None:
             upload.check_login(upload_repo)
-        folder = resolve(source, revision)
+        folder = model_folder(source, revision)
         repository = not Path(source).expanduser().is_dir()
         options = conversion.Options(
             source=folder,

@@ -11,7 +11,7 @@ from mlx_diffgemma.checkpoint.safetensors import INDEX
 from mlx_diffgemma.errors import ConfigError, ConvertError
 from mlx_diffgemma.files import read_json
 from mlx_diffgemma.model.config import ModelConfig, Raw
-from mlx_diffgemma_convert.plan import Plan, has_vision
+from mlx_diffgemma_convert.plan import ConversionPlan, has_vision
 from mlx_diffgemma_convert.shards import index
 from mlx_diffgemma_convert.summary import NAMES
 from mlx_diffgemma_convert.writer import write_bytes, write_text
@@ -50,7 +50,7 @@ def generation_defaults(source: Path, raw: Raw) -> Mapping[str, Any] | None:
 
 
 def write_sidecar(
-    source: Path, folder: Path, config: Mapping[str, Any], generation: Mapping[str, Any] | None, plan: Plan
+    source: Path, folder: Path, config: Mapping[str, Any], generation: Mapping[str, Any] | None, plan: ConversionPlan
 ) -> None:
     """Write the index and the configurations into `folder` and copy the rest. Raises ConvertError."""
     if generation is not None and not (source / GENERATION).is_file():
@@ -67,7 +67,7 @@ def write_sidecar(
 
 
 def output_config(
-    raw: Raw, config: ModelConfig, plan: Plan, dtype: str, generation: Mapping[str, Any] | None
+    raw: Raw, config: ModelConfig, plan: ConversionPlan, dtype: str, generation: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """The result's config.json: the source's, in Google's spelling, with the packing table and generation defaults.
 

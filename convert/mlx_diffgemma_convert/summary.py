@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlx_diffgemma.checkpoint.quantization import Quantization
-from mlx_diffgemma_convert.plan import Parameter, Plan
+from mlx_diffgemma_convert.plan import ConversionPlan, Parameter
 from mlx_diffgemma_convert.recipe import MODULES, OTHER, VISION_TOWER
 
 NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
@@ -30,7 +30,7 @@ class Line:
         return 8 * self.nbytes / self.values
 
 
-def summarize(plan: Plan, errors: Mapping[str, float]) -> list[Line]:
+def summarize(plan: ConversionPlan, errors: Mapping[str, float]) -> list[Line]:
     """A line per class that the checkpoint has, then a total; `errors` by parameter name."""
     lines = [_line(kind, [p for p in plan.parameters if p.kind == kind], errors) for kind in ORDER]
     lines = [line for line in lines if line.tensors]

@@ -19,7 +19,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from mlx_diffgemma.checkpoint.names import Source
+from mlx_diffgemma.checkpoint.names import TensorSource
 from mlx_diffgemma.checkpoint.quantization import Quantization
 from mlx_diffgemma.checkpoint.safetensors import ITEM_BYTES, TensorInfo
 from mlx_diffgemma.errors import WeightsError
@@ -33,7 +33,7 @@ UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32}
 class Packed:
     """A parameter that the files hold packed: `stored` is weight and scales, and biases where the format has them."""
 
-    stored: tuple[Source, ...]
+    stored: tuple[TensorSource, ...]
     quantization: Quantization
 
     @property
@@ -60,9 +60,9 @@ class Adapted:
     base [out, in]: a [in, rank], b [rank, out]. A stack of experts [E, out, in]: a [E, rank, in], b [E, out, rank].
     """
 
-    base: Source | Packed
-    a: Source
-    b: Source
+    base: TensorSource | Packed
+    a: TensorSource
+    b: TensorSource
     scale: float
 
     @property
@@ -81,13 +81,13 @@ class Adapted:
         return self.base.parts
 
 
-Values: TypeAlias = Source | Packed | Adapted
+Values: TypeAlias = TensorSource | Packed | Adapted
 
 
 def read_values(values: Values, first: int, count: int) -> mx.array:
     """Rows `first` to `first + count` -> [count, row_length] in the dtype of `values`. Raises WeightsError."""
     match values:
-        case Source():
+        case TensorSource():
             return read_rows(values, first, count)
         case Packed():
             stored = read_stored(values, first, count)
@@ -103,7 +103,7 @@ def read_stored(packed: Packed, first: int, count: int) -> tuple[mx.array, ...]:
     return tuple(read_rows(source, first, count) for source in packed.stored)
 
 
-def read_rows(source: Source, first: int, count: int) -> mx.array:
+def read_rows(source: TensorSource, first: int, count: int) -> mx.array:
     """Rows of a source, wherever its parts lie -> [count, row_length] in its own dtype. Raises WeightsError."""
     row_length = source.shape[-1]
     item_bytes = ITEM_BYTES[source.dtype]
@@ -148,7 +148,7 @@ def _change(adapted: Adapted, first: int, count: int) -> npt.NDArray[np.float32]
     return np.concatenate([own @ a[i] for i, own in enumerate(np.split(b, edges))])
 
 
-def _float32(source: Source, first: int, count: int, factor: float = 1.0) -> npt.NDArray[np.float32]:
+def _float32(source: TensorSource, first: int, count: int, factor: float = 1.0) -> npt.NDArray[np.float32]:
     return np.asarray(factor * read_rows(source, first, count).astype(mx.float32))
 
 

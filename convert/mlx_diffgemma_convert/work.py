@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 from mlx_diffgemma_convert.card import Card, model_card
 from mlx_diffgemma_convert.job import Job, check_space, publish, record, reserve
 from mlx_diffgemma_convert.pieces import Written, convert_piece, pieces
-from mlx_diffgemma_convert.plan import Parameter, Plan
+from mlx_diffgemma_convert.plan import ConversionPlan, Parameter
 from mlx_diffgemma_convert.shards import Shard
 from mlx_diffgemma_convert.sidecar import TOKENIZERS, copied_files, write_sidecar
 from mlx_diffgemma_convert.summary import Line, summarize
@@ -46,7 +46,7 @@ class Work:
 
     source: Path
     destination: Path
-    plan: Plan
+    plan: ConversionPlan
     config: Mapping[str, Any]
     generation: Mapping[str, Any] | None
     fingerprint: str
@@ -102,7 +102,7 @@ def carry_out(work: Work) -> Generator[Event]:
     yield Finished(lines=tuple(lines), note=work.card.note)
 
 
-def fingerprint(plan: Plan, files: Iterable[Path]) -> str:
+def fingerprint(plan: ConversionPlan, files: Iterable[Path]) -> str:
     """Equal for equal work: the same output from files of the same name, size and time of change."""
     contents: dict[str, Any] = {
         "headers": [shard.header.decode("latin-1") for shard, _ in plan.shards],
@@ -131,7 +131,7 @@ def _write_all(parameters: tuple[Parameter, ...], file: ShardFile) -> Iterator[W
         yield from pool.map(partial(convert_piece, file=file), work)
 
 
-def _planned(plan: Plan, job: Job) -> Planned:
+def _planned(plan: ConversionPlan, job: Job) -> Planned:
     if job.started_over:
         logger.warning("options or sources changed since the interrupted conversion: starting over")
     elif job.done:

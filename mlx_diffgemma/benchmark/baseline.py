@@ -15,7 +15,7 @@ import mlx.nn as nn
 
 from mlx_diffgemma.benchmark.results import Loaded, Reply
 from mlx_diffgemma.benchmark.subject import TEXT, repeated, steady, weight
-from mlx_diffgemma.checkpoint.hub import resolve
+from mlx_diffgemma.checkpoint.hub import model_folder
 from mlx_diffgemma.errors import BenchmarkError, loading_errors, out_of_memory
 from mlx_diffgemma.files import read_json
 from mlx_diffgemma.model.config import MODEL_TYPE
@@ -25,7 +25,7 @@ SAMPLING = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class BaselineChoice:
     """Which model to load, and what its prompts are put into."""
 
     model: str
@@ -33,7 +33,7 @@ class Wanted:
     thinking: bool = False
 
 
-class Contents(NamedTuple):
+class LanguageModel(NamedTuple):
     """What mlx-lm makes of a folder, and the sampling options in it."""
 
     model: nn.Module
@@ -42,12 +42,12 @@ class Contents(NamedTuple):
     sampling: Mapping[str, float]
 
 
-def check_baseline(wanted: Wanted) -> None:
+def check_baseline(wanted: BaselineChoice) -> None:
     """Find out whether mlx-lm can load a model, without reading its weights. Raises DiffGemmaError."""
     _load(wanted.model, lazy=True)
 
 
-def load_baseline(wanted: Wanted) -> Autoregressive:
+def load_baseline(wanted: BaselineChoice) -> Autoregressive:
     """Load a model, timed. Raises DiffGemmaError."""
     mx.clear_cache()
     mx.reset_peak_memory()
@@ -65,10 +65,10 @@ def load_baseline(wanted: Wanted) -> Autoregressive:
     return Autoregressive(contents=contents, loaded=loaded, text=contents.tokenizer.encode(TEXT), wanted=wanted)
 
 
-def _load(name: str, *, lazy: bool) -> Contents:
+def _load(name: str, *, lazy: bool) -> LanguageModel:
     from mlx_lm.utils import load
 
-    folder = resolve(name)
+    folder = model_folder(name)
     if read_json(folder / "config.json").get("model_type") == MODEL_TYPE:
         raise BenchmarkError(f"the baseline {name} is a DiffusionGemma: name a model that mlx-lm runs")
     options = sampling(folder)
@@ -77,7 +77,7 @@ def _load(name: str, *, lazy: bool) -> Contents:
             loaded: tuple[Any, ...] = load(str(folder), lazy=lazy, return_config=True)
     except loading_errors() as error:
         raise BenchmarkError(f"mlx-lm cannot load the baseline {name}: {error}") from error
-    return Contents(loaded[0], loaded[1], loaded[2], options)
+    return LanguageModel(loaded[0], loaded[1], loaded[2], options)
 
 
 def sampling(folder: Path) -> dict[str, float]:
@@ -102,10 +102,10 @@ def sampling(folder: Path) -> dict[str, float]:
 class Autoregressive:
     """A model from mlx-lm; see Subject. A step is a token here. `text` are the ids that prefixes are made of."""
 
-    contents: Contents
+    contents: LanguageModel
     loaded: Loaded
     text: list[int]
-    wanted: Wanted
+    wanted: BaselineChoice
     canvas: int = 1
 
     @property

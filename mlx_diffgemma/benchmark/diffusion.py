@@ -31,7 +31,7 @@ NEVER = sys.float_info.min
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class ModelChoice:
     """Which model to load, as `loading.load` takes it, and the options given for its answers. Raises OptionError."""
 
     model: str
@@ -51,7 +51,7 @@ class Source:
         return chosen.exact() if self.exact else chosen
 
 
-def load_diffusion(source: Source) -> Diffusion:
+def load_diffusion(source: ModelChoice) -> Diffusion:
     """Load a model, timed. Raises DiffGemmaError for what is wrong with it or with its options."""
     # Libraries are imported once per process: that is no part of a model's loading.
     import_module("mlx_lm.tokenizer_utils")

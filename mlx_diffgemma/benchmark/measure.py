@@ -72,7 +72,7 @@ def _dropped(what: str, wanted: Sequence[int], kept: Sequence[int], reason: str)
     return f"{what} of {' and '.join(left)} tokens: {reason}" if left else ""
 
 
-def prefill(subject: Subject, length: int) -> Point | OutOfMemoryError:
+def time_prefill(subject: Subject, length: int) -> Point | OutOfMemoryError:
     """Time a prefill; the error where there is no memory for it."""
 
     def seconds() -> list[float]:
@@ -85,7 +85,7 @@ def prefill(subject: Subject, length: int) -> Point | OutOfMemoryError:
     return _point(length, 0, seconds)
 
 
-def step(subject: Subject, prefix: int, canvas: int) -> Point | OutOfMemoryError:
+def time_steps(subject: Subject, prefix: int, canvas: int) -> Point | OutOfMemoryError:
     """Time steps; the error where there is no memory for them."""
     return _point(prefix, canvas, lambda: subject.steps(prefix, canvas, STEPS, PATIENCE))
 

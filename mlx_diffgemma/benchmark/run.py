@@ -16,9 +16,9 @@ from typing import TypeAlias
 import mlx.core as mx
 
 from mlx_diffgemma.benchmark.answers import Asking, ask
-from mlx_diffgemma.benchmark.baseline import Wanted, check_baseline, load_baseline
-from mlx_diffgemma.benchmark.diffusion import Source, load_diffusion
-from mlx_diffgemma.benchmark.measure import Sizes, fit, prefill, step
+from mlx_diffgemma.benchmark.baseline import BaselineChoice, check_baseline, load_baseline
+from mlx_diffgemma.benchmark.diffusion import ModelChoice, load_diffusion
+from mlx_diffgemma.benchmark.measure import Sizes, fit, time_prefill, time_steps
 from mlx_diffgemma.benchmark.prompts import choose
 from mlx_diffgemma.benchmark.results import Attempt, Benchmark, Loaded, Measured, Point
 from mlx_diffgemma.benchmark.subject import Subject
@@ -27,15 +27,15 @@ from mlx_diffgemma.errors import OptionError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class BenchmarkPlan:
     """What to do. `suite`: prompts, or the name of built-in ones, or None to choose those by the model.
 
     `only` keeps the prompts with this text in their names. `sizes` of None: no speeds. `max_tokens` goes over what the
     prompts say. Raises OptionError.
     """
 
-    source: Source
-    baseline: Wanted | None
+    source: ModelChoice
+    baseline: BaselineChoice | None
     suite: Suite | str | None
     only: str | None
     sizes: Sizes | None
@@ -74,14 +74,14 @@ class Began:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prefilled:
+class PrefillTimed:
     """A prefill was timed."""
 
     point: Point
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stepped:
+class StepsTimed:
     """Steps were timed."""
 
     point: Point
@@ -94,10 +94,10 @@ class Dropped:
     reason: str
 
 
-Event: TypeAlias = SuiteChosen | Began | Loaded | Prefilled | Stepped | Attempt | Dropped
+BenchmarkEvent: TypeAlias = SuiteChosen | Began | Loaded | PrefillTimed | StepsTimed | Attempt | Dropped
 
 
-def run(plan: Plan) -> Iterator[Event]:
+def run(plan: BenchmarkPlan) -> Iterator[BenchmarkEvent]:
     """Do what the plan says. Raises DiffGemmaError; what was found until then has been told."""
     if plan.baseline is not None:
         # It is loaded when the first model has been measured, which may take an hour.
@@ -123,7 +123,7 @@ def run(plan: Plan) -> Iterator[Event]:
         yield from _measure(baseline, plan, chosen)
 
 
-def _suite(plan: Plan, canvas: int) -> Suite:
+def _suite(plan: BenchmarkPlan, canvas: int) -> Suite:
     suite = plan.suite if isinstance(plan.suite, Suite) else choose(plan.suite, canvas)
     kept = [case for case in suite.cases if plan.only is None or plan.only in case.name]
     if not kept:
@@ -132,7 +132,7 @@ def _suite(plan: Plan, canvas: int) -> Suite:
     return replace(suite, cases=tuple(replace(case, max_tokens=plan.max_tokens or case.max_tokens) for case in kept))
 
 
-def _measure(subject: Subject, plan: Plan, chosen: SuiteChosen) -> Iterator[Event]:
+def _measure(subject: Subject, plan: BenchmarkPlan, chosen: SuiteChosen) -> Iterator[BenchmarkEvent]:
     """Everything that is measured of one model."""
     asking = chosen.asking
     # What cannot be asked is found out before anything takes its time.
@@ -151,17 +151,17 @@ def _measure(subject: Subject, plan: Plan, chosen: SuiteChosen) -> Iterator[Even
         yield from ask(subject, case, asking)
 
 
-def _speed(subject: Subject, sizes: Sizes) -> Iterator[Event]:
+def _speed(subject: Subject, sizes: Sizes) -> Iterator[BenchmarkEvent]:
     fitting = fit(subject, sizes)
     yield from (Dropped(reason=reason) for reason in fitting.dropped)
     yield Began(model=subject.loaded.model, what="prefill", pieces=len(fitting.lengths))
     for length in fitting.lengths:
-        point = prefill(subject, length)
-        yield Prefilled(point=point) if isinstance(point, Point) else Dropped(reason=str(point))
+        point = time_prefill(subject, length)
+        yield PrefillTimed(point=point) if isinstance(point, Point) else Dropped(reason=str(point))
     yield Began(model=subject.loaded.model, what="steps", pieces=len(fitting.steps))
     for prefix, canvas in fitting.steps:
-        point = step(subject, prefix, canvas)
-        yield Stepped(point=point) if isinstance(point, Point) else Dropped(reason=str(point))
+        point = time_steps(subject, prefix, canvas)
+        yield StepsTimed(point=point) if isinstance(point, Point) else Dropped(reason=str(point))
 
 
 def _forget() -> None:
@@ -178,16 +178,16 @@ class Findings:
         self._models: list[Measured] = []
         self._dropped: list[str] = []
 
-    def add(self, event: Event) -> None:
+    def add(self, event: BenchmarkEvent) -> None:
         """Take in the next event."""
         match event:
             case SuiteChosen():
                 self._chosen = event
             case Loaded():
                 self._models.append(Measured(loaded=event))
-            case Prefilled(point=point):
+            case PrefillTimed(point=point):
                 self._models[-1] = replace(self._models[-1], prefill=(*self._models[-1].prefill, point))
-            case Stepped(point=point):
+            case StepsTimed(point=point):
                 self._models[-1] = replace(self._models[-1], steps=(*self._models[-1].steps, point))
             case Attempt():
                 self._models[-1] = replace(self._models[-1], attempts=(*self._models[-1].attempts, event))

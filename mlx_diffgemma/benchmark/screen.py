@@ -11,11 +11,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mlx_diffgemma.benchmark.results import Attempt
-from mlx_diffgemma.benchmark.run import Began, Event, Prefilled, Stepped
+from mlx_diffgemma.benchmark.run import Began, BenchmarkEvent, PrefillTimed, StepsTimed
 from mlx_diffgemma.display.terminal import passing_note
 
 
-def watched(events: Iterator[Event], *, console: Console, quiet: bool) -> Generator[Event]:
+def watched(events: Iterator[BenchmarkEvent], *, console: Console, quiet: bool) -> Generator[BenchmarkEvent]:
     """Pass `events` on, showing what is being done; nothing of it stays on a terminal."""
     with ExitStack() as shown:
         bar: Progress | None = None
@@ -24,7 +24,7 @@ def watched(events: Iterator[Event], *, console: Console, quiet: bool) -> Genera
                 case Began() if not quiet:
                     shown.close()
                     bar = _begin(event, console, shown)
-                case Prefilled() | Stepped() | Attempt(last=True) if bar is not None:
+                case PrefillTimed() | StepsTimed() | Attempt(last=True) if bar is not None:
                     bar.advance(bar.task_ids[0])
                 case _:
                     pass

@@ -14,7 +14,7 @@ DEMO = "demo"
 """The name of the model in the package; a folder of that name is ./demo."""
 
 
-def resolve(model: str | Path, revision: str | None = None) -> Path:
+def model_folder(model: str | Path, revision: str | None = None) -> Path:
     """The folder of `model`, downloading a Hub repository first where it is not cached; DEMO is in the package.
 
     Raises ModelNotFoundError for a path that is not there, an unknown or gated repository, an unknown revision, and

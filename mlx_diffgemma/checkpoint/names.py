@@ -25,7 +25,7 @@ ONE_EXPERT = re.compile(r"(?P<prefix>.+\.experts)\.(?P<expert>\d+)\.(?P<part>gat
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class TensorSource:
     """Where one parameter comes from: `parts`, whose rows follow each other, are together a tensor of `shape`."""
 
     parts: tuple[TensorInfo, ...]
@@ -38,15 +38,15 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contents:
+class CheckpointTensors:
     """A checkpoint's tensors by what they are for; `ignored` names what repeats others: tied copies, rotary buffers."""
 
-    text: Mapping[str, Source]
+    text: Mapping[str, TensorSource]
     vision: Mapping[str, TensorInfo]
     ignored: tuple[str, ...]
 
 
-def resolve(tensors: Mapping[str, TensorInfo]) -> Contents:
+def sort_tensors(tensors: Mapping[str, TensorInfo]) -> CheckpointTensors:
     """Sort a checkpoint's tensors: text parameters under this model's names, the vision tower, and what repeats others.
 
     A tied copy is ignored where the original is there and takes its place where it is not. An unknown name is kept
@@ -71,12 +71,12 @@ def resolve(tensors: Mapping[str, TensorInfo]) -> Contents:
             tied[_with_weight(target)] = info
         else:
             single[_with_weight(target)] = info
-    text = {name: Source(parts=(info,), shape=info.shape) for name, info in {**tied, **single}.items()}
+    text = {name: TensorSource(parts=(info,), shape=info.shape) for name, info in {**tied, **single}.items()}
     for prefix, group in experts.items():
         text.update(_stack(prefix, group))
     _complete_scalars(text)
     ignored = [*buffers, *(info.name for name, info in tied.items() if name in single)]
-    return Contents(text=text, vision=vision, ignored=tuple(sorted(ignored)))
+    return CheckpointTensors(text=text, vision=vision, ignored=tuple(sorted(ignored)))
 
 
 def _original(name: str) -> str | None:
@@ -92,7 +92,7 @@ def _with_weight(name: str) -> str:
     return f"{name}.weight" if name.endswith(BARE_EXPERTS) else name
 
 
-def _stack(prefix: str, group: Mapping[tuple[int, str], TensorInfo]) -> dict[str, Source]:
+def _stack(prefix: str, group: Mapping[tuple[int, str], TensorInfo]) -> dict[str, TensorSource]:
     """One tensor per expert -> the two stacked ones, gate rows above up rows within each expert."""
     count = 1 + max(expert for expert, _ in group)
     for expert in range(count):
@@ -107,7 +107,7 @@ def _stack(prefix: str, group: Mapping[tuple[int, str], TensorInfo]) -> dict[str
     }
 
 
-def _joined(parts: tuple[TensorInfo, ...], count: int) -> Source:
+def _joined(parts: tuple[TensorInfo, ...], count: int) -> TensorSource:
     first = parts[0]
     for part in parts:
         if (part.shape, part.dtype) != (first.shape, first.dtype) or len(part.shape) != 2:
@@ -115,10 +115,10 @@ def _joined(parts: tuple[TensorInfo, ...], count: int) -> Source:
                 f"{part.name} is {part.dtype} {list(part.shape)}, but {first.name} is {first.dtype} {list(first.shape)}"
             )
     rows = math.prod(first.shape[:-1]) * len(parts) // count
-    return Source(parts=parts, shape=(count, rows, first.shape[-1]))
+    return TensorSource(parts=parts, shape=(count, rows, first.shape[-1]))
 
 
-def _complete_scalars(text: dict[str, Source]) -> None:
+def _complete_scalars(text: dict[str, TensorSource]) -> None:
     """Where the encoder's own layer scalar is missing, the decoder's is meant: they are far from 1."""
     for name in [name for name in text if name.startswith(DECODER) and name.endswith(SCALAR)]:
         text.setdefault(ENCODER + name.removeprefix(DECODER), text[name])

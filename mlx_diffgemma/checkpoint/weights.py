@@ -20,7 +20,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from mlx_diffgemma.checkpoint.names import Contents, Source, resolve
+from mlx_diffgemma.checkpoint.names import CheckpointTensors, TensorSource, sort_tensors
 from mlx_diffgemma.checkpoint.quantization import QuantizationTable, parse_table
 from mlx_diffgemma.checkpoint.safetensors import FLOATS, read_folder
 from mlx_diffgemma.errors import OptionError, QuantizationError, WeightsError, out_of_memory
@@ -66,7 +66,7 @@ class Checkpoint:
     """A folder that was found to be in order, its weights not read yet."""
 
     model: DiffusionGemma
-    sources: Mapping[str, Source]
+    sources: Mapping[str, TensorSource]
     dtype: mx.Dtype
     defaults: GenerationConfig
 
@@ -84,7 +84,7 @@ def open_checkpoint(folder: Path, dtype: str | None = None) -> Checkpoint:
     compute = default_dtype() if dtype is None else DTYPES[dtype]
     raw = read_json(folder / "config.json")
     config, table, defaults = parse_config(raw), parse_table(raw), load_generation_config(folder, raw)
-    contents = resolve(read_folder(folder))
+    contents = sort_tensors(read_folder(folder))
     if contents.vision:
         logger.info("skipping the vision tower (%d tensors): this version reads text only", len(contents.vision))
     model = build(config, table, contents.text)
@@ -93,7 +93,7 @@ def open_checkpoint(folder: Path, dtype: str | None = None) -> Checkpoint:
     return Checkpoint(model=model, sources=contents.text, dtype=compute, defaults=defaults)
 
 
-def build(config: ModelConfig, table: QuantizationTable | None, sources: Mapping[str, Source]) -> DiffusionGemma:
+def build(config: ModelConfig, table: QuantizationTable | None, sources: Mapping[str, TensorSource]) -> DiffusionGemma:
     """The model with every module packed that has `.scales` in the files; nothing is allocated or computed."""
     model = DiffusionGemma(config)
     packed = {name.removesuffix(".scales") for name in sources if name.endswith(".scales")}
@@ -115,7 +115,7 @@ def build(config: ModelConfig, table: QuantizationTable | None, sources: Mapping
     return model
 
 
-def check(model: nn.Module, contents: Contents) -> None:
+def check(model: nn.Module, contents: CheckpointTensors) -> None:
     """Raise WeightsError naming the tensors that are missing, unknown, mis-shaped or of the wrong kind."""
     expected = dict(tree_flatten(model.parameters()))
     problems = [
@@ -143,7 +143,7 @@ def check_device(model: nn.Module, dtype: mx.Dtype) -> None:
         )
 
 
-def install(model: nn.Module, sources: Mapping[str, Source], dtype: mx.Dtype) -> None:
+def install(model: nn.Module, sources: Mapping[str, TensorSource], dtype: mx.Dtype) -> None:
     """Put the sources' values in place as `dtype`, at most one layer's worth of files being held twice at any time."""
     files = {part.file for source in sources.values() for part in source.parts}
     lazy = {file: _lazy(file) for file in sorted(files)}

@@ -45,7 +45,7 @@ def short(pattern: str) -> str:
     return repr(pattern) if len(pattern) <= 80 else f"{pattern[:77]!r}..."
 
 
-def pieces(pattern: str) -> Iterator[str]:
+def syntax_parts(pattern: str) -> Iterator[str]:
     """Escapes, classes, heads of groups and repetitions whole, everything else one character at a time."""
     place = 0
     while place < len(pattern):
@@ -103,7 +103,7 @@ def _alternatives(pattern: str) -> list[tuple[bool, str, bool]]:
     """The outermost alternatives: whether it begins with an anchor, what is between, whether it ends with one."""
     found: list[list[str]] = [[]]
     depth = 0
-    for piece in pieces(pattern):
+    for piece in syntax_parts(pattern):
         repeat = REPEAT.fullmatch(piece)
         if repeat and max(int(number or 0) for number in repeat.groups()) > MOST_REPEATS:
             raise ConstraintError(f"regex {short(pattern)}: {piece} repeats more than {MOST_REPEATS} times, use *")
@@ -137,7 +137,7 @@ def _in_ascii(piece: str) -> str:
 
 def _escaped(body: str) -> str:
     """The pattern of JSON-escaped characters for a pattern of plain ones."""
-    return "".join(_escaped_piece(piece) for piece in pieces(body))
+    return "".join(_escaped_piece(piece) for piece in syntax_parts(body))
 
 
 def _escaped_piece(piece: str) -> str:

@@ -44,17 +44,17 @@ class Ink(Enum):
     STATUS = auto()
 
 
-class Span(NamedTuple):
+class InkedText(NamedTuple):
     """A run of text in one ink."""
 
     text: str
     ink: Ink
 
 
-class Row(NamedTuple):
+class ScreenRow(NamedTuple):
     """One row of the screen: no newline, tabs as blanks, `cells` wide."""
 
-    spans: tuple[Span, ...]
+    spans: tuple[InkedText, ...]
     cells: int
 
     @property
@@ -63,7 +63,7 @@ class Row(NamedTuple):
         return "".join(span.text for span in self.spans)
 
 
-NOTHING = Span("", Ink.SETTLED)
+NOTHING = InkedText("", Ink.SETTLED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +75,8 @@ class View:
     status: the parts of the status line, most important first. committed: tokens of the finished blocks.
     """
 
-    tail: Span = NOTHING
-    canvas: tuple[Span, ...] = ()
+    tail: InkedText = NOTHING
+    canvas: tuple[InkedText, ...] = ()
     accepted: tuple[bool, ...] = ()
     status: tuple[str, ...] = ("reading the prompt",)
     committed: int = 0
@@ -121,30 +121,30 @@ def _status(event: Denoised) -> tuple[str, ...]:
     )
 
 
-def _static(event: CanvasStarted) -> tuple[Span, ...]:
+def _static(event: CanvasStarted) -> tuple[InkedText, ...]:
     """A canvas before its first step: random tokens have random lengths. What is pinned stands there already."""
     return tuple(
-        Span(printable(event.pieces[n]), Ink.PINNED)
+        InkedText(printable(event.pieces[n]), Ink.PINNED)
         if event.pinned and event.pieces and event.pinned[n]
-        else Span(_noise(" " * (token % 5), n, True), Ink.NOISE)
+        else InkedText(_noise(" " * (token % 5), n, True), Ink.NOISE)
         for n, token in enumerate(event.canvas)
     )
 
 
-def _canvas(event: Denoised, before: tuple[bool, ...]) -> tuple[Span, ...]:
+def _canvas(event: Denoised, before: tuple[bool, ...]) -> tuple[InkedText, ...]:
     """One span per position; text is new to the eye where its token changed and where noise was a step ago."""
     pieces = event.pieces or ("",) * len(event.best)
     length = len(pieces) if event.end is None or not event.accepted[event.end] else event.end
-    spans: list[Span] = []
+    spans: list[InkedText] = []
     for n, piece in enumerate(pieces[:length]):
         if event.pinned and event.pinned[n]:
-            spans.append(Span(printable(piece), Ink.PINNED))
+            spans.append(InkedText(printable(piece), Ink.PINNED))
         elif not event.accepted[n]:
-            spans.append(Span(_noise(piece, n, event.changed[n]), Ink.NOISE))
+            spans.append(InkedText(_noise(piece, n, event.changed[n]), Ink.NOISE))
         elif event.changed[n] or not (n < len(before) and before[n]):
-            spans.append(Span(printable(piece), Ink.CHANGED))
+            spans.append(InkedText(printable(piece), Ink.CHANGED))
         else:
-            spans.append(Span(printable(piece), Ink.THOUGHT if n < event.thought else Ink.SETTLED))
+            spans.append(InkedText(printable(piece), Ink.THOUGHT if n < event.thought else Ink.SETTLED))
     return tuple(spans)
 
 
@@ -162,7 +162,7 @@ def _noise(piece: str, position: int, changed: bool) -> str:
     return blank + noise + piece[len(line) :]
 
 
-def rows(view: View, width: int, height: int, seconds: float) -> list[Row]:
+def rows(view: View, width: int, height: int, seconds: float) -> list[ScreenRow]:
     """The frame on a terminal of `width` x `height` cells, `seconds` into the generation.
 
     At most height - 1 rows, the last one the status line; of a canvas that is taller, the window around its first
@@ -176,7 +176,7 @@ def rows(view: View, width: int, height: int, seconds: float) -> list[Row]:
     return [*body[top : top + room], _status_row(view, width, seconds)]
 
 
-def _status_row(view: View, width: int, seconds: float) -> Row:
+def _status_row(view: View, width: int, seconds: float) -> ScreenRow:
     """As many whole parts as fit, always the first one; the last cell stays free."""
     parts = view.status
     if view.tokens and seconds > 0:
@@ -186,10 +186,10 @@ def _status_row(view: View, width: int, seconds: float) -> Row:
         if len(line) + len(part) + 3 >= width:
             break
         line += f" · {part}"
-    return Row((Span(line, Ink.STATUS),), len(line))
+    return ScreenRow((InkedText(line, Ink.STATUS),), len(line))
 
 
-def wrap(spans: Iterable[Span], width: int) -> list[Row]:
+def wrap(spans: Iterable[InkedText], width: int) -> list[ScreenRow]:
     """`spans` as the rows a terminal `width` cells wide makes of them."""
     spans = list(spans)
     text = "".join(span.text for span in spans)
@@ -222,15 +222,15 @@ def _row_starts(text: str, width: int) -> list[int]:
     return starts
 
 
-def _row(text: str, inks: list[Ink], width: int) -> Row:
-    drawn: list[Span] = []
+def _row(text: str, inks: list[Ink], width: int) -> ScreenRow:
+    drawn: list[InkedText] = []
     column = 0
     for start, end in clusters(text.removesuffix("\n")):
         cells = _advance(text[start:end], column, width)
-        drawn.append(Span(" " * cells if text[start] == "\t" else text[start:end], inks[start]))
+        drawn.append(InkedText(" " * cells if text[start] == "\t" else text[start:end], inks[start]))
         column += cells
     runs = ((ink, "".join(span.text for span in run)) for ink, run in groupby(drawn, lambda span: span.ink))
-    return Row(tuple(Span(run, ink) for ink, run in runs), column)
+    return ScreenRow(tuple(InkedText(run, ink) for ink, run in runs), column)
 
 
 def _advance(cluster: str, column: int, width: int) -> int:

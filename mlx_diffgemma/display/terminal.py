@@ -17,7 +17,7 @@ from dataclasses import replace
 from types import FrameType, TracebackType
 from typing import TextIO
 
-from mlx_diffgemma.display.frame import Ink, Row, Span, View, advance, full_rows, printable, rows, wrap
+from mlx_diffgemma.display.frame import Ink, InkedText, ScreenRow, View, advance, full_rows, printable, rows, wrap
 from mlx_diffgemma.events import BlockCommitted, Event, Stats
 
 # A terminal that knows them shows what is between these two at once; others ignore them.
@@ -120,21 +120,21 @@ class _Live:
         if full and not full.endswith("\n"):
             # The terminal breaks the row here, the text does not: so stdout gets no newline.
             self._put("\n")
-        self._view = replace(self._view, tail=Span(tail, ink))
+        self._view = replace(self._view, tail=InkedText(tail, ink))
 
     def _end_row(self, newline: TextIO) -> None:
         if self._view.tail.text:
             self._print(self._view.tail.text, self._view.tail.ink)
             newline.write("\n")
             newline.flush()
-        self._view = replace(self._view, tail=Span("", self._view.tail.ink))
+        self._view = replace(self._view, tail=InkedText("", self._view.tail.ink))
 
     def _print(self, text: str, ink: Ink) -> None:
         if ink is Ink.SETTLED:
             self._stdout.write(text)
             self._stdout.flush()
         else:
-            self._put(self._painted(Span(text, ink)))
+            self._put(self._painted(InkedText(text, ink)))
 
     def _draw(self) -> None:
         width, height = self._size()
@@ -143,12 +143,12 @@ class _Live:
         up = f"\x1b[{len(frame) - 1}A" if len(frame) > 1 else ""
         self._put(f"{BEGIN_FRAME}{HIDE_CURSOR}{NO_WRAP}{body}{ERASE_BELOW}{up}\r{WRAP}{END_FRAME}")
 
-    def _drawn_row(self, row: Row, width: int) -> str:
+    def _drawn_row(self, row: ScreenRow, width: int) -> str:
         # At the end of a full row the cursor is still on its last cell: erasing the rest would erase that.
         rest = ERASE_ROW if row.cells < width else ""
         return "".join(self._painted(span) for span in row.spans) + rest
 
-    def _painted(self, span: Span) -> str:
+    def _painted(self, span: InkedText) -> str:
         attributes = self._inks[span.ink]
         return f"\x1b[{attributes}m{span.text}\x1b[m" if attributes else span.text
 
@@ -195,7 +195,7 @@ def passing_note(text: str, stderr: TextIO) -> Generator[None, None, None]:
         yield
         return
     room = max(1, os.get_terminal_size(stderr.fileno()).columns - 1)
-    note = wrap([Span(printable(text), Ink.STATUS)], room)[0].text
+    note = wrap([InkedText(printable(text), Ink.STATUS)], room)[0].text
     stderr.write(f"\x1b[2m{note}\x1b[m\r")
     stderr.flush()
     try:

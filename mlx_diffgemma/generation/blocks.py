@@ -122,7 +122,7 @@ class Generation:
     def commit(self) -> Iterator[Event]:
         """The canvas is cut behind its end token, and the next one starts if another follows."""
         config = self._config
-        kept, stopped = cut(self._best, config.stop_tokens)
+        kept, stopped = answer_part(self._best, config.stop_tokens)
         hidden = None if self._last is None else self._model.peek(self._model.embed(mx.array([kept])), self._cache)
         standing = len(kept) if hidden is None else self._standing(kept, hidden)
         stopped = stopped and standing == len(kept)
@@ -174,7 +174,7 @@ class Generation:
         return standing
 
 
-def cut(best: Sequence[int], stop_tokens: Sequence[int]) -> tuple[tuple[int, ...], bool]:
+def answer_part(best: Sequence[int], stop_tokens: Sequence[int]) -> tuple[tuple[int, ...], bool]:
     """The part of a canvas that belongs to the answer, and whether an end token is its last."""
     end = end_of(best, stop_tokens)
     return (tuple(best), False) if end is None else (tuple(best[: end + 1]), True)

@@ -34,10 +34,10 @@ from mlx_diffgemma.infilling.candidates import Candidate
 from mlx_diffgemma.infilling.constrained import bounded, bounds_in, remaining
 from mlx_diffgemma.infilling.windows import (
     Window,
-    given,
+    arrange,
     grids,
     hole_budget,
-    layout,
+    leading_text,
     middle,
     nearer,
     needed,
@@ -96,7 +96,7 @@ class Infilling:
     def events(self) -> Iterator[Event]:
         """Fill gap after gap."""
         # 1
-        leading, self._rest = given(self._rest, self._room, 0)
+        leading, self._rest = leading_text(self._rest, self._room, 0)
         yield from self._read([*self._prompt, *leading])
         self._clock.prefilled()
         self._position = len(leading)
@@ -123,7 +123,7 @@ class Infilling:
 
     def _given(self) -> Iterator[BlockCommitted]:
         """6: the text up to the next canvas."""
-        tokens, self._rest = given(self._rest, self._room, self._position)
+        tokens, self._rest = leading_text(self._rest, self._room, self._position)
         if not tokens:
             return
         self._position += len(tokens)
@@ -213,7 +213,7 @@ class Infilling:
 
     def _candidate(self, window: Window, lengths: tuple[int, ...], *, strict: bool) -> Candidate:
         """A canvas of noise in holes of these lengths, with a prefix of its own once it writes behind it."""
-        chosen = layout(window, lengths, self._room, self._joints.pad)
+        chosen = arrange(window, lengths, self._room, self._joints.pad)
         spans = [(*span, hole) for span, hole in zip(chosen.free_spans, window.holes, strict=True)]
         pins = Pins.of(self._model, chosen.slots, self._joints.bans(spans, strict=strict))
         canvas = Canvas.pinned(

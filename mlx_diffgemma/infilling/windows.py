@@ -70,7 +70,7 @@ class Layout:
         return list(pairwise(ends))
 
 
-def given(pieces: Sequence[Piece], room: int, position: int) -> tuple[Run, tuple[Piece, ...]]:
+def leading_text(pieces: Sequence[Piece], room: int, position: int) -> tuple[Run, tuple[Piece, ...]]:
     """The text before the first hole that is only read, and the pieces from there on.
 
     position: of the first piece in the answer. A canvas begins where it would if the model had written all that is
@@ -214,7 +214,7 @@ def nearer(lengths: Sequence[int], tried: Sequence[int], best: int) -> list[int]
     return between[every // 2 :: every]
 
 
-def layout(window: Window, lengths: Sequence[int], room: int, pad: int) -> Layout:
+def arrange(window: Window, lengths: Sequence[int], room: int, pad: int) -> Layout:
     """The slots of a canvas of `room` positions, within the window's `hole_budget`.
 
     What the window leaves free shows the text behind it; behind the end of the text is padding, as in training.

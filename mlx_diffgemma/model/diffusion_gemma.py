@@ -20,12 +20,12 @@ import mlx.nn as nn
 from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.config import ModelConfig
 from mlx_diffgemma.model.functions import softcap
-from mlx_diffgemma.model.layers import GatedMLP, Layer, Span
+from mlx_diffgemma.model.layers import GatedMLP, Layer, Segment
 from mlx_diffgemma.model.logits import most_likely, probabilities, tempered
 from mlx_diffgemma.model.masks import encoder_mask
 
 
-class Row(NamedTuple):
+class CanvasRow(NamedTuple):
     """A canvas of one sequence, to be denoised together with those of others."""
 
     canvas: mx.array
@@ -159,7 +159,7 @@ class DiffusionGemma(nn.Module):
         for index, layer in enumerate(self.model.decoder.layers):
             masks = sliding if self.config.layers[index].sliding else full
             spans = [
-                Span(length, cache.layers[index].place, cache.offset, mask)
+                Segment(length, cache.layers[index].place, cache.offset, mask)
                 for (cache, length), mask in zip(behind, masks, strict=True)
             ]
             hidden = layer(hidden, spans) * scalars[index].layer_scalar
@@ -172,7 +172,7 @@ class DiffusionGemma(nn.Module):
         """
         return self.causal_logits(self._decode(self.embed(canvas), signal, [cache], [canvas.shape[1]]))
 
-    def denoise_rows(self, rows: Sequence[Row]) -> list[mx.array]:
+    def denoise_rows(self, rows: Sequence[CanvasRow]) -> list[mx.array]:
         """Denoise canvases of any lengths behind prefixes of any lengths -> final hidden states [1, C, D] of each.
 
         `processed_logits` makes logits of them, a row at a time: those of all rows at once can be gigabytes.
@@ -195,7 +195,7 @@ class DiffusionGemma(nn.Module):
         hidden = decoder.self_conditioning.mix(embeddings, signal)
         for index, layer in enumerate(decoder.layers):
             spans = [
-                Span(length, cache.layers[index].place, cache.offset)
+                Segment(length, cache.layers[index].place, cache.offset)
                 for cache, length in zip(caches, lengths, strict=True)
             ]
             hidden = layer(hidden, spans) * layer.layer_scalar

@@ -26,7 +26,7 @@ Place: TypeAlias = Callable[[mx.array, mx.array], KeysValues]
 """Takes a layer's new keys and values, returns all that its queries look at."""
 
 
-class Span(NamedTuple):
+class Segment(NamedTuple):
     """A run of tokens that look at one prefix: a sequence of a ragged batch, or all of an even one."""
 
     length: int
@@ -80,7 +80,7 @@ class Attention(nn.Module):
         self._head_dim = layer.head_dim
         self._eps = config.rms_norm_eps
 
-    def __call__(self, hidden: mx.array, spans: Sequence[Span]) -> mx.array:
+    def __call__(self, hidden: mx.array, spans: Sequence[Segment]) -> mx.array:
         """hidden [B, L, D], the L tokens of all spans one after another -> [B, L, D]"""
         batch, length, _ = hidden.shape
         queries = self._heads(self.q_proj(hidden))
@@ -94,7 +94,7 @@ class Attention(nn.Module):
         joined = out[0] if len(out) == 1 else mx.concatenate(out, axis=2)
         return self.o_proj(joined.swapaxes(1, 2).reshape(batch, length, -1))
 
-    def _rotated(self, queries: mx.array, keys: mx.array, spans: Sequence[Span]) -> tuple[mx.array, mx.array]:
+    def _rotated(self, queries: mx.array, keys: mx.array, spans: Sequence[Segment]) -> tuple[mx.array, mx.array]:
         """Both [B, L, H, head_dim] -> [B, H, L, head_dim], each token rotated as its position wants it"""
         if len(spans) == 1:
             offset = spans[0].offset
@@ -112,7 +112,7 @@ class Attention(nn.Module):
         return mx.unflatten(projected, -1, (-1, self._head_dim))
 
 
-def _parts(heads: mx.array, spans: Sequence[Span]) -> list[mx.array]:
+def _parts(heads: mx.array, spans: Sequence[Segment]) -> list[mx.array]:
     """[B, H, L, head_dim] -> [B, H, length, head_dim] of each span"""
     if len(spans) == 1:
         return [heads]
@@ -153,7 +153,7 @@ class Layer(nn.Module):
         self.pre_feedforward_layernorm_2 = nn.RMSNorm(size, eps)
         self.layer_scalar = mx.ones((1,))
 
-    def __call__(self, hidden: mx.array, spans: Sequence[Span]) -> mx.array:
+    def __call__(self, hidden: mx.array, spans: Sequence[Segment]) -> mx.array:
         """[B, L, D] -> [B, L, D], before the layer scalar, which differs between encoder and decoder"""
         attended = settled(self.self_attn(self.input_layernorm(hidden), spans))
         hidden = hidden + self.post_attention_layernorm(attended)

@@ -18,7 +18,7 @@ import mlx.core as mx
 
 from mlx_diffgemma.device.threads import in_lane, settled, this_thread
 from mlx_diffgemma.model.cache import Cache
-from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma, Row
+from mlx_diffgemma.model.diffusion_gemma import CanvasRow, DiffusionGemma
 from mlx_diffgemma.sampling.constrained import Bound, bound
 from mlx_diffgemma.sampling.pins import Pins
 from mlx_diffgemma.sampling.sampler import Draft, random_key
@@ -99,11 +99,13 @@ class Canvas:
         return canvas
 
     @property
-    def row(self) -> Row:
+    def row(self) -> CanvasRow:
         """All positions, as the model takes them."""
         if self.pins is None:
-            return Row(self.state.canvas, self.cache, self.state.signal)
-        return Row(self.pins.widened_canvas(self.state.canvas), self.cache, self.pins.widened_signal(self.state.signal))
+            return CanvasRow(self.state.canvas, self.cache, self.state.signal)
+        return CanvasRow(
+            self.pins.widened_canvas(self.state.canvas), self.cache, self.pins.widened_signal(self.state.signal)
+        )
 
     def whole(self, draft: Draft) -> Draft:
         """A step's draft, for all positions."""

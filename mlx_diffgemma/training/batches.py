@@ -36,7 +36,7 @@ ORDER, BLOCKS, SHUFFLE, NOISE, CONDITIONING = range(5)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Cut:
+class CutExample:
     """An example up to the end of one of its blocks, the block being what follows `start`."""
 
     tokens: Ids
@@ -67,12 +67,12 @@ class Batches:
         """Whether the batch's second pass is conditioned on the first: half of them are."""
         return bool(np.random.default_rng([self.seed, CONDITIONING, index]).random() < 0.5)
 
-    def pool(self, pool: int) -> list[list[Cut]]:
+    def pool(self, pool: int) -> list[list[CutExample]]:
         """The batches that are sorted together, shuffled."""
         count = self._pooled * self.rows
         first = pool * count
         rng = np.random.default_rng([self.seed, BLOCKS, pool])
-        cuts = [cut(self._visited(place), self.canvas, rng) for place in range(first, first + count)]
+        cuts = [cut_example(self._visited(place), self.canvas, rng) for place in range(first, first + count)]
         # Those of one padded length stay in random order.
         cuts.sort(key=lambda cut: padded(cut.tokens.size))
         batches = [cuts[start : start + self.rows] for start in range(0, count, self.rows)]
@@ -87,7 +87,7 @@ class Batches:
         epoch, within = divmod(place, len(self.examples))
         return self.examples[_order(self.seed, epoch, len(self.examples))[within]]
 
-    def _arrays(self, cuts: Sequence[Cut], rng: np.random.Generator) -> Batch:
+    def _arrays(self, cuts: Sequence[CutExample], rng: np.random.Generator) -> Batch:
         length = padded(max(cut.tokens.size for cut in cuts))
         tokens = np.full((len(cuts), length), self.pad, np.int32)
         canvas = np.full((len(cuts), self.canvas), self.pad, np.int32)
@@ -107,12 +107,12 @@ def padded(length: int) -> int:
     return -(-length // STRIDE) * STRIDE
 
 
-def cut(example: Example, canvas: int, rng: np.random.Generator) -> Cut:
+def cut_example(example: Example, canvas: int, rng: np.random.Generator) -> CutExample:
     """An example up to the end of a block drawn from those of its response."""
     block = int(rng.integers(example.blocks(canvas)))
     response = example.response[: (block + 1) * canvas]
     start = example.prompt.size + block * canvas
-    return Cut(tokens=np.concatenate([example.prompt, response]), prompt=example.prompt.size, start=start)
+    return CutExample(tokens=np.concatenate([example.prompt, response]), prompt=example.prompt.size, start=start)
 
 
 def corrupt(canvas: Ids, vocabulary: int, rng: np.random.Generator, power: float = 1.0) -> Ids:
@@ -123,7 +123,7 @@ def corrupt(canvas: Ids, vocabulary: int, rng: np.random.Generator, power: float
 
 
 @lru_cache(maxsize=4)
-def _pool(batches: Batches, pool: int) -> list[list[Cut]]:
+def _pool(batches: Batches, pool: int) -> list[list[CutExample]]:
     return batches.pool(pool)
 
 

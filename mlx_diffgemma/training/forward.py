@@ -16,7 +16,7 @@ import mlx.core as mx
 
 from mlx_diffgemma.model.cache import KeysValues
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
-from mlx_diffgemma.model.layers import Layer, Span
+from mlx_diffgemma.model.layers import Layer, Segment
 from mlx_diffgemma.model.masks import encoder_mask
 
 Mask: TypeAlias = mx.array | str | None
@@ -45,7 +45,7 @@ def plain(
             return keys, values
         return mx.concatenate([prefix[0], keys], axis=2), mx.concatenate([prefix[1], values], axis=2)
 
-    return layer(hidden, [Span(hidden.shape[1], place, offset, mask)]), new
+    return layer(hidden, [Segment(hidden.shape[1], place, offset, mask)]), new
 
 
 def checkpointed(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from mlx_diffgemma.errors import TrainingError
-from mlx_diffgemma.training.loop import Evaluated, Event, Stepped
+from mlx_diffgemma.training.loop import Evaluated, Stepped, TrainingEvent
 
 NAME, PICTURE = "log.jsonl", "loss.png"
 WINDOW = 20
@@ -33,7 +33,7 @@ class Log:
         except OSError as error:
             raise TrainingError(f"the log {self.path} cannot be written: {error.strerror}") from None
 
-    def add(self, event: Event) -> None:
+    def add(self, event: TrainingEvent) -> None:
         """Append a step or an evaluation; nothing else is worth a line."""
         match event:
             case Stepped():

@@ -27,7 +27,7 @@ from mlx_diffgemma.errors import TrainingError
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 from mlx_diffgemma.training.batches import Batches
 from mlx_diffgemma.training.gradients import Gradient, Tree, Work, Workers, times
-from mlx_diffgemma.training.settings import Settings
+from mlx_diffgemma.training.settings import TrainingSettings
 from mlx_diffgemma.training.state import State
 
 
@@ -67,7 +67,7 @@ class Saved:
 
 
 TINY = 1e-12
-Event: TypeAlias = Stepped | Evaluated | Saved
+TrainingEvent: TypeAlias = Stepped | Evaluated | Saved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,13 +82,13 @@ def train(
     model: DiffusionGemma,
     workers: Workers,
     batches: Batches,
-    settings: Settings,
+    settings: TrainingSettings,
     *,
     pace: Pace,
     start: State | None,
     save: Callable[[State], None],
     evaluate: Callable[[int], Evaluated] | None = None,
-) -> Generator[Event]:
+) -> Generator[TrainingEvent]:
     """Train the trainable parameters of `model`, from `start` or from its own; it holds the result after each event.
 
     save: keeps a state; it is called too when the generator is closed. evaluate: looks at the model after so many
@@ -136,7 +136,7 @@ def _norm(mean: Gradient, step: int) -> float:
     return norm
 
 
-def _optimizer(settings: Settings) -> optim.Optimizer:
+def _optimizer(settings: TrainingSettings) -> optim.Optimizer:
     return optim.AdamW(
         learning_rate=settings.learning_rate,
         betas=[settings.beta1, settings.beta2],

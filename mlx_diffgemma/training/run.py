@@ -30,8 +30,8 @@ from mlx_diffgemma.training.evaluation import HeldOut, Question
 from mlx_diffgemma.training.forward import checkpointed, plain
 from mlx_diffgemma.training.gradients import Workers
 from mlx_diffgemma.training.log import PICTURE, Log, draw
-from mlx_diffgemma.training.loop import Event, Pace, train
-from mlx_diffgemma.training.settings import Settings
+from mlx_diffgemma.training.loop import Pace, TrainingEvent, train
+from mlx_diffgemma.training.settings import TrainingSettings
 from mlx_diffgemma.training.state import State, fingerprint, fingerprint_of_weights, load_state, save_state, saved_step
 
 STATE = "state"
@@ -40,13 +40,13 @@ PADDING = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class TrainingPlan:
     """A training, before anything is loaded."""
 
     model: str
     data: str
     out: Path
-    settings: Settings
+    settings: TrainingSettings
     pace: Pace
     lora: LoRA | None
     """None trains every parameter"""
@@ -72,7 +72,7 @@ class Plan:
 class Prepared:
     """A training that is ready to start."""
 
-    plan: Plan
+    plan: TrainingPlan
     session: Session
     train: Batches
     held_out: HeldOut | None
@@ -86,7 +86,7 @@ class Prepared:
         return sum(each.size for _, each in flat)
 
 
-def prepare(plan: Plan, progress: Callable[[Iterable[Example], int], Iterable[Example]]) -> Prepared:
+def prepare(plan: TrainingPlan, progress: Callable[[Iterable[Example], int], Iterable[Example]]) -> Prepared:
     """Check everything and load it: phases 1 to 3. Raises DiffGemmaError."""
     step = saved_step(plan.out / STATE)
     if step is not None and not plan.resume:
@@ -134,7 +134,7 @@ def prepare(plan: Plan, progress: Callable[[Iterable[Example], int], Iterable[Ex
     )
 
 
-def make_trainable(model: DiffusionGemma, plan: Plan) -> None:
+def make_trainable(model: DiffusionGemma, plan: TrainingPlan) -> None:
     """Unfreeze what the plan trains. Raises OptionError where packed weights would have to be."""
     if plan.adapted is not None:
         attach(model, plan.adapted, plan.settings.seed)
@@ -147,7 +147,7 @@ def make_trainable(model: DiffusionGemma, plan: Plan) -> None:
             layer.router.freeze()
 
 
-def run(ready: Prepared) -> Generator[Event]:
+def run(ready: Prepared) -> Generator[TrainingEvent]:
     """Phases 4 and 5. Closing the generator saves what was reached. Raises TrainingError, OutOfMemoryError."""
     plan, model = ready.plan, ready.session.model
     log = Log(plan.out, 0 if ready.start is None else ready.start.step)
@@ -177,7 +177,7 @@ def run(ready: Prepared) -> Generator[Event]:
         log.close()
 
 
-def _batches(session: Session, examples: Sequence[Example], settings: Settings) -> Batches:
+def _batches(session: Session, examples: Sequence[Example], settings: TrainingSettings) -> Batches:
     config = session.model.config
     return Batches(
         examples=examples,

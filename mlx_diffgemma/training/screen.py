@@ -9,7 +9,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mlx_diffgemma.training.loop import Evaluated, Event, Stepped
+from mlx_diffgemma.training.loop import Evaluated, Stepped, TrainingEvent
 
 Item = TypeVar("Item")
 LINES = 20
@@ -39,7 +39,7 @@ class Screen:
         self._shown = 0
         self._loss = self._speed = 0.0
 
-    def show(self, event: Event) -> None:
+    def show(self, event: TrainingEvent) -> None:
         """Draw one event."""
         match event:
             case Stepped():

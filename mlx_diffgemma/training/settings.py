@@ -9,7 +9,7 @@ from mlx_diffgemma.errors import OptionError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class TrainingSettings:
     """Everything that decides the result of a training, but for model and data. Raises OptionError."""
 
     steps: int = 1000

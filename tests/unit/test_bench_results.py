@@ -12,18 +12,18 @@ from benched import AUTOREGRESSIVE, DIFFUSION, ScriptedSubject, attempt, found, 
 
 from mlx_diffgemma.benchmark import measure, run
 from mlx_diffgemma.benchmark.answers import Asking, ask
-from mlx_diffgemma.benchmark.baseline import Wanted
+from mlx_diffgemma.benchmark.baseline import BaselineChoice
 from mlx_diffgemma.benchmark.checks import Exact
-from mlx_diffgemma.benchmark.diffusion import Source
-from mlx_diffgemma.benchmark.measure import Sizes, fit, prefill, read_sizes, step
+from mlx_diffgemma.benchmark.diffusion import ModelChoice
+from mlx_diffgemma.benchmark.measure import Sizes, fit, read_sizes, time_prefill, time_steps
 from mlx_diffgemma.benchmark.results import Attempt, Point, figures, percentile, short_names
-from mlx_diffgemma.benchmark.run import Plan
+from mlx_diffgemma.benchmark.run import BenchmarkPlan
 from mlx_diffgemma.benchmark.subject import repeated, steady
 from mlx_diffgemma.benchmark.suite import Case, Suite
 from mlx_diffgemma.errors import OptionError, OutOfMemoryError
 
-PLAN = Plan(
-    source=Source(model="demo"),
+PLAN = BenchmarkPlan(
+    source=ModelChoice(model="demo"),
     baseline=None,
     suite=None,
     only=None,
@@ -187,25 +187,25 @@ def test_the_shortest_canvas_is_one_position() -> None:
 
 def test_a_prefill_is_repeated_after_a_warm_up_while_patience_lasts() -> None:
     subject = ScriptedSubject()
-    quick = prefill(subject, 100)
+    quick = time_prefill(subject, 100)
     assert isinstance(quick, Point)
     assert quick.seconds == (1.0,) * measure.PREFILLS
     assert subject.prefilled == [100] * (measure.PREFILLS + 1)
-    slow = prefill(subject, 600)
+    slow = time_prefill(subject, 600)
     assert isinstance(slow, Point)
     assert slow.seconds == (6.0, 6.0)
-    slowest = prefill(subject, 2000)
+    slowest = time_prefill(subject, 2000)
     assert isinstance(slowest, Point)
     assert slowest.seconds == (20.0,)
 
 
 def test_what_does_not_fit_into_memory_is_an_error_that_is_told() -> None:
     subject = ScriptedSubject(full=500)
-    failed = prefill(subject, 501)
+    failed = time_prefill(subject, 501)
     assert isinstance(failed, OutOfMemoryError)
     assert str(failed) == "out of memory while measuring 501 tokens: shorter ones are measured"
-    assert isinstance(step(subject, 501, 64), OutOfMemoryError)
-    fits = step(subject, 500, 64)
+    assert isinstance(time_steps(subject, 501, 64), OutOfMemoryError)
+    fits = time_steps(subject, 500, 64)
     assert isinstance(fits, Point)
     assert fits == point(500, 64, *[0.064] * measure.STEPS, peak_memory=fits.peak_memory)
 
@@ -241,7 +241,7 @@ def test_plans_that_cannot_be_meant_are_refused(changes: dict[str, object], mess
 
 def test_options_out_of_range_are_refused_before_anything_is_loaded() -> None:
     with pytest.raises(OptionError, match="max_steps=0 must be at least 1"):
-        Source(model="demo", choices={"max_steps": 0})
+        ModelChoice(model="demo", choices={"max_steps": 0})
 
 
 # runs
@@ -268,7 +268,7 @@ class Loaders:
 
 TWO = replace(
     PLAN,
-    baseline=Wanted(model="hub/gemma-4"),
+    baseline=BaselineChoice(model="hub/gemma-4"),
     suite=Suite(name="mine", cases=(YES, replace(YES, name="word", prompt="yes"), replace(YES, name="no"))),
     sizes=Sizes(lengths=(200, 400), prefixes=(200, 400)),
     repeats=1,

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import pytest
 
-from mlx_diffgemma.display.frame import Ink, Row, Span, View, advance, clusters, full_rows, printable, rows, wrap
+from mlx_diffgemma.display.frame import (
+    Ink,
+    InkedText,
+    ScreenRow,
+    View,
+    advance,
+    clusters,
+    full_rows,
+    printable,
+    rows,
+    wrap,
+)
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Prefilled
 
 FAMILY = "👨\u200d👩\u200d👧"
 
 
-def texts(frame: list[Row]) -> list[str]:
+def texts(frame: list[ScreenRow]) -> list[str]:
     return [row.text for row in frame]
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    return texts(wrap([Span(text, Ink.SETTLED)], width))
+    return texts(wrap([InkedText(text, Ink.SETTLED)], width))
 
 
 def canvas(
@@ -41,7 +52,7 @@ def canvas(
 
 
 def view(*events: Event, tail: str = "") -> View:
-    state = View(tail=Span(tail, Ink.SETTLED))
+    state = View(tail=InkedText(tail, Ink.SETTLED))
     for event in events:
         state = advance(state, event)
     return state
@@ -59,12 +70,12 @@ def test_a_full_row_waits_for_what_follows():
 def test_a_wide_character_is_never_split():
     assert wrapped("東京は今日晴れ", 5) == ["東京", "は今", "日晴", "れ"]
     assert wrapped("a東京", 4) == ["a東", "京"]
-    assert [row.cells for row in wrap([Span("a東京", Ink.SETTLED)], 4)] == [3, 2]
+    assert [row.cells for row in wrap([InkedText("a東京", Ink.SETTLED)], 4)] == [3, 2]
 
 
 def test_a_joined_emoji_is_one_character_of_two_cells():
     assert wrapped(f"abcd{FAMILY}{FAMILY}", 6) == [f"abcd{FAMILY}", FAMILY]
-    assert [row.cells for row in wrap([Span(FAMILY, Ink.SETTLED)], 6)] == [2]
+    assert [row.cells for row in wrap([InkedText(FAMILY, Ink.SETTLED)], 6)] == [2]
 
 
 def test_skin_tones_variation_selectors_and_combining_marks_stay_with_their_character():
@@ -82,10 +93,10 @@ def test_tabs_reach_the_next_stop_and_never_wrap():
 
 
 def test_inks_survive_wrapping():
-    frame = wrap([Span("abc", Ink.SETTLED), Span("def", Ink.CHANGED)], 4)
+    frame = wrap([InkedText("abc", Ink.SETTLED), InkedText("def", Ink.CHANGED)], 4)
     assert frame == [
-        Row((Span("abc", Ink.SETTLED), Span("d", Ink.CHANGED)), 4),
-        Row((Span("ef", Ink.CHANGED),), 2),
+        ScreenRow((InkedText("abc", Ink.SETTLED), InkedText("d", Ink.CHANGED)), 4),
+        ScreenRow((InkedText("ef", Ink.CHANGED),), 2),
     ]
 
 
@@ -109,9 +120,9 @@ def test_settled_text_changed_text_and_noise_have_their_inks():
     first = canvas("The", " cat", " sat", noise=(2,))
     second = canvas("The", " dog", " sat", noise=(), changed=(1,))
     assert view(first, second).canvas == (
-        Span("The", Ink.SETTLED),
-        Span(" dog", Ink.CHANGED),
-        Span(" sat", Ink.CHANGED),
+        InkedText("The", Ink.SETTLED),
+        InkedText(" dog", Ink.CHANGED),
+        InkedText(" sat", Ink.CHANGED),
     )
 
 

@@ -15,7 +15,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from mlx_diffgemma.constraint import store
+from mlx_diffgemma.constraint import cache as store
 from mlx_diffgemma.constraint.byte_automaton import ByteAutomaton, compiled
 from mlx_diffgemma.constraint.cache import Vocabulary, automaton_of
 from mlx_diffgemma.constraint.integers import integer_between

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from convert_helpers import MIXED_4
-from mlx_diffgemma_convert.plan import Plan, make_plan
+from mlx_diffgemma_convert.plan import ConversionPlan, make_plan
 from mlx_diffgemma_convert.recipe import Recipe, choose, make_recipe
 from mlx_diffgemma_convert.shards import Entry, group, index, lay_out
 from mlx_diffgemma_convert.sidecar import output_config
 from tiny import PUBLISHED
 
-from mlx_diffgemma.checkpoint.names import Contents, resolve
+from mlx_diffgemma.checkpoint.names import CheckpointTensors, sort_tensors
 from mlx_diffgemma.checkpoint.safetensors import ITEM_BYTES, TensorInfo
 from mlx_diffgemma.errors import ConvertError, QuantizationError, WeightsError
 from mlx_diffgemma.model.config import parse_config
@@ -29,9 +29,9 @@ VISION_PROJECTION = "model.encoder.embed_vision.embedding_projection"
 """Packed in all published layouts but the newest; ours keeps it in bf16."""
 
 
-def contents(shapes: dict[str, list[int]], dtype: str = "BF16") -> Contents:
+def contents(shapes: dict[str, list[int]], dtype: str = "BF16") -> CheckpointTensors:
     """A source that has these tensors, without files."""
-    return resolve(
+    return sort_tensors(
         {
             name: TensorInfo(name=name, file=Path("nowhere"), dtype=dtype, shape=tuple(shape), offset=0)
             for name, shape in shapes.items()
@@ -39,7 +39,7 @@ def contents(shapes: dict[str, list[int]], dtype: str = "BF16") -> Contents:
     )
 
 
-def release_plan(recipe: Recipe, max_bytes: int = 5_000_000_000) -> Plan:
+def release_plan(recipe: Recipe, max_bytes: int = 5_000_000_000) -> ConversionPlan:
     return make_plan(contents(RELEASE_SHAPES), parse_config(RELEASE), recipe, "BF16", max_bytes)
 
 

@@ -11,9 +11,9 @@ from mlx.utils import tree_map
 
 from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.config import LayerConfig, ModelConfig
-from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma, Row
+from mlx_diffgemma.model.diffusion_gemma import CanvasRow, DiffusionGemma
 
-FIXTURES = Path(__file__).parent / "fixtures"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 PARITY = FIXTURES / "parity"
 PUBLISHED = FIXTURES / "checkpoints"
 
@@ -81,7 +81,7 @@ class ScriptedModel:
         cache.offset += tokens.shape[1]
         return tokens
 
-    def denoise_rows(self, rows: Sequence[Row]) -> list[mx.array]:
+    def denoise_rows(self, rows: Sequence[CanvasRow]) -> list[mx.array]:
         """The next canvas of the script as logits."""
         (row,) = rows
         if row.signal is None and self.step:

@@ -22,7 +22,7 @@ from rich.cells import cell_len
 from scripted import Scripted, figures
 from terminal import plain_rows
 
-from mlx_diffgemma.display.frame import Ink, Row, clusters
+from mlx_diffgemma.display.frame import Ink, ScreenRow, clusters
 from mlx_diffgemma.display.terminal import END_FRAME, SHOW_CURSOR, drawn
 from mlx_diffgemma.events import BlockCommitted, Denoised, Event, Finished, Prefilled
 
@@ -79,7 +79,7 @@ def row_of(group: ElementTree.Element) -> str:
     return row
 
 
-def texts(rows: tuple[Row, ...]) -> list[str]:
+def texts(rows: tuple[ScreenRow, ...]) -> list[str]:
     return [row.text.rstrip() for row in rows]
 
 
@@ -210,7 +210,7 @@ def test_typing_begins_and_ends_at_a_place_of_its_own_because_browsers_disagree_
 def test_a_long_command_goes_on_in_the_next_row():
     first, second = typed_rows("word " * 16)
     assert (first.row.cells, first.given, second.given) == (64, 2, 0)
-    assert Typed(Row((), 2), 2).strokes == 1
+    assert Typed(ScreenRow((), 2), 2).strokes == 1
 
 
 def test_a_command_is_quoted_for_a_shell():

@@ -117,7 +117,7 @@ def test_a_process_that_leaves_answers_unfinished_ends_in_peace(way: str) -> Non
         "from mlx_diffgemma.generation.engine import stream_many;"
         f"events = stream_many(random_model(), JOBS, width=4); [next(events) for _ in range(5)]; {way}"
     )
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    path = os.pathsep.join([str(Path(__file__).parents[1] / "support"), *sys.path])
     done = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,

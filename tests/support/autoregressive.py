@@ -11,7 +11,7 @@ import mlx.core as mx
 from mlx_lm.models.llama import Model, ModelArgs
 from mlx_lm.utils import save_config, save_model
 
-from mlx_diffgemma.checkpoint.hub import DEMO, resolve
+from mlx_diffgemma.checkpoint.hub import DEMO, model_folder
 
 CONTEXT = 600
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -26,7 +26,7 @@ def write_llama(folder: Path, *, sampling: dict[str, Any] | None = None, templat
         "intermediate_size": 64,
         "num_attention_heads": 2,
         "rms_norm_eps": 1e-6,
-        "vocab_size": json.loads((resolve(DEMO) / "config.json").read_text())["text_config"]["vocab_size"],
+        "vocab_size": json.loads((model_folder(DEMO) / "config.json").read_text())["text_config"]["vocab_size"],
         "max_position_embeddings": CONTEXT,
         "eos_token_id": [1, 106],
         # With one table for both ends a token would mostly predict itself.
@@ -37,7 +37,7 @@ def write_llama(folder: Path, *, sampling: dict[str, Any] | None = None, templat
     save_config(config, folder / "config.json")
     for name in TOKENIZER:
         if template or name != "chat_template.jinja":
-            shutil.copy(resolve(DEMO) / name, folder)
+            shutil.copy(model_folder(DEMO) / name, folder)
     if sampling is not None:
         (folder / "generation_config.json").write_text(json.dumps(sampling))
     return folder

@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_diffgemma.training.batches import LOWEST_NOISE, POOL, STRIDE, Batches, Cut, corrupt, cut, padded
+from mlx_diffgemma.training.batches import LOWEST_NOISE, POOL, STRIDE, Batches, CutExample, corrupt, cut_example, padded
 from mlx_diffgemma.training.data import Example
 from mlx_diffgemma.training.objective import Batch
 
@@ -101,16 +101,16 @@ def test_more_rows_than_examples_repeat_them() -> None:
 def test_a_block_is_drawn_evenly_from_those_of_the_response() -> None:
     """10 tokens are 3 blocks of 4; each is drawn 1000 +- 26 times of 3000, and five deviations are allowed."""
     rng = np.random.default_rng(0)
-    drawn = Counter(cut(example(0, 3, 10), CANVAS, rng).start for _ in range(3000))
+    drawn = Counter(cut_example(example(0, 3, 10), CANVAS, rng).start for _ in range(3000))
     assert set(drawn) == {3, 7, 11}
     assert all(870 < count < 1130 for count in drawn.values())
 
 
 def test_a_cut_ends_with_its_block() -> None:
     rng = np.random.default_rng(0)
-    made: dict[int, Cut] = {}
+    made: dict[int, CutExample] = {}
     for _ in range(50):
-        found = cut(example(0, 3, 10), CANVAS, rng)
+        found = cut_example(example(0, 3, 10), CANVAS, rng)
         made[found.start] = found
     response = [50, 51, 52, 53, 54, 55, 56, 57, 58, END]
     assert {start: each.tokens.tolist() for start, each in made.items()} == {

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
 import pytest
-from convert_helpers import MIXED_4, SMALL_SHARDS, edit_json, files, options, rewrite, run, tensors, tiny_source
+from convert_helpers import (
+    EXPERTS,
+    MIXED_4,
+    SMALL_SHARDS,
+    edit_json,
+    equal,
+    files,
+    options,
+    rewrite,
+    run,
+    tensors,
+    tiny_source,
+)
 from mlx_diffgemma_convert.recipe import Recipe, choose, make_recipe
 
 from mlx_diffgemma.checkpoint.quantization import parse_table
@@ -17,17 +28,6 @@ from mlx_diffgemma.checkpoint.safetensors import read_folder
 from mlx_diffgemma.checkpoint.weights import load_model
 from mlx_diffgemma.files import read_json
 from mlx_diffgemma.model.config import parse_config
-
-EXPERTS = re.compile(r"(.+\.experts)\.(gate_up|down)_proj")
-
-
-def equal(left: mx.array, right: mx.array) -> bool:
-    """Same dtype, same shape, same bits."""
-    return (
-        left.dtype == right.dtype
-        and left.shape == right.shape
-        and bool(mx.array_equal(left.view(mx.uint8), right.view(mx.uint8)))
-    )
 
 
 def our_name(name: str) -> str:

@@ -27,8 +27,8 @@ from mlx_diffgemma.training.gradients import Gradient, Work, Workers
 from mlx_diffgemma.training.log import Log, read_log
 from mlx_diffgemma.training.loop import Evaluated, Pace, Saved, Stepped
 from mlx_diffgemma.training.objective import Batch, losses
-from mlx_diffgemma.training.run import Plan, run
-from mlx_diffgemma.training.settings import Settings
+from mlx_diffgemma.training.run import TrainingPlan, run
+from mlx_diffgemma.training.settings import TrainingSettings
 
 SMALL = LoRA(rank=4, alpha=8.0)
 KINDS: dict[str, LoRA | None] = {"full": None, "LoRA": SMALL}
@@ -60,10 +60,10 @@ def four_bit(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def planned(model: Path, data: Path, tmp_path: Path) -> Callable[..., Plan]:
+def planned(model: Path, data: Path, tmp_path: Path) -> Callable[..., TrainingPlan]:
     """A plan over model and data, into an empty folder."""
 
-    def made(**changes: Any) -> Plan:
+    def made(**changes: Any) -> TrainingPlan:
         return plan(model, data, tmp_path / "out", **changes)
 
     return made
@@ -82,19 +82,19 @@ def distance(first: dict[str, mx.array], second: dict[str, mx.array]) -> float:
     return mx.sqrt(differences.sum() / squares.sum()).item()
 
 
-def state_of(wanted: Plan) -> dict[str, mx.array]:
+def state_of(wanted: TrainingPlan) -> dict[str, mx.array]:
     """The arrays of the saved state."""
     arrays = mx.load(str(wanted.out / "state" / "state.safetensors"))
     mx.eval(arrays)
     return arrays
 
 
-def step_of(wanted: Plan) -> int:
+def step_of(wanted: TrainingPlan) -> int:
     """The step of the saved state."""
     return json.loads((wanted.out / "state" / "state.json").read_text())["step"]
 
 
-def logged_steps(wanted: Plan) -> list[int]:
+def logged_steps(wanted: TrainingPlan) -> list[int]:
     """The steps in the log, in their order."""
     return [record["step"] for record in read_log(wanted.out / "log.jsonl") if record["event"] == "step"]
 
@@ -186,7 +186,7 @@ def test_a_quantized_model_learns_through_an_adapter_and_stays_as_it_is(four_bit
 # what is trained and what is not
 
 
-def changed_by(wanted: Plan) -> tuple[set[str], set[str]]:
+def changed_by(wanted: TrainingPlan) -> tuple[set[str], set[str]]:
     """The names of the parameters that a training changed, and of those that it left."""
     ready = prepared(wanted)
     before = flat(ready.session.model.parameters())
@@ -199,18 +199,18 @@ def changed_by(wanted: Plan) -> tuple[set[str], set[str]]:
     return changed, before.keys() - changed
 
 
-def test_a_full_training_changes_everything_but_the_routers(planned: Callable[..., Plan]) -> None:
+def test_a_full_training_changes_everything_but_the_routers(planned: Callable[..., TrainingPlan]) -> None:
     changed, left = changed_by(planned())
     assert left == {name for name in changed | left if ".router." in name}
     assert len(left) == 2 * 3
 
 
-def test_the_routers_are_trained_when_that_is_wanted(planned: Callable[..., Plan]) -> None:
+def test_the_routers_are_trained_when_that_is_wanted(planned: Callable[..., TrainingPlan]) -> None:
     _, left = changed_by(planned(router=True))
     assert left == set()
 
 
-def test_an_adapter_changes_nothing_but_itself(planned: Callable[..., Plan]) -> None:
+def test_an_adapter_changes_nothing_but_itself(planned: Callable[..., TrainingPlan]) -> None:
     changed, left = changed_by(planned(lora=replace(SMALL, keys=ATTENTION + DENSE + EXPERTS)))
     assert {name.rpartition(".")[2] for name in changed} == {"lora_a", "lora_b"}
     assert not any("lora" in name for name in left)
@@ -218,7 +218,7 @@ def test_an_adapter_changes_nothing_but_itself(planned: Callable[..., Plan]) -> 
     assert any(".experts." in name for name in changed)
 
 
-def test_an_adapter_of_the_routers_can_be_loaded(planned: Callable[..., Plan]) -> None:
+def test_an_adapter_of_the_routers_can_be_loaded(planned: Callable[..., TrainingPlan]) -> None:
     done = follow(planned(lora=SMALL, router=True))
     assert any(".router.proj.lora_b" in name for name in done.parameters)
     again = load(done.ready.plan.model)
@@ -236,7 +236,7 @@ def test_a_quantized_model_is_not_trained_in_full(four_bit: Path, data: Path, tm
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_training_that_was_stopped_goes_on_bit_for_bit(planned: Callable[..., Plan], kind: str) -> None:
+def test_a_training_that_was_stopped_goes_on_bit_for_bit(planned: Callable[..., TrainingPlan], kind: str) -> None:
     """Two workers with two batches per step; the second half runs in new threads on a new model."""
     wanted = planned(steps=8, accumulate=2, workers=2, warmup=3, weight_decay=0.01, lora=KINDS[kind])
     whole = follow(replace(wanted, out=wanted.out / "whole"))
@@ -252,7 +252,7 @@ def test_a_training_that_was_stopped_goes_on_bit_for_bit(planned: Callable[..., 
     assert logged_steps(wanted) == list(range(1, 9))
 
 
-def test_steps_after_the_last_save_are_done_again(planned: Callable[..., Plan]) -> None:
+def test_steps_after_the_last_save_are_done_again(planned: Callable[..., TrainingPlan]) -> None:
     """As after a power cut: the log is longer than the state, and its last line is cut off."""
     wanted = planned(pace=Pace(evaluate=0, save=2))
     whole = follow(replace(wanted, out=wanted.out / "whole"))
@@ -271,7 +271,7 @@ def test_steps_after_the_last_save_are_done_again(planned: Callable[..., Plan]) 
 
 
 @pytest.mark.parametrize("cut_off", ["before the new state took its place", "while the new state was written"])
-def test_a_save_that_was_cut_off_leaves_a_state(planned: Callable[..., Plan], cut_off: str) -> None:
+def test_a_save_that_was_cut_off_leaves_a_state(planned: Callable[..., TrainingPlan], cut_off: str) -> None:
     wanted = planned()
     follow(wanted, until=2)
     state = wanted.out / "state"
@@ -286,14 +286,14 @@ def test_a_save_that_was_cut_off_leaves_a_state(planned: Callable[..., Plan], cu
     }  # fmt: skip
 
 
-def test_a_training_that_is_done_has_nothing_to_go_on_with(planned: Callable[..., Plan]) -> None:
+def test_a_training_that_is_done_has_nothing_to_go_on_with(planned: Callable[..., TrainingPlan]) -> None:
     done = follow(planned())
     again = follow(replace(done.ready.plan, resume=True))
     assert again.events == []
     assert same(again.parameters, done.parameters)
 
 
-def test_what_does_not_change_the_result_may_change_on_the_way(planned: Callable[..., Plan]) -> None:
+def test_what_does_not_change_the_result_may_change_on_the_way(planned: Callable[..., TrainingPlan]) -> None:
     wanted = planned()
     follow(wanted, until=2)
     again = follow(replace(wanted, resume=True, pace=Pace(evaluate=1, save=1), answers=0, checkpoint=True))
@@ -301,14 +301,14 @@ def test_what_does_not_change_the_result_may_change_on_the_way(planned: Callable
 
 
 @pytest.fixture(scope="module")
-def stopped(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Plan:
+def stopped(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingPlan:
     """A training of an adapter that was stopped at its first step; tests leave its folder as it is."""
     wanted = plan(model, data, tmp_path_factory.mktemp("stopped"), lora=SMALL)
     follow(wanted, until=1)
     return wanted
 
 
-def refusal(wanted: Plan, kind: type[DiffGemmaError] = TrainingError) -> str:
+def refusal(wanted: TrainingPlan, kind: type[DiffGemmaError] = TrainingError) -> str:
     """What preparing a plan says against it, in one line."""
     with pytest.raises(kind) as caught:
         prepared(wanted)
@@ -328,7 +328,7 @@ def refusal(wanted: Plan, kind: type[DiffGemmaError] = TrainingError) -> str:
         ({"workers": 2}, "workers was 1 and is 2"),
     ],
 )
-def test_settings_that_changed_are_refused_by_name(stopped: Plan, change: dict[str, Any], named: str) -> None:
+def test_settings_that_changed_are_refused_by_name(stopped: TrainingPlan, change: dict[str, Any], named: str) -> None:
     inner = {name: value for name, value in change.items() if hasattr(stopped.settings, name)}
     outer = {name: value for name, value in change.items() if name not in inner}
     complaint = refusal(replace(stopped, resume=True, settings=replace(stopped.settings, **inner), **outer))
@@ -336,12 +336,12 @@ def test_settings_that_changed_are_refused_by_name(stopped: Plan, change: dict[s
     assert named in complaint
 
 
-def test_other_data_is_refused(stopped: Plan, tmp_path: Path) -> None:
+def test_other_data_is_refused(stopped: TrainingPlan, tmp_path: Path) -> None:
     data = write_data(tmp_path / "data", [*TAUGHT[:-1], {**TAUGHT[-1], "completion": "changed"}])
     assert "holds another training: data was " in refusal(replace(stopped, resume=True, data=str(data)))
 
 
-def test_another_model_is_refused(stopped: Plan, model: Path, tmp_path: Path) -> None:
+def test_another_model_is_refused(stopped: TrainingPlan, model: Path, tmp_path: Path) -> None:
     """One of the same shapes, of which nothing but one value differs."""
     other = shutil.copytree(model, tmp_path / "model")
     weights = mx.load(str(other / "model.safetensors"))
@@ -350,7 +350,7 @@ def test_another_model_is_refused(stopped: Plan, model: Path, tmp_path: Path) ->
     assert "holds another training: model was " in refusal(replace(stopped, resume=True, model=str(other)))
 
 
-def test_a_training_is_neither_started_over_nor_resumed_from_nothing(stopped: Plan, tmp_path: Path) -> None:
+def test_a_training_is_neither_started_over_nor_resumed_from_nothing(stopped: TrainingPlan, tmp_path: Path) -> None:
     assert refusal(stopped) == (
         f"{stopped.out} holds a training at step 1: add --resume to go on, or choose another folder"
     )
@@ -381,7 +381,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_state_is_refused(stopped: Plan, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_state_is_refused(stopped: TrainingPlan, tmp_path: Path, damage: str) -> None:
     out = shutil.copytree(stopped.out, tmp_path / "out")
     name, harm = DAMAGES[damage]
     harm(out / "state" / name)
@@ -394,7 +394,7 @@ def test_a_damaged_state_is_refused(stopped: Plan, tmp_path: Path, damage: str) 
 
 
 def test_a_loss_that_is_no_number_ends_the_training_at_the_state_before(
-    planned: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+    planned: Callable[..., TrainingPlan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = planned(steps=8, lora=SMALL)
     expected = follow(replace(wanted, out=wanted.out / "three", settings=replace(wanted.settings)), until=3)
@@ -419,7 +419,7 @@ def test_a_loss_that_is_no_number_ends_the_training_at_the_state_before(
 
 
 def test_a_save_that_fails_when_the_training_is_stopped_is_said(
-    planned: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+    planned: Callable[..., TrainingPlan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise Ctrl-C would report as saved what is lost."""
 
@@ -434,7 +434,7 @@ def test_a_save_that_fails_when_the_training_is_stopped_is_said(
 
 
 def test_memory_that_runs_out_is_said_with_a_remedy(
-    planned: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+    planned: Callable[..., TrainingPlan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def mean(self: Workers, parameters: object, work: object) -> Gradient:
         raise RuntimeError("[malloc] Unable to allocate 123 bytes.")
@@ -473,7 +473,7 @@ def test_a_file_where_the_folder_should_be_is_named(model: Path, data: Path, tmp
 # a step
 
 
-def test_events_come_in_the_order_of_a_step(planned: Callable[..., Plan]) -> None:
+def test_events_come_in_the_order_of_a_step(planned: Callable[..., TrainingPlan]) -> None:
     """The log has a line for each but the saves, and the losses are the events'."""
     done = follow(planned(pace=Pace(evaluate=2, save=2), answers=1))
     kinds = [(type(event), event.step) for event in done.events]
@@ -489,7 +489,7 @@ def test_events_come_in_the_order_of_a_step(planned: Callable[..., Plan]) -> Non
     assert (evaluated.right, evaluated.asked) == (0, 1)
 
 
-def test_a_step_counts_its_real_tokens_and_takes_the_rate_of_its_place(planned: Callable[..., Plan]) -> None:
+def test_a_step_counts_its_real_tokens_and_takes_the_rate_of_its_place(planned: Callable[..., TrainingPlan]) -> None:
     done = follow(planned(warmup=2, accumulate=2, pace=Pace(evaluate=0, save=0)), until=3)
     settings, found = done.ready.plan.settings, done.ready.train
     for place, step in enumerate(done.steps):
@@ -501,7 +501,7 @@ def test_a_step_counts_its_real_tokens_and_takes_the_rate_of_its_place(planned: 
         assert step.seconds > 0
 
 
-def test_the_weight_of_the_causal_loss_counts(planned: Callable[..., Plan]) -> None:
+def test_the_weight_of_the_causal_loss_counts(planned: Callable[..., TrainingPlan]) -> None:
     """The first step's losses do not depend on it, their sum does."""
     step = follow(planned(causal_weight=0.25), until=1).steps[0]
     plain_sum = follow(replace(planned(), out=planned().out / "other"), until=1).steps[0]
@@ -510,7 +510,7 @@ def test_the_weight_of_the_causal_loss_counts(planned: Callable[..., Plan]) -> N
 
 
 @pytest.mark.parametrize(("clip", "clipped"), [(0.01, True), (1e6, False)])
-def test_a_gradient_is_clipped_to_its_norm(planned: Callable[..., Plan], clip: float, clipped: bool) -> None:
+def test_a_gradient_is_clipped_to_its_norm(planned: Callable[..., TrainingPlan], clip: float, clipped: bool) -> None:
     """After one step Adam's mean is (1 - beta1) of the gradient that it was given; the norm in the log is the whole."""
     wanted = planned(clip=clip)
     [step] = follow(wanted, until=1).steps
@@ -520,7 +520,9 @@ def test_a_gradient_is_clipped_to_its_norm(planned: Callable[..., Plan], clip: f
     assert norm == pytest.approx(clip if clipped else step.norm, rel=1e-4)
 
 
-def gradient(wanted: Plan, work: list[Work], run_layer: Any = plain, count: int = 1) -> tuple[float, dict[str, Any]]:
+def gradient(
+    wanted: TrainingPlan, work: list[Work], run_layer: Any = plain, count: int = 1
+) -> tuple[float, dict[str, Any]]:
     """Mean loss and gradient at the start of a training."""
     ready = prepared(wanted)
     workers = Workers(ready.session.model, count, run_layer, wanted.settings.causal_weight)
@@ -530,7 +532,7 @@ def gradient(wanted: Plan, work: list[Work], run_layer: Any = plain, count: int 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_checkpointed_and_plain_give_the_same_gradient(planned: Callable[..., Plan], kind: str) -> None:
+def test_checkpointed_and_plain_give_the_same_gradient(planned: Callable[..., TrainingPlan], kind: str) -> None:
     """The same operations in other kernels: a few roundings of float32 per sum."""
     wanted = planned(lora=replace(SMALL, keys=ATTENTION + EXPERTS) if kind == "LoRA" else None)
     work = [Work(prepared(wanted).train.batch(0), True)]
@@ -561,7 +563,7 @@ def test_accumulated_batches_are_one_larger_batch(model: Path, tmp_path: Path, c
 
 def test_the_learning_rate_rises_in_a_line_and_falls_along_half_a_cosine() -> None:
     """8 steps after 4 of warm-up; cos(pi / 4) = 0.7071; at the middle half of what is above the last rate is left."""
-    settings = Settings(steps=12, warmup=4, learning_rate=2.0, final_rate=0.1)
+    settings = TrainingSettings(steps=12, warmup=4, learning_rate=2.0, final_rate=0.1)
     rates = [settings.rate(step) for step in range(13)]
     assert rates[:5] == [0.5, 1.0, 1.5, 2.0, 2.0]
     assert rates[6] == pytest.approx(0.2 + 1.8 * 0.853553, rel=1e-6)
@@ -573,14 +575,14 @@ def test_the_learning_rate_rises_in_a_line_and_falls_along_half_a_cosine() -> No
 @pytest.mark.parametrize(
     ("settings", "first", "last"),
     [
-        (Settings(steps=1, learning_rate=1.0), 1.0, 0.1),
-        (Settings(steps=3, learning_rate=1.0, final_rate=1.0), 1.0, 1.0),
-        (Settings(steps=3, learning_rate=1.0, final_rate=0.0), 1.0, 0.0),
-        (Settings(steps=2, learning_rate=1.0, warmup=4), 0.25, 0.75),
-        (Settings(steps=4, learning_rate=1.0, warmup=4), 0.25, 1.0),
+        (TrainingSettings(steps=1, learning_rate=1.0), 1.0, 0.1),
+        (TrainingSettings(steps=3, learning_rate=1.0, final_rate=1.0), 1.0, 1.0),
+        (TrainingSettings(steps=3, learning_rate=1.0, final_rate=0.0), 1.0, 0.0),
+        (TrainingSettings(steps=2, learning_rate=1.0, warmup=4), 0.25, 0.75),
+        (TrainingSettings(steps=4, learning_rate=1.0, warmup=4), 0.25, 1.0),
     ],
 )
-def test_the_learning_rate_begins_and_ends_as_set(settings: Settings, first: float, last: float) -> None:
+def test_the_learning_rate_begins_and_ends_as_set(settings: TrainingSettings, first: float, last: float) -> None:
     """`last` is the rate that the step after the last would have."""
     assert (settings.rate(0), settings.rate(settings.steps)) == pytest.approx((first, last))
 
@@ -600,12 +602,14 @@ def test_the_learning_rate_begins_and_ends_as_set(settings: Settings, first: flo
 )
 def test_a_setting_that_makes_no_sense_is_named(name: str, value: float) -> None:
     with pytest.raises(OptionError, match=rf"^{name}={value} must be "):
-        Settings(**{name: value})
+        TrainingSettings(**{name: value})
 
 
 def test_the_settings_at_their_limits_are_taken() -> None:
-    Settings(steps=1, batch_size=1, clip=math.inf, warmup=0, causal_weight=0.0, beta1=0.0, beta2=0.0, final_rate=0.0)
-    Settings(final_rate=1.0, beta1=0.999, weight_decay=0.1)
+    TrainingSettings(
+        steps=1, batch_size=1, clip=math.inf, warmup=0, causal_weight=0.0, beta1=0.0, beta2=0.0, final_rate=0.0
+    )
+    TrainingSettings(final_rate=1.0, beta1=0.999, weight_decay=0.1)
 
 
 # the log

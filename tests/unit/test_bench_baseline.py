@@ -15,7 +15,7 @@ from mlx_lm.utils import load
 
 from mlx_diffgemma.benchmark.baseline import (
     Autoregressive,
-    Wanted,
+    BaselineChoice,
     check_baseline,
     load_baseline,
     sampling,
@@ -29,12 +29,12 @@ SAMPLED = {"do_sample": True, "temperature": 1.0, "top_k": 20, "top_p": None}
 
 @pytest.fixture(scope="module")
 def greedy(tmp_path_factory: pytest.TempPathFactory) -> Autoregressive:
-    return load_baseline(Wanted(model=str(write_llama(tmp_path_factory.mktemp("greedy")))))
+    return load_baseline(BaselineChoice(model=str(write_llama(tmp_path_factory.mktemp("greedy")))))
 
 
 @pytest.fixture(scope="module")
 def sampled(tmp_path_factory: pytest.TempPathFactory) -> Autoregressive:
-    return load_baseline(Wanted(model=str(write_llama(tmp_path_factory.mktemp("sampled"), sampling=SAMPLED))))
+    return load_baseline(BaselineChoice(model=str(write_llama(tmp_path_factory.mktemp("sampled"), sampling=SAMPLED))))
 
 
 # answers
@@ -87,7 +87,7 @@ def test_a_prompt_that_the_template_refuses_is_one_line(greedy: Autoregressive, 
     folder = write_llama(tmp_path / "refusing")
     (folder / "chat_template.jinja").write_text("{{ raise_exception('no, thank you') }}")
     with pytest.raises(BenchmarkError, match="the baseline's chat template refused a prompt: no, thank you"):
-        load_baseline(Wanted(model=str(folder))).reply("Hello", 8, seed=0)
+        load_baseline(BaselineChoice(model=str(folder))).reply("Hello", 8, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -142,22 +142,22 @@ def test_loading_is_measured(greedy: Autoregressive) -> None:
 
 def test_a_baseline_that_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError, match="no such folder: /nowhere"):
-        check_baseline(Wanted(model="/nowhere"))
+        check_baseline(BaselineChoice(model="/nowhere"))
     with pytest.raises(BenchmarkError, match=r"^the baseline demo is a DiffusionGemma: name a model that mlx-lm runs$"):
-        check_baseline(Wanted(model=DEMO))
+        check_baseline(BaselineChoice(model=DEMO))
     folder = write_llama(tmp_path / "llama")
-    check_baseline(Wanted(model=str(folder)))
+    check_baseline(BaselineChoice(model=str(folder)))
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "parrot"}))
     with pytest.raises(BenchmarkError, match=r"mlx-lm cannot load the baseline .*: Model type parrot not supported."):
-        check_baseline(Wanted(model=str(folder)))
+        check_baseline(BaselineChoice(model=str(folder)))
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "model.safetensors").write_bytes(b"nonsense")
     with pytest.raises(BenchmarkError, match="mlx-lm cannot load the baseline"):
-        check_baseline(Wanted(model=str(folder)))
+        check_baseline(BaselineChoice(model=str(folder)))
     (folder / "model.safetensors").unlink()
     with pytest.raises(BenchmarkError, match="No safetensors found"):
-        check_baseline(Wanted(model=str(folder)))
+        check_baseline(BaselineChoice(model=str(folder)))
 
 
 def test_sampling_options_are_checked(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from demo_checkpoint import write_demo
 import mlx_diffgemma
 from mlx_diffgemma import load
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 import random
 
 from mlx_diffgemma.infilling.boundaries import Hole, Piece
-from mlx_diffgemma.infilling.windows import fits, given, grid, grids, hole_budget, layout, middle, nearer, window
+from mlx_diffgemma.infilling.windows import (
+    arrange,
+    fits,
+    grid,
+    grids,
+    hole_budget,
+    leading_text,
+    middle,
+    nearer,
+    window,
+)
 
 ROOM = 16
 
@@ -21,10 +31,10 @@ def of(length: int) -> Hole:
 def test_a_template_that_fits_stands_in_one_canvas() -> None:
     pieces: tuple[Piece, ...] = (run(4), of(3), run(2), of(1), run(1))
     assert fits(pieces, ROOM)
-    assert given(pieces, ROOM, 0) == ((), pieces)
+    assert leading_text(pieces, ROOM, 0) == ((), pieces)
     found = window(pieces, ROOM)
     assert (found.pieces, found.rest) == (pieces, ())
-    made = layout(found, (3, 1), ROOM, pad=0)
+    made = arrange(found, (3, 1), ROOM, pad=0)
     assert made.slots == (*run(4), None, None, None, *run(2), None, *run(1), 0, 0, 0, 0, 0)
     assert made.length == 11
     assert made.spans == ((4, 7), (9, 10))
@@ -34,27 +44,27 @@ def test_a_template_that_fits_stands_in_one_canvas() -> None:
 
 def test_text_before_a_canvas_is_only_read_up_to_where_the_model_would_have_begun_one() -> None:
     """35 tokens: two canvases and three tokens of the third, where the gap has room."""
-    text, rest = given((run(35), of(2), run(20)), ROOM, 0)
+    text, rest = leading_text((run(35), of(2), run(20)), ROOM, 0)
     assert (text, rest) == (run(32), (run(3, 132), of(2), run(20)))
-    assert given((run(35), of(2), run(20)), ROOM, 3)[0] == run(29)
+    assert leading_text((run(35), of(2), run(20)), ROOM, 3)[0] == run(29)
 
 
 def test_a_canvas_begins_at_the_gap_where_too_little_would_be_left_behind_it() -> None:
-    assert given((run(30), of(2), run(20)), ROOM, 0) == (run(30), (of(2), run(20)))
-    assert given((run(3), of(2), run(20)), ROOM, 5) == (run(3), (of(2), run(20)))
+    assert leading_text((run(30), of(2), run(20)), ROOM, 0) == (run(30), (of(2), run(20)))
+    assert leading_text((run(3), of(2), run(20)), ROOM, 5) == (run(3), (of(2), run(20)))
 
 
 def test_text_without_a_gap_behind_it_is_only_read() -> None:
-    assert given((run(3),), ROOM, 0) == (run(3), ())
-    assert given((of(1),), ROOM, 0) == ((), (of(1),))
-    assert given((), ROOM, 0) == ((), ())
+    assert leading_text((run(3),), ROOM, 0) == (run(3), ())
+    assert leading_text((of(1),), ROOM, 0) == ((), (of(1),))
+    assert leading_text((), ROOM, 0) == ((), ())
 
 
 def test_what_does_not_fit_waits_and_is_seen() -> None:
     found = window((of(4), run(20), of(2), run(1)), ROOM)
     assert found.pieces == (of(4), run(12))
     assert found.rest == (run(8, 112), of(2), run(1))
-    made = layout(found, (4,), ROOM, pad=0)
+    made = arrange(found, (4,), ROOM, pad=0)
     assert made.slots == (None, None, None, None, *run(12))
     assert made.rest == found.rest
 
@@ -78,13 +88,13 @@ def test_an_open_gap_takes_what_is_left_and_goes_on() -> None:
     assert found.pieces == (run(4), Hole(least=2, most=12, open=True))
     assert found.rest == (Hole(least=0, most=18, open=True),)
     assert grids(found) == [[12]]
-    assert layout(found, (12,), ROOM, pad=0).slots == (*run(4), *[None] * 12)
+    assert arrange(found, (12,), ROOM, pad=0).slots == (*run(4), *[None] * 12)
 
 
 def test_longer_fillings_see_less_of_the_text_behind() -> None:
     found = window((run(2), Hole(least=1, most=10), run(10)), ROOM)
     assert found.holes == [Hole(least=1, most=10)]
-    short, long = layout(found, (1,), ROOM, pad=0), layout(found, (10,), ROOM, pad=0)
+    short, long = arrange(found, (1,), ROOM, pad=0), arrange(found, (10,), ROOM, pad=0)
     assert short.slots == (*run(2), None, *run(10), 0, 0, 0)
     assert (short.length, short.rest) == (13, ())
     assert long.slots == (*run(2), *[None] * 10, *run(4))
@@ -127,7 +137,7 @@ def test_windows_one_after_another_lose_nothing() -> None:
         pieces.append(run(rng.randint(1, 40), 9000))
         rest, position, seen, free = tuple(pieces), 0, [], 0
         while rest:
-            tokens, rest = given(rest, ROOM, position)
+            tokens, rest = leading_text(rest, ROOM, position)
             seen += tokens
             position += len(tokens)
             if not rest:
@@ -135,7 +145,7 @@ def test_windows_one_after_another_lose_nothing() -> None:
             found = window(rest, ROOM)
             tried = grids(found)
             lengths = middle(tried, hole_budget(found.pieces, ROOM))
-            made = layout(found, lengths, ROOM, pad=0)
+            made = arrange(found, lengths, ROOM, pad=0)
             assert len(made.slots) <= ROOM
             assert made.slots[: made.length].count(None) == sum(lengths) == made.slots.count(None)
             seen += [slot for slot in made.slots[: made.length] if slot is not None]

@@ -14,9 +14,9 @@ from demo_model import architecture
 from demo_model.words import CITIES, NAMES
 from mlx.utils import tree_flatten
 
-from mlx_diffgemma.training.loop import Event, Pace, Stepped
-from mlx_diffgemma.training.run import Plan, Prepared, prepare, run
-from mlx_diffgemma.training.settings import Settings
+from mlx_diffgemma.training.loop import Pace, Stepped, TrainingEvent
+from mlx_diffgemma.training.run import Prepared, TrainingPlan, prepare, run
+from mlx_diffgemma.training.settings import TrainingSettings
 
 CANVAS = 8
 TEXT = {
@@ -59,11 +59,11 @@ def write_data(folder: Path, train: Iterable[Row] = TAUGHT, valid: Iterable[Row]
     return folder
 
 
-def plan(model: Path, data: Path, out: Path, **changes: Any) -> Plan:
+def plan(model: Path, data: Path, out: Path, **changes: Any) -> TrainingPlan:
     """A training of the whole model in four steps; what Settings knows among `changes` goes there."""
-    settings = Settings(steps=4, batch_size=2, learning_rate=1e-3, max_seq_length=64)
+    settings = TrainingSettings(steps=4, batch_size=2, learning_rate=1e-3, max_seq_length=64)
     inner = {name: changes.pop(name) for name in tuple(changes) if hasattr(settings, name)}
-    made = Plan(
+    made = TrainingPlan(
         model=str(model),
         data=str(data),
         out=out,
@@ -80,7 +80,7 @@ class Followed:
     """A training that was drained, or closed after a step as Ctrl-C does."""
 
     ready: Prepared
-    events: Sequence[Event]
+    events: Sequence[TrainingEvent]
 
     @property
     def steps(self) -> list[Stepped]:
@@ -98,15 +98,15 @@ class Followed:
         return flat(self.ready.session.model.trainable_parameters())
 
 
-def prepared(wanted: Plan) -> Prepared:
+def prepared(wanted: TrainingPlan) -> Prepared:
     """`prepare` without a bar."""
     return prepare(wanted, lambda examples, _: examples)
 
 
-def follow(wanted: Plan, until: int | None = None) -> Followed:
+def follow(wanted: TrainingPlan, until: int | None = None) -> Followed:
     """Train, to the end or up to a step."""
     ready = prepared(wanted)
-    events: list[Event] = []
+    events: list[TrainingEvent] = []
     running = run(ready)
     for event in running:
         events.append(event)

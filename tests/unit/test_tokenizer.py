@@ -37,7 +37,7 @@ def sentencepiece_folder(tmp_path_factory: pytest.TempPathFactory, demo: Path) -
     folder = tmp_path_factory.mktemp("sentencepiece")
     controls = [CONTROLS.get(token, f"<unused{token}>") for token in range(4, 107)]
     corpus = folder / "corpus.txt"
-    corpus.write_text((Path(__file__).parent.parent / "LICENSE").read_text() + "wörld 🙂")
+    corpus.write_text((Path(__file__).parents[2] / "LICENSE").read_text() + "wörld 🙂")
     sentencepiece.SentencePieceTrainer.train(
         input=str(corpus),
         model_prefix=str(folder / "tokenizer"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_diffgemma.checkpoint.hub import resolve
+from mlx_diffgemma.checkpoint.hub import model_folder
 from mlx_diffgemma.errors import ModelNotFoundError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -17,30 +17,30 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 @pytest.mark.parametrize("name", ["./absent", "/absent/model", "absent", "../a/b", "a/b/c"])
 def test_a_path_that_is_not_there_is_named(name: str) -> None:
     with pytest.raises(ModelNotFoundError, match="no such folder"):
-        resolve(name)
+        model_folder(name)
 
 
 @pytest.mark.parametrize("name", ["~nobody-of-this-name/model", "x" * 5000])
 def test_a_path_that_no_file_can_have(name: str) -> None:
     with pytest.raises(ModelNotFoundError, match="no such folder"):
-        resolve(name)
+        model_folder(name)
 
 
 def test_a_name_that_no_repository_can_have() -> None:
     with pytest.raises(ModelNotFoundError, match="no name that a Hub repository can have"):
-        resolve("some..one/model--name")
+        model_folder("some..one/model--name")
 
 
 def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_text("")
     with pytest.raises(ModelNotFoundError, match="is a file"):
-        resolve(tmp_path / "model.gguf")
+        model_folder(tmp_path / "model.gguf")
 
 
 def test_a_folder_is_itself_and_has_no_revision(tmp_path: Path) -> None:
-    assert resolve(tmp_path) == tmp_path
+    assert model_folder(tmp_path) == tmp_path
     with pytest.raises(ModelNotFoundError, match="a revision goes with a Hub repository"):
-        resolve(tmp_path, "main")
+        model_folder(tmp_path, "main")
 
 
 def in_cache(home: Path, code: str) -> subprocess.CompletedProcess[str]:

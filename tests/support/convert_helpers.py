@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -22,6 +23,16 @@ from mlx_diffgemma.files import read_json
 MIXED_4 = make_recipe("mixed", choose("affine", 4, None), {})
 SMALL_SHARDS = 60_000
 """Bytes; about eight shards for a tiny checkpoint."""
+EXPERTS = re.compile(r"(.+\.experts)\.(gate_up|down)_proj")
+
+
+def equal(left: mx.array, right: mx.array) -> bool:
+    """Same dtype, same shape, same bits."""
+    return (
+        left.dtype == right.dtype
+        and left.shape == right.shape
+        and bool(mx.array_equal(left.view(mx.uint8), right.view(mx.uint8)))
+    )
 
 
 def options(source: Path, destination: Path, recipe: Recipe = MIXED_4) -> Options:

@@ -16,7 +16,7 @@ from mlx_diffgemma_convert.shards import lay_out
 from mlx_diffgemma_convert.values import read_rows
 from mlx_diffgemma_convert.writer import shard_file
 
-from mlx_diffgemma.checkpoint.names import Source
+from mlx_diffgemma.checkpoint.names import TensorSource
 from mlx_diffgemma.checkpoint.quantization import Quantization
 from mlx_diffgemma.checkpoint.safetensors import read_header
 from mlx_diffgemma.errors import WeightsError
@@ -45,10 +45,10 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-def source(folder: Path, **parts: mx.array) -> Source:
+def source(folder: Path, **parts: mx.array) -> TensorSource:
     mx.save_safetensors(str(folder / "source.safetensors"), parts)
     infos = {info.name: info for info in read_header(folder / "source.safetensors")}
-    return Source(parts=tuple(infos[name] for name in parts), shape=SHAPE)
+    return TensorSource(parts=tuple(infos[name] for name in parts), shape=SHAPE)
 
 
 def convert(folder: Path, parameter: Parameter) -> tuple[dict[str, mx.array], float]:

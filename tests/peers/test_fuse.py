@@ -19,9 +19,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from convert_helpers import (
+    EXPERTS,
     MIXED_4,
     SMALL_SHARDS,
     edit_json,
+    equal,
     finish,
     options,
     python,
@@ -41,13 +43,12 @@ from mlx_diffgemma_convert.recipe import choose, make_recipe
 from mlx_diffgemma_convert.work import Planned
 from peer import assert_same_logits
 from random_checkpoint import write_checkpoint
-from test_convert import EXPERTS, equal
 from tiny import PUBLISHED
 
 from convert import measure
 from mlx_diffgemma.checkpoint import adapters
 from mlx_diffgemma.checkpoint.adapters import LoRA, adapter_config, attach, load_adapter, save_adapter
-from mlx_diffgemma.checkpoint.names import Source, resolve
+from mlx_diffgemma.checkpoint.names import TensorSource, sort_tensors
 from mlx_diffgemma.checkpoint.quantization import parse_table
 from mlx_diffgemma.checkpoint.safetensors import TensorInfo
 from mlx_diffgemma.checkpoint.weights import load_model
@@ -342,10 +343,14 @@ def test_the_published_layouts_keep_names_shapes_and_dtypes(layout: str, dequant
     infos = {name: info(name, shape, dtype) for name, (shape, dtype) in held(layout).items()}
     path = f"{LAST}.self_attn.q_proj"
     low_rank = {f"{path}.lora_a": (2816, 8), f"{path}.lora_b": (8, 4096)}
-    sources = {name: Source(parts=(info(name, shape, "F32"),), shape=shape) for name, shape in low_rank.items()}
+    sources = {name: TensorSource(parts=(info(name, shape, "F32"),), shape=shape) for name, shape in low_rank.items()}
     wanted = Options(source=Path(), destination=Path(), adapter=Path(), name="", dequantize=dequantize)
     plan, count = plan_fusion(
-        wanted, parse_config(raw), parse_table(raw), resolve(infos), Adapter(folder=Path(), tensors=sources, scale=1.0)
+        wanted,
+        parse_config(raw),
+        parse_table(raw),
+        sort_tensors(infos),
+        Adapter(folder=Path(), tensors=sources, scale=1.0),
     )
     found = {entry.name: (entry.shape, entry.dtype) for parameter in plan.parameters for entry in parameter.entries}
     assert found == held("google" if dequantize else layout)

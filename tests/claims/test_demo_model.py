@@ -15,9 +15,9 @@ from demo_model.questions import draw
 from peer import assert_same_logits
 
 from mlx_diffgemma import Session, load
-from mlx_diffgemma.checkpoint.hub import DEMO, resolve
+from mlx_diffgemma.checkpoint.hub import DEMO, model_folder
 
-FOLDER = resolve(DEMO)
+FOLDER = model_folder(DEMO)
 
 
 @pytest.fixture(scope="module")

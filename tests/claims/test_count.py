@@ -29,7 +29,7 @@ from random_checkpoint import make_config, write_checkpoint
 
 from mlx_diffgemma.model.config import ModelConfig, parse_config
 
-COUNT = Path(__file__).parent.parent / "benchmarks" / "count.py"
+COUNT = Path(__file__).parents[2] / "benchmarks" / "count.py"
 
 PINS: dict[str, dict[str, int | float]] = {
     "26b --prefix 1024": {"operations": 2534162747396, "primitives": 1771, "passes": 23.0},

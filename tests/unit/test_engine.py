@@ -15,12 +15,12 @@ from tiny import ScriptedModel, random_model
 from mlx_diffgemma.errors import OptionError, PromptError, WeightsError
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, Prefilled
 from mlx_diffgemma.generation import engine
-from mlx_diffgemma.generation.blocks import cut
+from mlx_diffgemma.generation.blocks import answer_part
 from mlx_diffgemma.generation.engine import Job, stream, stream_many
 from mlx_diffgemma.generation.prefill import prefill, prefill_rows
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model.cache import Cache
-from mlx_diffgemma.model.diffusion_gemma import Row
+from mlx_diffgemma.model.diffusion_gemma import CanvasRow
 from mlx_diffgemma.model.logits import probabilities, tempered
 from mlx_diffgemma.sampling.denoising import Canvas, refine
 from mlx_diffgemma.sampling.sampler import EntropyBoundSampler
@@ -203,7 +203,7 @@ class Wide:
         self.table = mx.random.normal((vocabulary, 4), key=mx.random.key(0))
         mx.eval(self.table)
 
-    def denoise_rows(self, rows: Sequence[Row]) -> list[mx.array]:
+    def denoise_rows(self, rows: Sequence[CanvasRow]) -> list[mx.array]:
         return [self.table[row.canvas] if row.signal is None else row.signal for row in rows]
 
     config = SimpleNamespace(vocab_size=2**16)
@@ -306,6 +306,6 @@ def test_positions_beyond_max_tokens_are_on_no_canvas_that_is_shown() -> None:
 
 
 def test_a_canvas_without_an_end_token_is_kept_whole() -> None:
-    assert cut(A, (STOP,)) == ((1, 2, 3, 4), False)
-    assert cut(C, (STOP,)) == ((1, STOP), True)
-    assert cut([STOP, STOP], (STOP,)) == ((STOP,), True)
+    assert answer_part(A, (STOP,)) == ((1, 2, 3, 4), False)
+    assert answer_part(C, (STOP,)) == ((1, STOP), True)
+    assert answer_part([STOP, STOP], (STOP,)) == ((STOP,), True)
