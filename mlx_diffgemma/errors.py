@@ -81,6 +81,17 @@ def require_numbers(value: float) -> None:
         raise WeightsError("the model computes no numbers: its weights hold NaN or Inf, convert or download it again")
 
 
+def require_unicode(text: str, name: str, error: type[DiffGemmaError]) -> None:
+    """Raise `error` for text with a lone surrogate, which stands for a byte of a command line that is not UTF-8.
+
+    name: what the text is, for the message.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as fault:
+        raise error(f"{name} is not valid Unicode at character {fault.start}: remove that character") from None
+
+
 @contextmanager
 def out_of_memory(doing: str, remedy: str) -> Generator[None]:
     """Turn an allocation failure, which MLX reports in a different way per device, into one OutOfMemoryError."""

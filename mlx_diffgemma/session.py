@@ -12,7 +12,14 @@ from mlx_diffgemma.constraint.spec import SchemaSource, is_free, pattern_of
 from mlx_diffgemma.constraint.thinking import after_thinking
 from mlx_diffgemma.constraint.token_automaton import TokenAutomaton
 from mlx_diffgemma.device.wired import wired
-from mlx_diffgemma.errors import ConstraintError, OptionError, PromptError, out_of_memory
+from mlx_diffgemma.errors import (
+    ConstraintError,
+    OptionError,
+    PromptError,
+    TemplateError,
+    out_of_memory,
+    require_unicode,
+)
 from mlx_diffgemma.events import BlockCommitted, Event, Finished
 from mlx_diffgemma.generation.engine import Job, check_lengths
 from mlx_diffgemma.generation.engine import stream as stream_tokens
@@ -30,10 +37,10 @@ from mlx_diffgemma.infilling.prompts import (
     gather_filled,
     infill_prompt,
 )
-from mlx_diffgemma.infilling.template import MARKER, Gap, Part, Template, parse, require_text
+from mlx_diffgemma.infilling.template import MARKER, Gap, Part, Template, parse
 from mlx_diffgemma.infilling.windows import fits
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
-from mlx_diffgemma.text.messages import conversation, require_unicode
+from mlx_diffgemma.text.messages import conversation
 from mlx_diffgemma.text.tokenizer import Message, Tokenizer
 
 Prompt: TypeAlias = str | Sequence[Message]
@@ -245,7 +252,7 @@ class Session:
     def edit_template(self, text: str, span: tuple[int, int], gap: Gap | None = None) -> tuple[Part, ...]:
         """The template that `edit` fills. Raises TemplateError for a span outside the text."""
         check_span(text, span)
-        require_text(text)
+        require_unicode(text, "the text", TemplateError)
         gap = gap or edit_gap(len(self.tokenizer.literal(text[slice(*span)])))
         return parse(edit_parts(text, span, gap))
 
@@ -279,11 +286,11 @@ class Session:
     def tokens(self, prompt: Prompt, config: GenerationConfig | None = None) -> list[int]:
         """The ids that the model is given for a prompt. Raises PromptError for one that says nothing."""
         config = config or self.defaults
-        require_unicode(config.system)
+        require_unicode(config.system or "", "the system prompt", PromptError)
         if isinstance(prompt, str):
             if not prompt.strip():
                 raise PromptError("the prompt is empty: say what to write")
-            require_unicode(prompt)
+            require_unicode(prompt, "the prompt", PromptError)
             if config.raw:
                 return self.tokenizer.encode(prompt)
             messages: list[Message] = [{"role": "user", "content": prompt}]

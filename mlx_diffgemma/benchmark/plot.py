@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlx_diffgemma.benchmark.results import Benchmark, figures, short_names
 from mlx_diffgemma.errors import BenchmarkError
+from mlx_diffgemma.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,12 +45,10 @@ def draw(benchmark: Benchmark, file: Path) -> None:
         _draw_steps(axes["prefix"], benchmark, "prefix")
     if answers:
         _draw_answers(axes["answers"], benchmark)
-    beside = file.with_name("partial-" + file.name)
     try:
-        figure.savefig(beside, dpi=120)
-        beside.replace(file)
+        with replacing(file) as beside:
+            figure.savefig(beside, dpi=120)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise BenchmarkError(f"the plot {file} cannot be written: {error.strerror}") from None
 
 

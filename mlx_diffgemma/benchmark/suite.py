@@ -8,14 +8,14 @@ those in `checks`. The built-in prompts are in `prompts`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from mlx_diffgemma.benchmark.checks import Check, read_check
-from mlx_diffgemma.errors import DataError
+from mlx_diffgemma.errors import DataError, require_unicode
+from mlx_diffgemma.files import json_lines
 
 KEYS = {"name", "prompt", "check", "max_tokens"}
 
@@ -41,14 +41,7 @@ class Suite:
 def read_suite(path: Path) -> Suite:
     """The prompts in a file. Raises DataError naming the file and the line."""
     cases: list[Case] = []
-    for number, line in enumerate(_lines(path), 1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            record: object = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{where}: not valid JSON: {error}") from None
+    for number, where, record in json_lines(path):
         case = read_case(where, record, str(number))
         if any(case.name == other.name for other in cases):
             raise DataError(f"{where}: a second prompt of the name {case.name!r}")
@@ -56,17 +49,6 @@ def read_suite(path: Path) -> Suite:
     if not cases:
         raise DataError(f"{path} has no prompts: it needs one JSON object per line, with prompt and check")
     return Suite(name=path.name, cases=tuple(cases))
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        # `error.object` is what was decoded: the file without its byte order mark.
-        line = error.object[: error.start].count(b"\n") + 1
-        raise DataError(f"{path}, line {line}: not UTF-8 text ({error.reason})") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def read_case(where: str, record: object, name: str) -> Case:
@@ -79,10 +61,7 @@ def read_case(where: str, record: object, name: str) -> Case:
     for key, text in (("prompt", entries.get("prompt")), ("name", entries.get("name", name))):
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"{where}: {key} must be text that says something, not {text!r}")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise DataError(f"{where}: {key} is not valid Unicode, it has half of a surrogate pair") from None
+        require_unicode(text, f"{where}: {key}", DataError)
     if "check" not in entries:
         raise DataError(f'{where}: no check; {{"regex": "."}} accepts every answer that is not empty')
     longest = entries.get("max_tokens")

@@ -17,7 +17,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from mlx_diffgemma.errors import AdapterError, DiffGemmaError, OptionError
-from mlx_diffgemma.files import read_json
+from mlx_diffgemma.files import read_json, replacing
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 
 WEIGHTS, CONFIG = "adapters.safetensors", "adapter_config.json"
@@ -71,13 +71,9 @@ def save_adapter(folder: Path, model: DiffusionGemma, config: Mapping[str, Any])
     """Write the trainable parameters and `config` into `folder`, each file beside the old one first."""
     folder.mkdir(parents=True, exist_ok=True)
     flat: dict[str, mx.array] = dict(tree_flatten(model.trainable_parameters()))
-    # MLX wants the ending .safetensors.
-    beside = folder / f"partial-{WEIGHTS}"
-    mx.save_safetensors(str(beside), flat, metadata={"format": "mlx"})
-    text = folder / f"partial-{CONFIG}"
-    text.write_text(json.dumps(dict(config), indent=1) + "\n", encoding="utf-8")
-    beside.replace(folder / WEIGHTS)
-    text.replace(folder / CONFIG)
+    with replacing(folder / WEIGHTS) as weights, replacing(folder / CONFIG) as text:
+        mx.save_safetensors(str(weights), flat, metadata={"format": "mlx"})
+        text.write_text(json.dumps(dict(config), indent=1) + "\n", encoding="utf-8")
 
 
 def adapter_config(lora: LoRA | None, model: DiffusionGemma, training: Mapping[str, Any]) -> dict[str, Any]:

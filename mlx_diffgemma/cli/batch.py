@@ -7,7 +7,6 @@ A line of the file is {"prompt": "..."} or {"messages": [...]}, and may set opti
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, cast
 
 from mlx_diffgemma.errors import DataError, OptionError
 from mlx_diffgemma.events import Event, Finished
+from mlx_diffgemma.files import json_lines
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.session import Prompt
 
@@ -44,23 +44,13 @@ class Item:
 
 def read_items(file: Path) -> list[Item]:
     """The lines of a JSONL file, blank ones left out. Raises DataError that names file and line."""
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise DataError(f"{file}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: cannot be read as UTF-8 text: {error}") from None
-    items = [_item(f"{file}:{number}", line) for number, line in enumerate(lines, start=1) if line.strip()]
+    items = [_item(line.where, line.value) for line in json_lines(file)]
     if not items:
         raise DataError(f"{file}: no prompts in it")
     return items
 
 
-def _item(where: str, line: str) -> Item:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON: {error}") from None
+def _item(where: str, row: object) -> Item:
     if not isinstance(row, dict):
         raise DataError(f"{where}: must be an object with a prompt, not {row!r:.60}")
     entries = cast("dict[str, Any]", row)

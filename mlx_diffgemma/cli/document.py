@@ -7,12 +7,12 @@ import os
 import re
 import stat
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_diffgemma.errors import DocumentError, TemplateError
+from mlx_diffgemma.files import replacing
 
 STDIN = "-"
 
@@ -45,19 +45,11 @@ def write_document(document: Document, text: str) -> None:
     # A link stays one: it is what it leads to that is replaced.
     path = Path(os.path.realpath(document.name))
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            beside = Path(file.name)
-            try:
-                file.write(text.encode())
-                file.flush()
-                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
-                os.fsync(file.fileno())
-                if _read(path) != document.text.encode():
-                    raise DocumentError(f"{document.name} has changed since it was read: it is left as it is")
-                beside.replace(path)
-            except BaseException:
-                beside.unlink(missing_ok=True)
-                raise
+        with replacing(path) as beside:
+            beside.write_bytes(text.encode())
+            beside.chmod(stat.S_IMODE(path.stat().st_mode))
+            if _read(path) != document.text.encode():
+                raise DocumentError(f"{document.name} has changed since it was read: it is left as it is")
     except OSError as error:
         raise DocumentError(f"{document.name} cannot be written: {error.strerror}") from None
 

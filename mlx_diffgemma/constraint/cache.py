@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 import numpy as np
 
 from mlx_diffgemma.constraint.byte_automaton import compiled
 from mlx_diffgemma.constraint.token_automaton import TokenAutomaton
 from mlx_diffgemma.constraint.tokens import over_tokens
+from mlx_diffgemma.files import replacing
 
 LAYOUT = 2
 """To be raised when the automata, or what makes them, change."""
@@ -93,10 +93,5 @@ def _read(file: Path, stops: tuple[int, ...], size: int) -> TokenAutomaton | Non
 
 def _write(file: Path, automaton: TokenAutomaton) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=file.parent, suffix=".partial", delete=False) as beside:
-        try:
-            np.savez_compressed(beside, **{name: getattr(automaton, name) for name in ARRAYS})
-        except BaseException:
-            Path(beside.name).unlink()
-            raise
-    Path(beside.name).replace(file)
+    with replacing(file) as beside:
+        np.savez_compressed(beside, **{name: getattr(automaton, name) for name in ARRAYS})

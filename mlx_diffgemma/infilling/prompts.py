@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mlx_diffgemma.errors import DiffGemmaError, TemplateError
+from mlx_diffgemma.errors import DiffGemmaError, TemplateError, require_unicode
 from mlx_diffgemma.events import Event, Finished, FinishReason, GapFilled, Stats
-from mlx_diffgemma.infilling.template import MARKER, Gap, Part, filled, require_text
+from mlx_diffgemma.infilling.template import MARKER, Gap, Part, filled
 
 FILL = f"Write this text with something in the place of each {MARKER}:\n\n"
 REWRITE = "Change this part of the text below, and nothing else:"
@@ -47,7 +47,7 @@ def edit_prompt(text: str, instruction: str, span: tuple[int, int]) -> str:
     """The prompt for rewriting a span: the instruction, the part, the whole. Raises TemplateError without the first."""
     if not instruction.strip():
         raise TemplateError("the instruction is empty: say what to change")
-    require_text(instruction)
+    require_unicode(instruction, "the instruction", TemplateError)
     return "\n\n".join([instruction, REWRITE, text[slice(*span)], WHOLE, text])
 
 

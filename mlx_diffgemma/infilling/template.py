@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias, cast
 
 from mlx_diffgemma.constraint.spec import SchemaSource, fault
-from mlx_diffgemma.errors import TemplateError
+from mlx_diffgemma.errors import TemplateError, require_unicode
 
 MARKER = "<gap>"
 CLOSING = "])}>"
@@ -70,16 +70,8 @@ def parse(template: Template, marker: str = MARKER) -> tuple[Part, ...]:
             joined.append(part)
     for part in joined:
         if isinstance(part, str):
-            require_text(part)
+            require_unicode(part, "the text", TemplateError)
     return tuple(joined)
-
-
-def require_text(text: str) -> None:
-    """Raise TemplateError for text with half characters in it, as undecodable bytes of a command line become."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise TemplateError(f"the text is not valid Unicode at character {error.start}: remove that") from None
 
 
 def _marked(text: str, marker: str) -> list[Part]:

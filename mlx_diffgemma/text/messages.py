@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from mlx_diffgemma.errors import PromptError
+from mlx_diffgemma.errors import PromptError, require_unicode
 from mlx_diffgemma.text.tokenizer import Message
 
 
@@ -22,13 +22,5 @@ def conversation(prompt: object) -> list[Message]:
             text = entries.get(key)
             if not isinstance(text, str):
                 raise PromptError(f"{message!r} is no message: give role and content, both text")
-            require_unicode(text)
+            require_unicode(text, "the prompt", PromptError)
     return cast("list[Message]", messages)
-
-
-def require_unicode(text: str | None) -> None:
-    """Raise PromptError for text with half characters in it, as undecodable bytes of a command line become."""
-    try:
-        (text or "").encode()
-    except UnicodeEncodeError as error:
-        raise PromptError(f"the prompt is not valid Unicode at character {error.start}: remove that") from None

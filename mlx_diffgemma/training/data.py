@@ -7,7 +7,6 @@ the response; everything before it is the prompt.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlx_diffgemma.checkpoint.hub import REPOSITORY
-from mlx_diffgemma.errors import DataError, TokenizerError
+from mlx_diffgemma.errors import DataError, TokenizerError, require_unicode
+from mlx_diffgemma.files import json_lines
 from mlx_diffgemma.text.tokenizer import Message, Tokenizer
 
 TRAIN, VALID = "train", "valid"
@@ -53,21 +53,9 @@ def conversations(data: str, name: str) -> list[Conversation]:
 
 
 def _of_file(path: Path) -> list[Conversation]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except FileNotFoundError:
+    if not path.exists():
         return []
-    except UnicodeDecodeError as error:
-        # `error.object` is what was decoded: the file without its byte order mark.
-        line = error.object[: error.start].count(b"\n") + 1
-        raise DataError(f"{path}, line {line}: not UTF-8 text ({error.reason})") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    return [
-        Conversation(f"{path}, line {number}", messages(f"{path}, line {number}", _parsed(path, number, line)))
-        for number, line in enumerate(lines, 1)
-        if line.strip()
-    ]
+    return [Conversation(line.where, messages(line.where, line.value)) for line in json_lines(path)]
 
 
 def _of_hub(repository: str, name: str) -> list[Conversation]:
@@ -88,13 +76,6 @@ def _of_hub(repository: str, name: str) -> list[Conversation]:
     return [Conversation(f"{where} {number}", messages(f"{where} {number}", row)) for number, row in rows]
 
 
-def _parsed(path: Path, number: int, line: str) -> object:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}, line {number}: not valid JSON: {error}") from None
-
-
 def messages(where: str, parsed: object) -> list[Message]:
     """The messages of one record, whichever of the two forms it has. Raises DataError beginning with `where`."""
     record = cast("Mapping[str, Any]", parsed) if isinstance(parsed, Mapping) else {}
@@ -110,10 +91,8 @@ def messages(where: str, parsed: object) -> list[Message]:
         raise DataError(f"{where}: the messages must be a question and an answer of the assistant at the end")
     if not found[-1]["content"].strip():
         raise DataError(f"{where}: the answer is empty")
-    try:
-        "".join(text for message in found for text in (message["role"], message["content"])).encode()
-    except UnicodeEncodeError:
-        raise DataError(f"{where}: the text is not valid Unicode, it has half of a surrogate pair") from None
+    for message in found:
+        require_unicode(message["role"] + message["content"], f"{where}: the text", DataError)
     return found
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from mlx_diffgemma.errors import TrainingError
+from mlx_diffgemma.files import replacing
 from mlx_diffgemma.training.loop import Evaluated, Stepped, TrainingEvent
 
 NAME, PICTURE = "log.jsonl", "loss.png"
@@ -24,11 +25,10 @@ class Log:
         """Go on behind `step`. Raises TrainingError where the file cannot be written."""
         self.path = folder / NAME
         self.records = [record for record in read_log(self.path) if record["step"] <= step]
-        beside = self.path.with_name(NAME + ".partial")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            beside.write_text("".join(map(_line, self.records)), encoding="utf-8")
-            beside.replace(self.path)
+            with replacing(self.path) as beside:
+                beside.write_text("".join(map(_line, self.records)), encoding="utf-8")
             self._file = self.path.open("a", encoding="utf-8")
         except OSError as error:
             raise TrainingError(f"the log {self.path} cannot be written: {error.strerror}") from None
@@ -97,9 +97,8 @@ def draw(records: Sequence[Record], file: Path) -> None:
     axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     axes.grid(visible=True, which="both", alpha=0.2)
     axes.legend(frameon=False)
-    beside = file.with_name("partial-" + file.name)
-    figure.savefig(beside, dpi=120)
-    beside.replace(file)
+    with replacing(file) as beside:
+        figure.savefig(beside, dpi=120)
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
