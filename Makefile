@@ -23,7 +23,7 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest
 
 $(VENV)/.runtime: pyproject.toml constraints.txt
-	@.ci/venv $(VENV) .
+	@.ci/venv $(VENV) ".[plot]"
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt

@@ -81,6 +81,11 @@ def require_numbers(value: float) -> None:
         raise WeightsError("the model computes no numbers: its weights hold NaN or Inf, convert or download it again")
 
 
+def needs_extra(feature: str, extra: str) -> str:
+    """Return the message for a feature whose packages are in the extra `extra` and are not installed."""
+    return f"{feature} needs more packages: pip install 'mlx-diffgemma[{extra}]'"
+
+
 def require_unicode(text: str, name: str, error: type[DiffGemmaError]) -> None:
     """Raise `error` for text with a lone surrogate, which stands for a byte of a command line that is not UTF-8.
 

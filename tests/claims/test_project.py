@@ -31,10 +31,11 @@ def test_constraints_name_versions_and_no_addresses() -> None:
 def test_every_dependency_has_a_tested_version() -> None:
     pinned = {line.partition("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").open()}
     wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    wanted += [*PROJECT["optional-dependencies"]["plot"], *PROJECT["optional-dependencies"]["bench"]]
     for requirement in wanted:
         name = re.match(r"[A-Za-z0-9._-]+", requirement)
         assert name is not None
-        assert name[0].lower().replace("_", "-") in pinned
+        assert name[0].lower().replace("_", "-") in {*pinned, PROJECT["name"]}
 
 
 def test_a_machine_without_python_is_told_what_is_missing(tmp_path: Path) -> None:
