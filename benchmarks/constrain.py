@@ -144,7 +144,7 @@ def steps(made: DiffusionGemma, layers: list[int], bounds: tuple[Bound, ...], co
     decoder, every, config = made.model.decoder, list(made.model.decoder.layers), made.config
     decoder.layers = [every[index] for index in layers]
     cache = Cache(tuple(config.layers[index] for index in layers), config.sliding_window)
-    options = GenerationConfig(max_steps=count + 2, confidence=1e-9)
+    options = GenerationConfig(max_steps=count + 2, confidence_threshold=1e-9)
     canvas = Canvas.start(
         cache, default_rules(made, options), seed=0, block=0, length=CANVAS, forbidden=[], bounds=bounds
     )

@@ -33,7 +33,7 @@ ROWS: Mapping[str, Mapping[str, object]] = {
     "allow_empty=False": {"allow_empty": False},
     "mean_entropy=0.005, min_steps=1": SURE,
     "mean_entropy=0.05, min_steps=1": {"mean_entropy": 0.05, "min_steps": 1},
-    "stability=0": {"stability": 0},
+    "stability_threshold=0": {"stability_threshold": 0},
     "trim": {"trim": True},
     "verify=0.01": {"verify": 0.01},
     "verify=0.1": {"verify": 0.1},

@@ -1,14 +1,14 @@
-"""Text in, text out: a model and its tokenizer, ready to answer. Nothing is kept between calls but those two."""
+"""A loaded model and its tokenizer, ready to answer. Calls share nothing else, and leave nothing behind."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import TypeAlias, cast, overload
+from typing import Any, TypeAlias, Unpack, cast, overload
 
 from mlx_diffgemma.completion import Completion, gather, with_text
 from mlx_diffgemma.constraint.cache import Vocabulary, automaton_of
-from mlx_diffgemma.constraint.spec import SchemaSource, is_free, pattern_of
+from mlx_diffgemma.constraint.spec import is_free, pattern_of
 from mlx_diffgemma.constraint.thinking import after_thinking
 from mlx_diffgemma.constraint.token_automaton import TokenAutomaton
 from mlx_diffgemma.device.wired import wired
@@ -25,7 +25,8 @@ from mlx_diffgemma.generation.engine import Job, check_lengths
 from mlx_diffgemma.generation.engine import stream as stream_tokens
 from mlx_diffgemma.generation.engine import stream_many as stream_jobs
 from mlx_diffgemma.generation.scoring import log_probabilities, shares
-from mlx_diffgemma.generation_config import GenerationConfig, matching
+from mlx_diffgemma.generation_config import GenerationConfig
+from mlx_diffgemma.generation_options import GenerationOptions, UnconstrainedOptions, configured
 from mlx_diffgemma.infilling.boundaries import Joints, Piece
 from mlx_diffgemma.infilling.filling import Infilling, canvas_room
 from mlx_diffgemma.infilling.prompts import (
@@ -44,16 +45,16 @@ from mlx_diffgemma.text.messages import conversation
 from mlx_diffgemma.text.tokenizer import Message, Tokenizer
 
 Prompt: TypeAlias = str | Sequence[Message]
-"""What to answer: one user message, or a conversation."""
+"""What to answer: the text of a user, or a conversation."""
 Configs: TypeAlias = GenerationConfig | Sequence[GenerationConfig] | None
 """The options of all prompts, or of each; None is the checkpoint's own."""
 
 BATCH_SIZE = 8
-"""Prompts that are answered side by side where nothing else is said."""
+"""Prompts that are answered side by side by default."""
 
 
 class Session:
-    """A loaded model. Any thread may use it, several at once too; `defaults` are the checkpoint's own options."""
+    """A loaded model, for any thread and for several at once. `defaults` are the checkpoint's own options."""
 
     def __init__(self, model: DiffusionGemma, tokenizer: Tokenizer, defaults: GenerationConfig) -> None:
         self.model = model
@@ -64,19 +65,14 @@ class Session:
         self,
         prompt: Prompt,
         config: GenerationConfig | None = None,
-        *,
-        regex: str | None = None,
-        json_schema: SchemaSource | None = None,
-        choices: Sequence[str] | None = None,
+        **options: Unpack[GenerationOptions],
     ) -> Generator[Event]:
-        """Generate an answer, yielding every event with its text attached. What is wrong is said at once.
+        """Answer a prompt, yielding every event with its text attached. Whatever is wrong is raised at once.
 
-        `config` is used as given; start from `defaults` to keep the checkpoint's options:
-        `dataclasses.replace(session.defaults, max_tokens=64)`. Whatever of `regex`, `json_schema` (a dict, a file, a
-        pydantic model) and `choices` is given takes the place of the config's: the answer matches. Raises PromptError,
-        OptionError, ConstraintError, TokenizerError, OutOfMemoryError.
+        options: in place of those of `config`, which are the checkpoint's own unless given; see GenerationOptions.
+        Raises PromptError, OptionError, ConstraintError, TokenizerError, OutOfMemoryError.
         """
-        config = matching(config or self.defaults, regex, json_schema, choices)
+        config = self._config(config, options)
         job = self._job(prompt, config)
         events = stream_tokens(self.model, job.tokens, config, constraint=job.constraint)
         return (event for _, event in self._guarded((0, event) for event in events))
@@ -87,19 +83,17 @@ class Session:
         config: Configs = None,
         *,
         batch_size: int = BATCH_SIZE,
-        regex: str | None = None,
-        json_schema: SchemaSource | None = None,
-        choices: Sequence[str] | None = None,
+        **options: Unpack[GenerationOptions],
     ) -> Generator[tuple[int, Event]]:
-        """Answer prompts side by side -> the number of the prompt, from 0, and what happens in its answer.
+        """Answer prompts side by side, yielding the number of the prompt, from 0, and an event of its answer.
 
-        batch_size: how many canvases are denoised together; where one is finished, the next prompt begins. `config`:
-        one for all prompts, or one for each; what answers must match is said of all. Each prompt's events are those of
-        `stream`, which raises the same.
+        config: one for all prompts, or one for each; the options apply to all. batch_size: canvases that are denoised
+        together; when an answer is finished, the next prompt begins. The events of a prompt are those of `stream`,
+        which raises the same errors.
         """
         if batch_size < 1:
             raise OptionError(f"batch_size={batch_size} must be at least 1")
-        configs = [matching(each, regex, json_schema, choices) for each in self._configs(config, len(prompts))]
+        configs = [self._config(each, options) for each in self._each(config, len(prompts))]
         jobs = [self._job(prompt, each) for prompt, each in zip(prompts, configs, strict=True)]
         for job in jobs:
             check_lengths(self.model, job)
@@ -125,12 +119,17 @@ class Session:
     def _vocabulary(self) -> Vocabulary:
         return Vocabulary.of(self.tokenizer.table, self.model.config.vocab_size)
 
-    def _configs(self, config: Configs, count: int) -> list[GenerationConfig]:
-        if config is None or isinstance(config, GenerationConfig):
-            return [config or self.defaults] * count
+    def _config(self, config: GenerationConfig | None, options: Mapping[str, Any]) -> GenerationConfig:
+        """The options of a call: keywords over `config` over the checkpoint's own."""
+        return configured(self.defaults if config is None else config, options)
+
+    def _each(self, config: Configs, count: int) -> Sequence[GenerationConfig | None]:
+        """One config per prompt."""
+        if config is None or isinstance(config, GenerationConfig | Mapping):
+            return [config] * count
         if len(config) != count:
             raise OptionError(f"{len(config)} configs for {count} prompts: give one for all, or one for each")
-        return list(config)
+        return config
 
     def _guarded(self, events: Iterable[tuple[int, Event]]) -> Generator[tuple[int, Event]]:
         """The events with their text, within what the machine can hold."""
@@ -142,10 +141,7 @@ class Session:
         self,
         prompt: str | Sequence[Message],
         config: GenerationConfig | None = None,
-        *,
-        regex: str | None = None,
-        json_schema: SchemaSource | None = None,
-        choices: Sequence[str] | None = None,
+        **options: Unpack[GenerationOptions],
     ) -> Completion: ...
 
     @overload
@@ -155,9 +151,7 @@ class Session:
         config: Configs = None,
         *,
         batch_size: int = BATCH_SIZE,
-        regex: str | None = None,
-        json_schema: SchemaSource | None = None,
-        choices: Sequence[str] | None = None,
+        **options: Unpack[GenerationOptions],
     ) -> list[Completion]: ...
 
     def generate(
@@ -166,24 +160,18 @@ class Session:
         config: Configs = None,
         *,
         batch_size: int = BATCH_SIZE,
-        regex: str | None = None,
-        json_schema: SchemaSource | None = None,
-        choices: Sequence[str] | None = None,
+        **options: Unpack[GenerationOptions],
     ) -> Completion | list[Completion]:
-        """The answer of `stream`, whole; for a list of prompts those of `stream_many`, in the order of the prompts."""
+        """Return the answer of `stream`; for a list of prompts the answers of `stream_many`, in the same order."""
         if not are_many(prompt):
-            alone = cast("GenerationConfig | None", config)
-            events = self.stream(cast("Prompt", prompt), alone, regex=regex, json_schema=json_schema, choices=choices)
-            return gather(events)
+            return gather(self.stream(cast("Prompt", prompt), cast("GenerationConfig | None", config), **options))
         prompts = cast("Sequence[Prompt]", prompt)
-        happened: list[list[Event]] = [[] for _ in prompts]
-        for number, event in self.stream_many(
-            prompts, config, batch_size=batch_size, regex=regex, json_schema=json_schema, choices=choices
-        ):
-            # What is drawn step by step would be kept for nothing.
+        events_of: list[list[Event]] = [[] for _ in prompts]
+        for number, event in self.stream_many(prompts, config, batch_size=batch_size, **options):
+            # The steps of a canvas are many, and its Completion does not need them.
             if isinstance(event, BlockCommitted | Finished):
-                happened[number].append(event)
-        return [gather(iter(events)) for events in happened]
+                events_of[number].append(event)
+        return [gather(events) for events in events_of]
 
     def stream_infill(
         self,
@@ -192,6 +180,7 @@ class Session:
         config: GenerationConfig | None = None,
         *,
         marker: str = MARKER,
+        **options: Unpack[UnconstrainedOptions],
     ) -> Generator[Event]:
         """Fill the gaps of a template, yielding every event with its text attached. What is wrong is said at once.
 
@@ -199,7 +188,7 @@ class Session:
         the model the template. Of `config` those options count that a canvas has. Raises what `stream` raises, and
         TemplateError.
         """
-        config = config or self.defaults
+        config = self._config(config, options)
         parts = parse(template, marker)
         pieces = self._joints(config).pieces(parts)
         shown = not fits(pieces, canvas_room(self.model, config))
@@ -212,10 +201,11 @@ class Session:
         config: GenerationConfig | None = None,
         *,
         marker: str = MARKER,
+        **options: Unpack[UnconstrainedOptions],
     ) -> Infilled:
         """The events of `stream_infill`, drained; what stands around the gaps is in the text byte for byte."""
         parts = parse(template, marker)
-        return gather_filled(parts, self.stream_infill(parts, instruction, config))
+        return gather_filled(parts, self.stream_infill(parts, instruction, config, **options))
 
     def stream_edit(
         self,
@@ -225,13 +215,14 @@ class Session:
         config: GenerationConfig | None = None,
         *,
         gap: Gap | None = None,
+        **options: Unpack[UnconstrainedOptions],
     ) -> Generator[Event]:
         """Write the characters from span[0] up to span[1] anew, as `instruction` says, yielding every event.
 
         gap: how many tokens may stand there; None is half to twice as many as do, and a few. Raises what
         `stream_infill` raises.
         """
-        config = config or self.defaults
+        config = self._config(config, options)
         parts = self.edit_template(text, span, gap)
         pieces = self._joints(config).pieces(parts)
         return self._infilled(pieces, edit_prompt(text, instruction, span), config)
@@ -244,10 +235,11 @@ class Session:
         config: GenerationConfig | None = None,
         *,
         gap: Gap | None = None,
+        **options: Unpack[UnconstrainedOptions],
     ) -> Infilled:
         """The events of `stream_edit`, drained; every other character is as it was."""
         parts = self.edit_template(text, span, gap)
-        return gather_filled(parts, self.stream_edit(text, instruction, span, config, gap=gap))
+        return gather_filled(parts, self.stream_edit(text, instruction, span, config, gap=gap, **options))
 
     def edit_template(self, text: str, span: tuple[int, int], gap: Gap | None = None) -> tuple[Part, ...]:
         """The template that `edit` fills. Raises TemplateError for a span outside the text."""
@@ -266,15 +258,18 @@ class Session:
         return (event for _, event in self._guarded((0, event) for event in infilling.events()))
 
     def choose(
-        self, prompt: Prompt, choices: Sequence[str], config: GenerationConfig | None = None
+        self,
+        prompt: Prompt,
+        choices: Sequence[str],
+        config: GenerationConfig | None = None,
+        **options: Unpack[UnconstrainedOptions],
     ) -> dict[str, float]:
-        """How likely each of the choices is as the whole answer, among them: probabilities that sum to 1.
+        """Return the probability of each choice as the whole answer, among the choices: they sum to 1.
 
-        The encoder reads them, all in one pass behind the prompt: of each the tokens that the tokenizer makes of it,
-        and an end token behind them. Nothing is drawn or denoised; of `config` only what shapes the prompt counts.
-        Raises what `generate` does.
+        The encoder reads all choices in one pass after the prompt, each as its tokens and an end token. Nothing is
+        drawn or denoised; of the options only those that shape the prompt count. Raises what `generate` raises.
         """
-        config = matching(config or self.defaults, None, None, choices)
+        config = self._config(config, {**options, "choices": choices})
         job = self._job(prompt, config)
         check_lengths(self.model, job)
         assert job.constraint is not None
@@ -285,7 +280,7 @@ class Session:
 
     def tokens(self, prompt: Prompt, config: GenerationConfig | None = None) -> list[int]:
         """The ids that the model is given for a prompt. Raises PromptError for one that says nothing."""
-        config = config or self.defaults
+        config = self._config(config, {})
         require_unicode(config.system or "", "the system prompt", PromptError)
         if isinstance(prompt, str):
             if not prompt.strip():

@@ -42,8 +42,8 @@ def default_rules(model: DiffusionGemma, config: GenerationConfig, sampler: Samp
 def stop_rule(config: GenerationConfig) -> StopRule:
     """The reference's rule, with those around it that `config` asks for."""
     # As many equal steps as there are in all cannot come before any of them.
-    stability = min(config.stability, config.max_steps)
-    rule: StopRule = StableAndConfident(stability=stability, confidence=config.confidence)
+    stability = min(config.stability_threshold, config.max_steps)
+    rule: StopRule = StableAndConfident(stability=stability, confidence=config.confidence_threshold)
     if config.mean_entropy is not None:
         rule = Unsurprised(rule=rule, mean_entropy=config.mean_entropy, min_steps=config.min_steps)
     if config.until_end and config.stop_tokens:

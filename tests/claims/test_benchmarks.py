@@ -63,7 +63,7 @@ def test_the_exact_signal_has_no_error_and_fewer_tokens_have_more(trained: Sessi
 
 
 def test_options_change_what_they_name_and_nothing_else(trained: Session) -> None:
-    (effect,) = demo_options.effects(trained, 1, ["stability=0"])
+    (effect,) = demo_options.effects(trained, 1, ["stability_threshold=0"])
     assert set(effect.asked) == set(demo_options.KINDS)
     # Without a second look a canvas whose first draft is sure is over at once; the reference looks at two drafts.
     steps = [steps for given in effect.asked.values() for answer in given.answers for steps in answer.steps]

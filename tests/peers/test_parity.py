@@ -83,7 +83,7 @@ def test_the_whole_generation_loop_equals_the_reference(seed: int) -> None:
     sharpen(model, recorded["mix"], recorded["sharpness"])
     sampler = Replay(recorded["drawn"], recorded["noise"], bound=0.3)
     config = GenerationConfig(
-        max_tokens=48, max_steps=16, entropy_bound=0.3, confidence=0.02, stop_tokens=(recorded["eos"].item(),)
+        max_tokens=48, max_steps=16, entropy_bound=0.3, confidence_threshold=0.02, stop_tokens=(recorded["eos"].item(),)
     ).exact()
     events = list(stream(model, recorded["tokens"][0].tolist(), config, sampler=sampler))
     best = [list(event.best) for event in events if isinstance(event, Denoised)]

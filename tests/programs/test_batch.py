@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from scripted import figures
 
-from mlx_diffgemma.cli.batch import answered, read_items
+from mlx_diffgemma.cli.batch import in_order, read_items
 from mlx_diffgemma.errors import DataError, OptionError
 from mlx_diffgemma.events import BlockCommitted, Event, Finished
 from mlx_diffgemma.generation_config import GenerationConfig
@@ -74,13 +74,13 @@ END = Finished(reason="stop", stats=figures())
 def test_answers_come_in_the_order_of_the_prompts() -> None:
     told: list[int] = []
     events: list[tuple[int, Event]] = [(0, BLOCK), (1, BLOCK), (1, END), (2, BLOCK), (2, END), (0, END)]
-    assert [number for number, _ in answered(events, told.append)] == [0, 1, 2]
+    assert [number for number, _ in in_order(events, told.append)] == [0, 1, 2]
     assert told == [1, 2, 3]
 
 
 def test_what_was_finished_before_an_interruption_is_not_lost() -> None:
     events: list[tuple[int, Event]] = [(0, BLOCK), (1, BLOCK), (1, END), (2, BLOCK)]
-    assert list(answered(events, lambda _: None)) == [(1, [BLOCK, END])]
+    assert list(in_order(events, lambda _: None)) == [(1, [BLOCK, END])]
 
 
 def program(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -241,7 +241,7 @@ def test_help_lists_every_option_at_once_without_the_heavy_libraries() -> None:
     for option in (
         "MODEL --baseline --adapter --revision --dtype --suite --prompts --only --no-speed --no-answers --lengths "
         "--prefixes --canvases --repeats --retries --system --thinking --max-tokens --seed --canvas-length --max-steps "
-        "--t-min --t-max --entropy-bound --stability --confidence --greedy "
+        "--t-min --t-max --entropy-bound --stability-threshold --confidence-threshold --greedy "
         "--exact --conditioning-top-k --no-until-end --allow-empty --mean-entropy --min-steps --trim --verify --mode "
         "--temperature --top-p --json --plot --quiet --debug --version"
     ).split():

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from terminal import SCRIPTED, environment, run_in_terminal
 
+from mlx_diffgemma.cli.prompt import compose
 from mlx_diffgemma.errors import PromptError
-from mlx_diffgemma.generate import compose
 from mlx_diffgemma.generation_config import GenerationConfig
 
 PROGRAM = (sys.executable, "-m", "mlx_diffgemma.generate")
@@ -29,8 +29,8 @@ EVERY_OPTION = {
     "--t-min": "0.1",
     "--t-max": "0.2",
     "--entropy-bound": "0.3",
-    "--stability": "2",
-    "--confidence": "0.01",
+    "--stability-threshold": "2",
+    "--confidence-threshold": "0.01",
     "--conditioning-top-k": "8",
     "--mean-entropy": "0.5",
     "--min-steps": "3",
@@ -189,8 +189,8 @@ def test_every_generation_option_has_its_command_line_option():
         t_min=0.1,
         t_max=0.2,
         entropy_bound=0.3,
-        stability=2,
-        confidence=0.01,
+        stability_threshold=2,
+        confidence_threshold=0.01,
         seed=3,
         greedy=True,
         stop_tokens=(7,),

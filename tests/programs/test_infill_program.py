@@ -86,7 +86,7 @@ def test_an_edit_changes_its_lines_only(tmp_path: Path) -> None:
         (INFILL, ("FILE", "--max-steps", "0"), b"<gap>", (1, "error: max_steps=0 must be at least 1")),
         (INFILL, ("-", "--in-place"), b"<gap>", (2, "error: --in-place needs a file")),
         (INFILL, ("FILE", "--diff", "--in-place"), b"<gap>", (2, "error: --in-place, --diff and --json exclude")),
-        (EDIT, ("FILE", "Do."), b"a", (2, "error: say what to write anew: --lines")),
+        (EDIT, ("FILE", "Do."), b"a", (2, "error: say what to rewrite: give either --lines")),
         (EDIT, ("FILE", "Do.", "--lines", "3"), b"a\n", (1, "error: lines 3 are not in the text, which has 1")),
         (EDIT, ("FILE", "Do.", "--characters", "0:3"), b"a\n", (1, "error: the span 0:3 is outside the text")),
         (EDIT, ("FILE", " ", "--lines", "1"), b"a\n", (1, "error: the instruction is empty: say what to change")),

@@ -19,7 +19,7 @@ from mlx_diffgemma.sampling.pins import Ban, Pins
 from mlx_diffgemma.sampling.sampler import Draft, random_key, settle
 from mlx_diffgemma.sampling.strategy import default_rules
 
-CONFIG = GenerationConfig(max_steps=6, stop_tokens=(), confidence=1e-6)
+CONFIG = GenerationConfig(max_steps=6, stop_tokens=(), confidence_threshold=1e-6)
 PROMPT = [3, 14, 15]
 SLOTS = (7, None, None, 21, None, 9, 9, None, None, 30)
 FREE = [1, 2, 4, 7, 8]
@@ -123,7 +123,7 @@ def test_the_entropy_bound_and_the_stop_rule_see_the_free_positions_alone() -> N
     """A hundred certain positions would make any mean small, and be accepted before the others."""
     model = random_model()
     slots = (None, None, *[5] * 12)
-    lenient = replace(CONFIG, confidence=0.5, max_steps=8, t_min=0.8)
+    lenient = replace(CONFIG, confidence_threshold=0.5, max_steps=8, t_min=0.8)
     [steps] = drafts(model, canvas(model, slots, config=lenient))
     free = steps[-1].entropy[0, :2].mean().item()
     whole = steps[-1].entropy[0].mean().item()
