@@ -7,15 +7,15 @@ from typing import Annotated
 import typer
 
 from mlx_diffgemma.benchmark.settings import BenchmarkSettings
-from mlx_diffgemma.cli.benchmark import BenchmarkChoices, ReportOptions, SubjectOptions, carry_out, make_plan
+from mlx_diffgemma.cli.benchmark import BenchmarkChoices, ReportOptions, SubjectOptions, benchmark_plan, run_benchmark
 from mlx_diffgemma.cli.console import run_program
 from mlx_diffgemma.cli.options import CommonOptions, ExactOptions
-from mlx_diffgemma.cli.program import command, make_app
+from mlx_diffgemma.cli.program import add_command, make_app
 
 app = make_app()
 
 
-@command(
+@add_command(
     app,
     "mlx_diffgemma bench ./model-4bit",
     "mlx_diffgemma bench ./model-4bit --baseline ./gemma-27b --plot figures.png",
@@ -39,8 +39,8 @@ def bench(
 
     if report.plot is not None:
         check_file(report.plot)
-    plan = make_plan(model, subject, settings, chosen, exact=exact.exact)
-    carry_out(plan, report, quiet=common.quiet)
+    plan = benchmark_plan(model, subject, settings, chosen, exact=exact.exact)
+    run_benchmark(plan, report, quiet=common.quiet)
 
 
 def main() -> None:

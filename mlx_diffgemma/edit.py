@@ -10,7 +10,7 @@ import typer
 from mlx_diffgemma.cli.console import run_program
 from mlx_diffgemma.cli.document import characters_span, lines_span
 from mlx_diffgemma.cli.options import CommonOptions, ModelOptions
-from mlx_diffgemma.cli.program import command, make_app
+from mlx_diffgemma.cli.program import add_command, make_app
 from mlx_diffgemma.cli.request import Request, refuse
 from mlx_diffgemma.cli.revision import EditChoices, Revision, RevisionOptions, deliver, open_document, start
 from mlx_diffgemma.infilling.prompts import check_span, edit_prompt
@@ -41,7 +41,7 @@ class PartOptions:
         return span
 
 
-@command(
+@add_command(
     app,
     "mlx_diffgemma edit README.md 'Say it in one sentence.' --lines 3:7 --diff",
     "mlx_diffgemma edit area.py 'Use math.pi.' --lines 12 --in-place",

@@ -11,7 +11,7 @@ import typer
 from mlx_diffgemma.cli.batch import answer_file
 from mlx_diffgemma.cli.console import run_program
 from mlx_diffgemma.cli.options import OUTPUT, CommonOptions, ExactOptions, GenerationChoices, ModelOptions
-from mlx_diffgemma.cli.program import command, make_app
+from mlx_diffgemma.cli.program import add_command, make_app
 from mlx_diffgemma.cli.prompt import answer_prompt
 from mlx_diffgemma.cli.request import Request, refuse
 from mlx_diffgemma.option import option
@@ -33,7 +33,7 @@ class GenerateOptions:
     )
 
 
-@command(
+@add_command(
     app,
     "mlx_diffgemma generate --model ./model 'Why is the sky blue?'",
     "git diff | mlx_diffgemma generate --quiet 'Write a commit message for this:'",

@@ -10,12 +10,12 @@ from mlx_diffgemma.constraint.spec import fault
 from mlx_diffgemma.errors import ConfigError, OptionError
 from mlx_diffgemma.option import UNCHANGED, Range, above, at_least, check_options, option, option_fields
 
-_SAMPLER = "EntropyBoundSamplerConfig"
+_SAMPLER_CLASS = "EntropyBoundSamplerConfig"
 _ENTROPY_BOUND, _STOP_TOKENS = "sampler_config.entropy_bound", "eos_token_id"
 """Names in generation_config.json that are not read as they are."""
 
-ANSWER, CONSTRAINT, SAMPLER, SPEED = "Answer", "Constraint", "Sampler", "Speed and quality"
-"""The panels of the options: what the reference has (SAMPLER), and what it does not have (SPEED)."""
+_ANSWER, _CONSTRAINT, _SAMPLER, SPEED = "Answer", "Constraint", "Sampler", "Speed and quality"
+"""The panels of the options; SPEED has what the reference does not have."""
 
 Mode: TypeAlias = Literal["canvas", "causal"]
 
@@ -28,13 +28,13 @@ class GenerationConfig:
     names option and value.
     """
 
-    system: str | None = option(None, "System prompt.", ANSWER, flags=("-s",), metavar="TEXT")
-    thinking: bool = option(False, "Let the model think before it answers.", ANSWER)
-    raw: bool = option(False, "Send the prompt as it is, without the chat template.", ANSWER)
+    system: str | None = option(None, "System prompt.", _ANSWER, flags=("-s",), metavar="TEXT")
+    thinking: bool = option(False, "Let the model think before it answers.", _ANSWER)
+    raw: bool = option(False, "Send the prompt as it is, without the chat template.", _ANSWER)
     max_tokens: int = option(
         256,
-        "Most tokens of the answer, the end token included.",
-        ANSWER,
+        "Maximum number of tokens in the answer, the end token included.",
+        _ANSWER,
         flags=("-n",),
         allowed=at_least(1),
         reference="max_new_tokens",
@@ -42,53 +42,57 @@ class GenerationConfig:
     stop_tokens: tuple[int, ...] = option(
         (1, 106, 50),
         "Id of a token that ends the answer; repeat the option for several.",
-        ANSWER,
+        _ANSWER,
         flags=("--stop-token",),
         reference=_STOP_TOKENS,
     )
     seed: int = option(
         0,
         "The same seed, model and options give the same answer.",
-        ANSWER,
+        _ANSWER,
         allowed=Range("from 0 to 2**64 - 1", lambda value: 0 <= value < 2**64),
     )
 
-    regex: str | None = option(None, "The whole answer matches this pattern.", CONSTRAINT, metavar="PATTERN")
+    regex: str | None = option(None, "The whole answer matches this pattern.", _CONSTRAINT, metavar="PATTERN")
     json_schema: Mapping[str, Any] | None = option(
-        None, "The answer is JSON that is valid for the schema in this file.", CONSTRAINT, metavar="FILE"
+        None, "The answer is JSON that is valid for the schema in this file.", _CONSTRAINT, metavar="FILE"
     )
-    choices: tuple[str, ...] | None = option(None, "The answer is one of these texts.", CONSTRAINT, metavar="A,B,C")
+    choices: tuple[str, ...] | None = option(None, "The answer is one of these texts.", _CONSTRAINT, metavar="A,B,C")
 
     canvas_length: int | None = option(
         None,
         "Tokens that are denoised together.",
-        SAMPLER,
+        _SAMPLER,
         allowed=at_least(1),
         default_text="the model's own length, which is also the longest",
     )
     max_steps: int = option(
-        48, "Most denoising steps per canvas.", SAMPLER, allowed=at_least(1), reference="max_denoising_steps"
+        48,
+        "Maximum number of denoising steps per canvas.",
+        _SAMPLER,
+        allowed=at_least(1),
+        reference="max_denoising_steps",
     )
-    t_min: float = option(0.4, "Temperature at the last step.", SAMPLER, allowed=at_least(0), reference="t_min")
+    t_min: float = option(0.4, "Temperature at the last step.", _SAMPLER, allowed=at_least(0), reference="t_min")
     # Logits reach 30 in size; divided by less than 0.001 they would leave the range of float32.
     t_max: float = option(
         0.8,
         "Temperature at the first step; it falls linearly from there.",
-        SAMPLER,
+        _SAMPLER,
         allowed=at_least(0.001),
         reference="t_max",
     )
     entropy_bound: float = option(
         0.1,
         "Accept the most certain positions of a step while their entropies sum to at most this many nats.",
-        SAMPLER,
+        _SAMPLER,
         allowed=above(0, "nats"),
         reference=_ENTROPY_BOUND,
     )
     stability_threshold: int = option(
         1,
         "A canvas is finished only if its most likely tokens equal those of this many steps before.",
-        SAMPLER,
+        _SAMPLER,
         former="stability",
         allowed=at_least(0, "steps"),
         reference="stability_threshold",
@@ -96,12 +100,12 @@ class GenerationConfig:
     confidence_threshold: float = option(
         0.005,
         "A canvas is finished only if its mean entropy is below this many nats.",
-        SAMPLER,
+        _SAMPLER,
         former="confidence",
         allowed=above(0, "nats"),
         reference="confidence_threshold",
     )
-    greedy: bool = option(False, "Take the most likely token at every position instead of drawing one.", SAMPLER)
+    greedy: bool = option(False, "Take the most likely token at every position instead of drawing one.", _SAMPLER)
 
     conditioning_top_k: int | None = option(
         64,
@@ -200,11 +204,11 @@ def _entropy_bound(sampler: Any) -> float:
     if not isinstance(sampler, Mapping):
         raise ConfigError(f"generation_config.json: sampler_config must be an object, not {sampler!r}")
     entries: Mapping[str, Any] = sampler
-    name = entries.get("_cls_name", _SAMPLER)
+    name = entries.get("_cls_name", _SAMPLER_CLASS)
     bound = entries.get("entropy_bound")
-    if name != _SAMPLER or not isinstance(bound, (int, float)):
+    if name != _SAMPLER_CLASS or not isinstance(bound, (int, float)):
         raise ConfigError(
-            f"generation_config.json: sampler_config {dict(entries)} is not an {_SAMPLER} with an entropy_bound"
+            f"generation_config.json: sampler_config {dict(entries)} is not an {_SAMPLER_CLASS} with an entropy_bound"
         )
     return float(bound)
 

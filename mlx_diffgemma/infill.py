@@ -10,7 +10,7 @@ import typer
 
 from mlx_diffgemma.cli.console import run_program
 from mlx_diffgemma.cli.options import CommonOptions, ModelOptions
-from mlx_diffgemma.cli.program import command, make_app
+from mlx_diffgemma.cli.program import add_command, make_app
 from mlx_diffgemma.cli.request import Request, require_usable
 from mlx_diffgemma.cli.revision import InfillChoices, Revision, RevisionOptions, deliver, open_document, start
 from mlx_diffgemma.infilling.template import MARKER, Gap, matched, parse, sized
@@ -41,7 +41,7 @@ class GapOptions:
     choices: tuple[str, ...] | None = option(None, "Every gap is one of these texts.", "Gaps", metavar="A,B,C")
 
 
-@command(
+@add_command(
     app,
     "mlx_diffgemma infill draft.txt --instruction 'A friendly letter.'",
     "mlx_diffgemma infill area.py --marker '<?>' --gap-tokens 12 --diff",

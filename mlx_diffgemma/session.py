@@ -62,12 +62,9 @@ class Session:
         self.defaults = defaults
 
     def stream(
-        self,
-        prompt: Prompt,
-        config: GenerationConfig | None = None,
-        **options: Unpack[GenerationOptions],
+        self, prompt: Prompt, config: GenerationConfig | None = None, **options: Unpack[GenerationOptions]
     ) -> Generator[Event]:
-        """Answer a prompt, yielding every event with its text attached. Whatever is wrong is raised at once.
+        """Answer a prompt, yielding every event with its text. Whatever is wrong is raised at once.
 
         options: in place of those of `config`, which are the checkpoint's own unless given; see GenerationOptions.
         Raises PromptError, OptionError, ConstraintError, TokenizerError, OutOfMemoryError.
@@ -93,8 +90,10 @@ class Session:
         """
         if batch_size < 1:
             raise OptionError(f"batch_size={batch_size} must be at least 1")
-        configs = [self._config(each, options) for each in self._each(config, len(prompts))]
-        jobs = [self._job(prompt, each) for prompt, each in zip(prompts, configs, strict=True)]
+        configs = config if isinstance(config, Sequence) else [config] * len(prompts)
+        if len(configs) != len(prompts):
+            raise OptionError(f"{len(configs)} configs for {len(prompts)} prompts: give one for all, or one for each")
+        jobs = [self._job(prompt, self._config(each, options)) for prompt, each in zip(prompts, configs, strict=True)]
         for job in jobs:
             check_lengths(self.model, job)
         return self._guarded(stream_jobs(self.model, jobs, width=min(batch_size, len(jobs))))
@@ -103,12 +102,12 @@ class Session:
         return Job(tokens=self.tokens(prompt, config), config=config, constraint=self.constraint(config))
 
     def constraint(self, config: GenerationConfig) -> TokenAutomaton | None:
-        """What an answer must match, over this model's tokens; None where it is free. Raises ConstraintError."""
+        """Return the constraint of an answer over this model's tokens, None if it has none. Raises ConstraintError."""
         pattern = pattern_of(config)
         if pattern is None:
             return None
         if not config.stop_tokens:
-            raise ConstraintError("stop_tokens is empty: an answer that must match needs a token to end with")
+            raise ConstraintError("stop_tokens is empty: an answer with a constraint needs a token to end with")
         automaton = automaton_of(pattern, self._vocabulary, config.stop_tokens, config.allow_empty)
         opening, closing = self.tokenizer.thought_open, self.tokenizer.thought_close
         if not config.thinking or opening is None or closing is None:
@@ -120,19 +119,11 @@ class Session:
         return Vocabulary.of(self.tokenizer.table, self.model.config.vocab_size)
 
     def _config(self, config: GenerationConfig | None, options: Mapping[str, Any]) -> GenerationConfig:
-        """The options of a call: keywords over `config` over the checkpoint's own."""
+        """Return the options of a call: keywords in place of those of `config` or, without one, of the checkpoint."""
         return configured(self.defaults if config is None else config, options)
 
-    def _each(self, config: Configs, count: int) -> Sequence[GenerationConfig | None]:
-        """One config per prompt."""
-        if config is None or isinstance(config, GenerationConfig | Mapping):
-            return [config] * count
-        if len(config) != count:
-            raise OptionError(f"{len(config)} configs for {count} prompts: give one for all, or one for each")
-        return config
-
     def _guarded(self, events: Iterable[tuple[int, Event]]) -> Generator[tuple[int, Event]]:
-        """The events with their text, within what the machine can hold."""
+        """Attach text to the events, with the model's memory wired and allocation failures reported as one error."""
         with wired(), out_of_memory("generating", "lower canvas_length or batch_size, or shorten the prompt"):
             yield from with_text(self.tokenizer, events)
 
@@ -182,11 +173,11 @@ class Session:
         marker: str = MARKER,
         **options: Unpack[UnconstrainedOptions],
     ) -> Generator[Event]:
-        """Fill the gaps of a template, yielding every event with its text attached. What is wrong is said at once.
+        """Fill the gaps of a template, yielding every event with its text. Whatever is wrong is raised at once.
 
-        template: a text with markers, or texts and Gaps: see `template.parse`. instruction: what is wanted; None shows
-        the model the template. Of `config` those options count that a canvas has. Raises what `stream` raises, and
-        TemplateError.
+        template: a text with markers, or texts and Gaps, see `template.parse`. instruction: what to write; None shows
+        the model the template. Options that only a whole answer can have, such as `trim`, change nothing. Raises what
+        `stream` raises, and TemplateError.
         """
         config = self._config(config, options)
         parts = parse(template, marker)
@@ -203,7 +194,7 @@ class Session:
         marker: str = MARKER,
         **options: Unpack[UnconstrainedOptions],
     ) -> Infilled:
-        """The events of `stream_infill`, drained; what stands around the gaps is in the text byte for byte."""
+        """Return the filled template of `stream_infill`; the text around the gaps is unchanged, byte for byte."""
         parts = parse(template, marker)
         return gather_filled(parts, self.stream_infill(parts, instruction, config, **options))
 
@@ -217,9 +208,9 @@ class Session:
         gap: Gap | None = None,
         **options: Unpack[UnconstrainedOptions],
     ) -> Generator[Event]:
-        """Write the characters from span[0] up to span[1] anew, as `instruction` says, yielding every event.
+        """Rewrite the characters from span[0] up to span[1] as `instruction` says, yielding every event.
 
-        gap: how many tokens may stand there; None is half to twice as many as do, and a few. Raises what
+        gap: how many tokens the new text has; None is half to twice as many as the old one, and a few. Raises what
         `stream_infill` raises.
         """
         config = self._config(config, options)
@@ -237,12 +228,12 @@ class Session:
         gap: Gap | None = None,
         **options: Unpack[UnconstrainedOptions],
     ) -> Infilled:
-        """The events of `stream_edit`, drained; every other character is as it was."""
+        """Return the text of `stream_edit`; every other character is unchanged."""
         parts = self.edit_template(text, span, gap)
         return gather_filled(parts, self.stream_edit(text, instruction, span, config, gap=gap, **options))
 
     def edit_template(self, text: str, span: tuple[int, int], gap: Gap | None = None) -> tuple[Part, ...]:
-        """The template that `edit` fills. Raises TemplateError for a span outside the text."""
+        """Return the template that `edit` fills. Raises TemplateError for a span outside the text."""
         check_span(text, span)
         require_unicode(text, "the text", TemplateError)
         gap = gap or edit_gap(len(self.tokenizer.literal(text[slice(*span)])))
@@ -253,7 +244,7 @@ class Session:
 
     def _infilled(self, pieces: Sequence[Piece], prompt: str, config: GenerationConfig) -> Generator[Event]:
         if not is_free(config):
-            raise OptionError("regex, json_schema and choices are said of a gap: give Gap(regex=...)")
+            raise OptionError("regex, json_schema and choices belong to a gap: give Gap(regex=...)")
         infilling = Infilling(self.model, self._joints(config), self.tokens(prompt, config), pieces, config)
         return (event for _, event in self._guarded((0, event) for event in infilling.events()))
 
@@ -279,7 +270,7 @@ class Session:
         return dict(zip(choices, shares(logs), strict=True))
 
     def tokens(self, prompt: Prompt, config: GenerationConfig | None = None) -> list[int]:
-        """The ids that the model is given for a prompt. Raises PromptError for one that says nothing."""
+        """Return the token ids that the model reads for a prompt. Raises PromptError for an empty prompt."""
         config = self._config(config, {})
         require_unicode(config.system or "", "the system prompt", PromptError)
         if isinstance(prompt, str):
@@ -289,17 +280,19 @@ class Session:
             if config.raw:
                 return self.tokenizer.encode(prompt)
             messages: list[Message] = [{"role": "user", "content": prompt}]
+        elif config.raw:
+            raise PromptError("a conversation needs the chat template: with raw give a text")
         else:
-            if config.raw:
-                raise PromptError("a conversation needs the chat template: give raw a text")
             messages = conversation(prompt)
         if config.system is not None:
             if messages[0].get("role") == "system":
-                raise PromptError("the conversation has a system message and the options another: give one of them")
+                raise PromptError(
+                    "the conversation has a system message and the options have another: give one of them"
+                )
             messages = [{"role": "system", "content": config.system}, *messages]
         return self.tokenizer.chat(messages, thinking=config.thinking)
 
 
 def are_many(prompt: Prompt | Sequence[Prompt]) -> bool:
-    """Whether this is a list of prompts: of texts or of conversations, not one conversation."""
+    """Whether this is a list of prompts, texts or conversations, rather than one conversation."""
     return not isinstance(prompt, str) and all(not isinstance(each, Mapping) for each in prompt) and len(prompt) > 0

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from mlx_diffgemma.cli.console import run_program
 from mlx_diffgemma.cli.options import CommonOptions
-from mlx_diffgemma.cli.program import command, make_app
-from mlx_diffgemma.cli.training import AdapterOptions, RunOptions, SourceOptions, carry_out, make_plan
+from mlx_diffgemma.cli.program import add_command, make_app
+from mlx_diffgemma.cli.training import AdapterOptions, RunOptions, SourceOptions, run_training, training_plan
 from mlx_diffgemma.training.settings import TrainingSettings
 
 app = make_app()
 
 
-@command(
+@add_command(
     app,
     "mlx_diffgemma train --model ./model-4bit --data ./data --steps 600",
     "mlx_diffgemma train --model ./model-4bit --data ./data --steps 900 --resume",
     "mlx_diffgemma train --model ./small --data user/dataset --full --out ./trained",
 )
-def train(
+def train_model(
     *,
     source: SourceOptions,
     adapter: AdapterOptions,
@@ -29,7 +29,7 @@ def train(
 
     Ctrl-C finishes the step, saves, and ends; --resume continues with the same losses.
     """
-    carry_out(make_plan(source, adapter, settings, running), quiet=common.quiet)
+    run_training(training_plan(source, adapter, settings, running), quiet=common.quiet)
 
 
 def main() -> None:

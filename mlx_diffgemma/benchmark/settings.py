@@ -41,8 +41,8 @@ class BenchmarkSettings:
         default_text="the model's, a half, a quarter and an eighth of it",
     )
     repeats: int = option(3, "Answers to every prompt.", _MEASURED)
-    retries: int = option(3, "Most attempts at an answer until it passes its check.", _MEASURED)
+    retries: int = option(3, "Maximum number of attempts at an answer until it passes its check.", _MEASURED)
     max_tokens: int | None = option(
-        None, "Most tokens of every answer.", _MEASURED, flags=("-n",), default_text="the prompt's"
+        None, "Maximum number of tokens in every answer.", _MEASURED, flags=("-n",), default_text="the prompt's"
     )
     seed: int = option(0, "Seed of the first attempt at every prompt; each further attempt has the next.", _MEASURED)

@@ -30,7 +30,7 @@ _PROMPTS = ("prompt", "messages")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Item:
+class BatchLine:
     """One line of the file: a prompt and its own options. `where` names file and line in messages."""
 
     where: str
@@ -45,15 +45,15 @@ class Item:
             raise type(error)(f"{self.where}: {error}") from None
 
 
-def read_items(file: Path) -> list[Item]:
+def read_batch(file: Path) -> list[BatchLine]:
     """Read the lines of a JSONL file; blank lines are skipped. Raises DataError that names file and line."""
-    items = [_item(line.where, line.value) for line in json_lines(file)]
-    if not items:
+    lines = [_line(line.where, line.value) for line in json_lines(file)]
+    if not lines:
         raise DataError(f"{file} has no prompts: it needs one JSON object per line, with prompt or messages")
-    return items
+    return lines
 
 
-def _item(where: str, row: object) -> Item:
+def _line(where: str, row: object) -> BatchLine:
     if not isinstance(row, dict):
         raise DataError(f"{where}: must be an object with a prompt, not {row!r:.60}")
     entries = cast("dict[str, Any]", row)
@@ -67,7 +67,7 @@ def _item(where: str, row: object) -> Item:
     prompt = entries[prompts[0]]
     if not isinstance(prompt, str if prompts[0] == "prompt" else list):
         raise DataError(f"{where}: {prompts[0]} must be {'text' if prompts[0] == 'prompt' else 'a list'}")
-    return Item(where=where, prompt=prompt, options=options)
+    return BatchLine(where=where, prompt=prompt, options=options)
 
 
 def answer_file(request: Request, file: Path, batch_size: int | None) -> None:
@@ -77,13 +77,13 @@ def answer_file(request: Request, file: Path, batch_size: int | None) -> None:
     from mlx_diffgemma.session import BATCH_SIZE
 
     # Everything is checked first: gigabytes are not read for a request that cannot be met.
-    items = read_items(file)
-    for item in items:
-        require_usable(item.over(request.over(UNBOUNDED)))
+    lines = read_batch(file)
+    for line in lines:
+        require_usable(line.over(request.over(UNBOUNDED)))
     session = load_session(request.model, quiet=request.quiet)
-    configs = [item.over(request.over(session.defaults)) for item in items]
-    prompts = [item.prompt for item in items]
-    with Interrupt() as interrupt, progress(len(items), None if request.quiet else sys.stderr) as report:
+    configs = [line.over(request.over(session.defaults)) for line in lines]
+    prompts = [line.prompt for line in lines]
+    with Interrupt() as interrupt, progress(len(lines), None if request.quiet else sys.stderr) as report:
         events = session.stream_many(prompts, configs, batch_size=batch_size or BATCH_SIZE)
         until_interrupt = takewhile(lambda _: not interrupt.noted, events)
         for index, answer in in_order(until_interrupt, report):

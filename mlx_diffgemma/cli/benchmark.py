@@ -51,7 +51,7 @@ class ReportOptions:
     plot: Path | None = option(None, "Draw the figures into a PNG file.", OUTPUT, metavar="FILE")
 
 
-def make_plan(
+def benchmark_plan(
     model: str,
     subject: SubjectOptions,
     settings: BenchmarkSettings,
@@ -97,7 +97,7 @@ def make_plan(
     )
 
 
-def carry_out(plan: BenchmarkPlan, report: ReportOptions, *, quiet: bool) -> None:
+def run_benchmark(plan: BenchmarkPlan, report: ReportOptions, *, quiet: bool) -> None:
     """Measure and print; after Ctrl-C or an error print what was measured until then, and raise it again."""
     from contextlib import closing
 

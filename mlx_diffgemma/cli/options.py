@@ -1,8 +1,8 @@
 """Dataclasses of options as command line options, and the options that programs share.
 
-A command declares a parameter per dataclass; `spread` replaces it with the dataclass's options:
+A command declares a parameter per dataclass; `spread_options` replaces it with the dataclass's options:
 
-    @spread
+    @spread_options
     def answer(prompt: str, *, model: ModelOptions, chosen: ChosenOptions, common: CommonOptions) -> None: ...
 
 Annotated with a dataclass, the parameter is an instance. Annotated with `Chosen`, it is a dict of the options that were
@@ -78,7 +78,7 @@ class ExactOptions:
     """Whether to do what the reference does and nothing else."""
 
     exact: bool = option(
-        False, "Give the reference's answers, to the token: none of the other options of this panel applies.", SPEED
+        False, "Give the reference's answers, to the token: no option under 'Speed and quality' applies.", SPEED
     )
 
 
@@ -103,7 +103,7 @@ GenerationChoices: TypeAlias = Annotated[dict[str, Any], Chosen(GenerationConfig
 """The generation options that were given on the command line; see `generation_options.configured`."""
 
 
-def spread(command: Callable[..., None]) -> Callable[..., None]:
+def spread_options(command: Callable[..., None]) -> Callable[..., None]:
     """Return a command for typer whose parameters of dataclasses of options are these options, one parameter each.
 
     Errors are reported in one line as the options `quiet` and `debug` say, see `console.reported`.

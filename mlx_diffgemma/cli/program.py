@@ -8,12 +8,12 @@ from typing import Any, TypeAlias
 import typer
 from typer.core import TyperCommand
 
-from mlx_diffgemma.cli.options import spread
+from mlx_diffgemma.cli.options import spread_options
 
 _HIDDEN = ("install_completion", "show_completion")
 """Options that work, but are named by `mlx_diffgemma -h` only."""
 
-Command: TypeAlias = Callable[..., None]
+_Command: TypeAlias = Callable[..., None]
 
 
 def make_app(**settings: Any) -> typer.Typer:
@@ -27,14 +27,14 @@ def make_app(**settings: Any) -> typer.Typer:
     )
 
 
-def command(app: typer.Typer, *examples: str, **settings: Any) -> Callable[[Command], Command]:
-    """Register a function as the command of `app`, its parameters spread by `options.spread`; see there.
+def add_command(app: typer.Typer, *examples: str, **settings: Any) -> Callable[[_Command], _Command]:
+    """Register a function as the command of `app`, its parameters spread by `options.spread_options`.
 
     examples: command lines for the end of the help page.
     """
 
-    def register(function: Command) -> Command:
-        app.command(cls=HelpCommand, epilog="\n".join(examples), **settings)(spread(function))
+    def register(function: _Command) -> _Command:
+        app.command(cls=HelpCommand, epilog="\n".join(examples), **settings)(spread_options(function))
         return function
 
     return register

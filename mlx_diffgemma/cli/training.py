@@ -65,7 +65,7 @@ class RunOptions:
     resume: bool = option(False, "Continue the training in --out.", _PROGRESS)
 
 
-def make_plan(
+def training_plan(
     source: SourceOptions, adapter: AdapterOptions, settings: TrainingSettings, running: RunOptions
 ) -> TrainingPlan:
     """Return the training that the options describe. Raises OptionError."""
@@ -92,7 +92,7 @@ def make_plan(
     )
 
 
-def carry_out(plan: TrainingPlan, *, quiet: bool) -> None:
+def run_training(plan: TrainingPlan, *, quiet: bool) -> None:
     """Prepare, train, report. Raises DiffGemmaError; SystemExit after Ctrl-C."""
     from rich.console import Console
 

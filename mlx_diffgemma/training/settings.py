@@ -48,7 +48,7 @@ class TrainingSettings:
         RECIPE,
         allowed=above(0),
     )
-    max_seq_length: int = option(2048, "Most tokens of an example.", RECIPE, allowed=at_least(1))
+    max_seq_length: int = option(2048, "Maximum number of tokens in an example.", RECIPE, allowed=at_least(1))
     seed: int = option(0, "Decides data order, noise and the start of an adapter.", RECIPE, allowed=at_least(0))
 
     def __post_init__(self) -> None:

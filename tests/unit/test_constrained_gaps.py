@@ -129,7 +129,7 @@ def test_what_no_gap_can_match_is_said_at_once(wild: Session, parts: list[Part],
 
 
 def test_what_an_answer_must_match_is_not_for_gaps(wild: Session) -> None:
-    with pytest.raises(DiffGemmaError, match="are said of a gap"):
+    with pytest.raises(DiffGemmaError, match="belong to a gap"):
         wild.stream_infill("a <gap>", config=replace(CONFIG, regex="a"))
 
 

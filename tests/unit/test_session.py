@@ -18,7 +18,7 @@ import pytest
 from threaded import taken_in_threads
 
 import mlx_diffgemma
-from mlx_diffgemma import Completion, GenerationConfig, Session, load
+from mlx_diffgemma import Completion, Gap, GenerationConfig, Session, load
 from mlx_diffgemma.completion import gather
 from mlx_diffgemma.errors import (
     ConfigError,
@@ -64,6 +64,40 @@ def test_defaults_come_from_the_checkpoint(demo: Path, tmp_path: Path) -> None:
     completion = load(folder).generate("Hello")
     assert len(completion.tokens) == 5
     assert completion.stats.steps_per_block == (2,)
+
+
+def test_options_are_keywords_over_the_checkpoints_own(session: Session) -> None:
+    expected = session.generate("Hello", CONFIG)
+    keywords = session.generate("Hello", max_tokens=40, max_steps=4, seed=1)
+    assert keywords.tokens == expected.tokens
+    assert session.generate("Hello", CONFIG, max_tokens=5).tokens == expected.tokens[:5]
+    together = session.generate(["Hello", "Hi"], [CONFIG, replace(CONFIG, seed=2)], max_tokens=5)
+    assert [len(answer.tokens) for answer in together] == [5, 5]
+    template = "Hello <gap:3> there"
+    filled = session.infill(template, max_steps=3, seed=4)
+    assert filled.text == session.infill(template, config=replace(session.defaults, max_steps=3, seed=4)).text
+    edited = session.edit("a b c", "Change it.", (2, 3), max_steps=3, gap=Gap(1, 2))
+    assert edited.text.startswith("a ")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda it: it.generate("Hi", {"max_tokens": 3}), r"not a dict: pass its options as keywords \(max_tokens="),
+        (lambda it: it.generate(["Hi"], {"seed": 3}), r"not a dict: pass its options as keywords \(seed="),
+        (lambda it: it.stream("Hi", "fast"), "config must be a GenerationConfig, not 'fast'"),
+        (lambda it: it.stream("Hi", max_token=3), "'max_token' is not an option: did you mean 'max_tokens'?"),
+        (lambda it: it.stream_many(["Hi"], stability=1), "did you mean 'stability_threshold'?"),
+        (lambda it: it.infill("<gap>", sead=3), "'sead' is not an option: did you mean 'seed'?"),
+        (lambda it: it.edit("a", "Do.", (0, 1), xyz=3), "'xyz' is not an option: see docs/options.md"),
+        (lambda it: it.choose("Hi", ["a"], temprature=1.0), "did you mean 'temperature'?"),
+        (lambda it: it.generate("Hi", max_tokens=0), "max_tokens=0 must be at least 1"),
+        (lambda it: it.infill("<gap>", regex="a"), "regex, json_schema and choices belong to a gap"),
+    ],
+)
+def test_options_that_cannot_be_used_are_named(session: Session, call: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        call(session)
 
 
 def test_a_conversation_and_a_system_prompt_change_the_prompt(session: Session) -> None:
@@ -278,6 +312,7 @@ def test_importing_the_package_imports_neither_mlx_nor_transformers() -> None:
 
 
 def test_every_public_name_is_there() -> None:
+    assert dir(mlx_diffgemma) == sorted([*mlx_diffgemma.__all__, "__version__"])
     for name in mlx_diffgemma.__all__:
         assert getattr(mlx_diffgemma, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
