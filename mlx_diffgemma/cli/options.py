@@ -188,7 +188,6 @@ def _typer_option(each: OptionField, name: str, *, partial: bool) -> Any:
     if each.type is bool and (partial or each.default is True):
         flags = (f"{flags[0]}/--no-{flags[0].removeprefix('--')}", *flags[1:])
     note = _note(each, partial=partial)
-    values = each.values
     return typer.Option(
         *flags,
         help=f"{about.help} [{note}]" if note else about.help,
@@ -199,10 +198,13 @@ def _typer_option(each: OptionField, name: str, *, partial: bool) -> Any:
         envvar=about.envvar,
         is_eager=about.eager is not None,
         callback=about.eager,
-        autocompletion=(lambda incomplete: [value for value in values if value.startswith(incomplete)])
-        if values
-        else None,
+        autocompletion=functools.partial(_completions, each.values) if each.values else None,
     )
+
+
+def _completions(values: tuple[str, ...], incomplete: str) -> list[str]:
+    """Return the values that begin with what has been typed."""
+    return [value for value in values if value.startswith(incomplete)]
 
 
 def _metavar(each: OptionField) -> str | None:
