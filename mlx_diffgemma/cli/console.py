@@ -89,7 +89,7 @@ def _terminate(number: int, _frame: FrameType | None) -> None:
 
 def stdout_line(line: str) -> None:
     """Write one line, harmless on a terminal."""
-    from mlx_diffgemma.display.frame import printable
+    from mlx_diffgemma.display.cells import printable
 
     sys.stdout.write((printable(line) if sys.stdout.isatty() else line) + "\n")
     sys.stdout.flush()
