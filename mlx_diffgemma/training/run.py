@@ -19,7 +19,7 @@ from typing import Any, cast
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from mlx_diffgemma.checkpoint.adapters import ROUTER, LoRA, adapter_config, attach, save_adapter
+from mlx_diffgemma.checkpoint.adapters import ROUTER, LoRA, adapter_config, attach_adapter, save_adapter
 from mlx_diffgemma.errors import DataError, OptionError, TrainingError, out_of_memory
 from mlx_diffgemma.loading import load
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
@@ -137,7 +137,7 @@ def prepare(plan: TrainingPlan, progress: Callable[[Iterable[Example], int], Ite
 def make_trainable(model: DiffusionGemma, plan: TrainingPlan) -> None:
     """Unfreeze what the plan trains. Raises OptionError where packed weights would have to be."""
     if plan.adapted is not None:
-        attach(model, plan.adapted, plan.settings.seed)
+        attach_adapter(model, plan.adapted, plan.settings.seed)
         return
     if any(name.endswith(".scales") for name, _ in tree_flatten(model.parameters())):
         raise OptionError("a quantized model cannot be trained in full: train an adapter, or name unquantized weights")
