@@ -4,7 +4,7 @@
 
     prompt -> Session.stream -> [Event, ...] -> frames -> [Frame, ...] -> draw -> SVG
 
-Rows and inks are those of the live display (`mlx_diffgemma.display.frame`). Only the pace is not: every step is shown
+Rows and inks are those of the live display (`mlx_diffgemma.display`). Only the pace is not: every step is shown
 equally long, and figures that depend on the machine are left out, so that the same events give the same bytes.
 """
 
@@ -21,8 +21,8 @@ from pathlib import Path
 from picture_svg import Frame, Typed, draw
 
 from mlx_diffgemma import load
-from mlx_diffgemma.display.frame import Ink, InkedText, ScreenRow, View, advance, full_rows, printable, rows, wrap
-from mlx_diffgemma.display.terminal import summary
+from mlx_diffgemma.display.cells import Ink, InkedText, ScreenRow, printable, split_last_row, wrap
+from mlx_diffgemma.display.frame import View, advance, render, summary
 from mlx_diffgemma.errors import DiffGemmaError
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, Prefilled
 
@@ -41,7 +41,7 @@ def frames(events: Iterable[Event], columns: int = COLUMNS, lines: int = LINES) 
     for event in events:
         view = advance(view, event)
         if isinstance(event, BlockCommitted):
-            for text, ink in ((event.thought, Ink.THOUGHT), (event.text, Ink.SETTLED)):
+            for text, ink in ((event.thought, Ink.THOUGHT), (event.text, Ink.FINISHED)):
                 full, tail = finish(view.tail, InkedText(printable(text), ink), columns)
                 view = replace(view, tail=tail)
                 printed += full
@@ -50,7 +50,7 @@ def frames(events: Iterable[Event], columns: int = COLUMNS, lines: int = LINES) 
             ending = [span for span in (view.tail, InkedText(figures, Ink.STATUS)) if span.text]
             live = [row for span in ending for row in wrap([span], columns)]
         else:
-            live = rows(view, columns, lines + 1, seconds=0)
+            live = render(view, columns, lines + 1, seconds=0)
         yield Frame(tuple([*printed, *live][-lines:]), SECONDS[type(event)])
 
 
@@ -61,9 +61,9 @@ def finish(tail: InkedText, added: InkedText, columns: int) -> tuple[list[Screen
         return full, tail
     if added.ink is not tail.ink:
         full += wrap([tail], columns) if tail.text else []
-        full += [ScreenRow((), 0)] if added.ink is Ink.SETTLED else []
+        full += [ScreenRow((), 0)] if added.ink is Ink.FINISHED else []
         tail = InkedText("", added.ink)
-    text, rest = full_rows(tail.text + added.text, columns)
+    text, rest = split_last_row(tail.text + added.text, columns)
     full += wrap([InkedText(text.removesuffix("\n"), added.ink)], columns) if text else []
     return full, InkedText(rest, added.ink)
 
@@ -78,7 +78,7 @@ def typed_rows(typed: str, columns: int = COLUMNS) -> Iterator[Typed]:
     """A command as a shell shows it: the first line after "$ ", the others after "> "."""
     for n, line in enumerate(printable(typed).split("\n")):
         sign = InkedText("> " if n else "$ ", Ink.STATUS)
-        for part, row in enumerate(wrap([sign, InkedText(line, Ink.SETTLED)], columns)):
+        for part, row in enumerate(wrap([sign, InkedText(line, Ink.FINISHED)], columns)):
             yield Typed(row, 0 if part else len(sign.text))
 
 

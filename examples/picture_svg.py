@@ -13,9 +13,7 @@ from itertools import accumulate, groupby
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
-from rich.cells import cell_len
-
-from mlx_diffgemma.display.frame import Ink, ScreenRow, clusters
+from mlx_diffgemma.display.cells import Ink, ScreenRow, graphemes
 
 KEY, PAUSE = 0.03, 0.4
 """Seconds to type one character, and from the last one to the first frame."""
@@ -26,7 +24,7 @@ SIDE, BAR, ABOVE, GAP, BELOW = 24, 40, 16, 8, 18
 NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 """Characters that an XML file cannot hold, not even escaped."""
 
-INKS = {Ink.SETTLED: "s", Ink.CHANGED: "c", Ink.THOUGHT: "t", Ink.STATUS: "t"}
+INKS = {Ink.FINISHED: "s", Ink.CHANGED: "c", Ink.THOUGHT: "t", Ink.STATUS: "t"}
 SHADES = {"▓": "d", "▒": "m", "░": "n"}
 """Inks and the glyphs of noise as classes of STYLE. Noise is drawn and not written: every font shades differently."""
 
@@ -162,9 +160,9 @@ def _glyphs(row: ScreenRow) -> Iterator[_Glyph]:
     column = 0
     for span in row.spans:
         text = NO_XML.sub("\ufffd", span.text)
-        for start, end in clusters(text):
-            cells = 2 if cell_len(text[start:end]) > 1 else 1
-            yield _Glyph(column, cells, text[start:end], span.ink)
+        for grapheme, cells in graphemes(text):
+            if cells:
+                yield _Glyph(column, cells, grapheme, span.ink)
             column += cells
 
 

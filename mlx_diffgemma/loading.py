@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlx_diffgemma.checkpoint.adapters import load_adapter, read_settings
+from mlx_diffgemma.checkpoint.adapters import load_adapter, read_adapter_config
 from mlx_diffgemma.checkpoint.hub import model_folder
 from mlx_diffgemma.checkpoint.weights import open_checkpoint
 from mlx_diffgemma.session import Session
@@ -30,7 +30,7 @@ def load(
     tokenizer = load_tokenizer(folder)
     changes = None if adapter is None else Path(adapter).expanduser()
     if changes is not None:
-        read_settings(changes)
+        read_adapter_config(changes)
     loaded = checkpoint.load()
     if changes is not None:
         load_adapter(loaded, changes)

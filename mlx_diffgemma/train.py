@@ -5,7 +5,7 @@ from __future__ import annotations
 from mlx_diffgemma.cli.console import run_program
 from mlx_diffgemma.cli.options import CommonOptions
 from mlx_diffgemma.cli.program import add_command, make_app
-from mlx_diffgemma.cli.training import AdapterOptions, RunOptions, SourceOptions, run_training, training_plan
+from mlx_diffgemma.cli.training import AdapterOptions, RunOptions, SourceOptions, train_and_report, training_plan
 from mlx_diffgemma.training.settings import TrainingSettings
 
 app = make_app()
@@ -29,7 +29,7 @@ def train_model(
 
     Ctrl-C finishes the step, saves, and ends; --resume continues with the same losses.
     """
-    run_training(training_plan(source, adapter, settings, running), quiet=common.quiet)
+    train_and_report(training_plan(source, adapter, settings, running), quiet=common.quiet)
 
 
 def main() -> None:

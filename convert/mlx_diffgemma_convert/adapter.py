@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from mlx_diffgemma.checkpoint.adapters import CONFIG, WEIGHTS, read_settings
+from mlx_diffgemma.checkpoint.adapters import CONFIG, WEIGHTS, read_adapter_config
 from mlx_diffgemma.checkpoint.names import TensorSource
 from mlx_diffgemma.checkpoint.safetensors import FLOATS, read_header
 from mlx_diffgemma.errors import AdapterError
@@ -41,7 +41,7 @@ class Adapter:
 
 def read_adapter(folder: Path) -> Adapter:
     """Read an adapter's configuration and headers, and check all of its values. Raises AdapterError, WeightsError."""
-    config = read_settings(folder)
+    config = read_adapter_config(folder)
     infos = sorted(read_header(folder / WEIGHTS), key=lambda info: info.name)
     if not infos:
         raise AdapterError(f"the adapter in {folder} holds no tensors: nothing was trained")

@@ -17,7 +17,7 @@ from pathlib import Path
 from mlx_diffgemma.checkpoint.names import CheckpointTensors, TensorSource, sort_tensors
 from mlx_diffgemma.checkpoint.quantization import QuantizationTable, parse_table
 from mlx_diffgemma.checkpoint.safetensors import read_folder
-from mlx_diffgemma.checkpoint.weights import build, check, load_generation_config
+from mlx_diffgemma.checkpoint.weights import build_model, check_tensors, load_generation_config
 from mlx_diffgemma.errors import ConvertError, OptionError
 from mlx_diffgemma.files import read_json
 from mlx_diffgemma.model.config import ModelConfig, parse_config
@@ -64,7 +64,7 @@ def fuse(options: Options) -> Generator[Event]:
     config, table = parse_config(raw), parse_table(raw)
     load_generation_config(source, raw)
     contents = sort_tensors(tensors := read_folder(source))
-    check(build(config, table, contents.text), contents)
+    check_tensors(build_model(config, table, contents.text), contents)
     adapter = read_adapter(options.adapter)
     # 2 plan
     plan, changes = plan_fusion(options, config, table, contents, adapter)

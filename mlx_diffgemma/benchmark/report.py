@@ -14,7 +14,7 @@ from rich.text import Text
 
 from mlx_diffgemma.benchmark.machine import Machine
 from mlx_diffgemma.benchmark.results import Attempt, Benchmark, Figures, Measured, Point, figures, short_names
-from mlx_diffgemma.display.frame import printable
+from mlx_diffgemma.display.cells import printable
 
 NONE = "–"
 STEPS = (("diffusion", "step of {canvas} behind {prefix:,}"), ("autoregressive", "token behind {prefix:,}"))

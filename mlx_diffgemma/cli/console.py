@@ -89,7 +89,7 @@ def _terminate(number: int, _frame: FrameType | None) -> None:
 
 def stdout_line(line: str) -> None:
     """Write one line to stdout; on a terminal without control characters."""
-    from mlx_diffgemma.display.frame import printable
+    from mlx_diffgemma.display.cells import printable
 
     sys.stdout.write((printable(line) if sys.stdout.isatty() else line) + "\n")
     sys.stdout.flush()

@@ -147,7 +147,7 @@ def write_text(text: str) -> None:
         sys.stdout.buffer.write(text.encode())
         sys.stdout.buffer.flush()
     elif text:
-        from mlx_diffgemma.display.frame import printable
+        from mlx_diffgemma.display.cells import printable
 
         sys.stdout.write(printable(text) + "\n" * (not text.endswith("\n")))
         sys.stdout.flush()

@@ -92,23 +92,23 @@ def training_plan(
     )
 
 
-def run_training(plan: TrainingPlan, *, quiet: bool) -> None:
+def train_and_report(plan: TrainingPlan, *, quiet: bool) -> None:
     """Prepare, train, report. Raises DiffGemmaError; SystemExit after Ctrl-C."""
     from rich.console import Console
 
     from mlx_diffgemma.cli.interrupt import Interrupt
-    from mlx_diffgemma.training.run import prepare, run
+    from mlx_diffgemma.training.run import prepare_training, result_files, run_training
     from mlx_diffgemma.training.screen import counted, screen
 
     console = Console(stderr=True, quiet=quiet, soft_wrap=True)
-    ready = prepare(plan, lambda items, total: counted(items, total, console=console, quiet=quiet))
+    ready = prepare_training(plan, lambda items, total: counted(items, total, console=console, quiet=quiet))
     console.print(
         f"{ready.trainable:,} parameters trained, {len(ready.train.examples):,} examples, "
         f"{len(ready.held_out.batches.examples) if ready.held_out else 0:,} held out, {plan.settings.steps:,} steps of "
         f"{plan.settings.batch_size * plan.settings.accumulate}",
         highlight=False,
     )
-    events, done = run(ready), ready.start.step if ready.start else 0
+    events, done = run_training(ready), ready.start.step if ready.start else 0
     with Interrupt() as interrupt, screen(console, plan.settings.steps, done=done, quiet=quiet) as shown:
         for event in events:
             shown.show(event)
@@ -116,4 +116,4 @@ def run_training(plan: TrainingPlan, *, quiet: bool) -> None:
                 events.close()
                 console.print(f"stopped; {plan.out} is saved, --resume goes on", highlight=False)
                 raise SystemExit(INTERRUPTED)
-    console.print(f"{plan.out}: adapter, log.jsonl and loss.png", highlight=False)
+    console.print(f"{plan.out}: {result_files(plan)}", highlight=False)

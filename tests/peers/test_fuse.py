@@ -47,7 +47,7 @@ from tiny import PUBLISHED
 
 from convert import measure
 from mlx_diffgemma.checkpoint import adapters
-from mlx_diffgemma.checkpoint.adapters import LoRA, adapter_config, attach, load_adapter, save_adapter
+from mlx_diffgemma.checkpoint.adapters import LoRA, adapter_config, attach_adapter, load_adapter, save_adapter
 from mlx_diffgemma.checkpoint.names import TensorSource, sort_tensors
 from mlx_diffgemma.checkpoint.quantization import parse_table
 from mlx_diffgemma.checkpoint.safetensors import TensorInfo
@@ -68,7 +68,7 @@ def train(base: Path, folder: Path, lora: LoRA | None = LORA) -> Path:
     if lora is None:
         model.unfreeze()
     else:
-        attach(model, lora, 0)
+        attach_adapter(model, lora, 0)
     keys = iter(mx.random.split(mx.random.key(7), 500))
     model.update(tree_map(lambda a: a + 0.1 * mx.random.normal(a.shape, key=next(keys)), model.trainable_parameters()))
     save_adapter(folder, model, adapter_config(lora, model, {"model": str(base)}))

@@ -160,7 +160,7 @@ def test_a_bad_line_of_data_is_one_line_and_nothing_is_written(model: Path, tmp_
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         f"error: {data}/train.jsonl, line 17: neither messages with role and content nor prompt and completion, "
-        "all text\n"
+        "all as text\n"
     )
     assert not (tmp_path / "out").exists()
 

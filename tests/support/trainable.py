@@ -15,7 +15,7 @@ from demo_model.words import CITIES, NAMES
 from mlx.utils import tree_flatten
 
 from mlx_diffgemma.training.loop import Pace, Stepped, TrainingEvent
-from mlx_diffgemma.training.run import Prepared, TrainingPlan, prepare, run
+from mlx_diffgemma.training.run import PreparedTraining, TrainingPlan, prepare_training, run_training
 from mlx_diffgemma.training.settings import TrainingSettings
 
 CANVAS = 8
@@ -79,7 +79,7 @@ def plan(model: Path, data: Path, out: Path, **changes: Any) -> TrainingPlan:
 class Followed:
     """A training that was drained, or closed after a step as Ctrl-C does."""
 
-    ready: Prepared
+    ready: PreparedTraining
     events: Sequence[TrainingEvent]
 
     @property
@@ -98,16 +98,16 @@ class Followed:
         return flat(self.ready.session.model.trainable_parameters())
 
 
-def prepared(wanted: TrainingPlan) -> Prepared:
-    """`prepare` without a bar."""
-    return prepare(wanted, lambda examples, _: examples)
+def prepared(wanted: TrainingPlan) -> PreparedTraining:
+    """`prepare_training` without a bar."""
+    return prepare_training(wanted, lambda examples, _: examples)
 
 
 def follow(wanted: TrainingPlan, until: int | None = None) -> Followed:
     """Train, to the end or up to a step."""
     ready = prepared(wanted)
     events: list[TrainingEvent] = []
-    running = run(ready)
+    running = run_training(ready)
     for event in running:
         events.append(event)
         if isinstance(event, Stepped) and event.step == until:

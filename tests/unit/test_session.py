@@ -290,7 +290,9 @@ def test_everything_is_checked_before_the_weights_are_read(
     folder = tmp_path / "model"
     shutil.copytree(demo, folder)
     (folder / "tokenizer.json").unlink()
-    monkeypatch.setattr("mlx_diffgemma.checkpoint.weights.install", lambda *_: pytest.fail("the weights were read"))
+    monkeypatch.setattr(
+        "mlx_diffgemma.checkpoint.weights.install_weights", lambda *_: pytest.fail("the weights were read")
+    )
     with pytest.raises(TokenizerError, match="neither tokenizer"):
         load(folder)
 

@@ -15,7 +15,7 @@ from tiny import PUBLISHED, random_model, tiny_config
 
 from mlx_diffgemma.checkpoint.names import TensorSource
 from mlx_diffgemma.checkpoint.quantization import parse_table
-from mlx_diffgemma.checkpoint.weights import build, load_model
+from mlx_diffgemma.checkpoint.weights import build_model, load_model
 from mlx_diffgemma.errors import ConfigError, ModelNotFoundError, OptionError, QuantizationError, WeightsError
 from mlx_diffgemma.model.config import LayerConfig, parse_config
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
@@ -230,7 +230,7 @@ def test_a_model_built_from_a_published_config_has_the_published_tensors(name: s
     bare = (".experts.gate_up_proj", ".experts.down_proj")
     expected = {f"{tensor}.weight" if tensor.endswith(bare) else tensor: entry for tensor, entry in published.items()}
     before = mx.get_active_memory()
-    model = build(
+    model = build_model(
         parse_config(raw), parse_table(raw), {tensor: TensorSource(parts=(), shape=()) for tensor in expected}
     )
     model.set_dtype(mx.bfloat16)
