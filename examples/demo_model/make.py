@@ -161,14 +161,14 @@ STAGES = (
 CARD = """\
 # The demo model of mlx-diffgemma
 
-A DiffusionGemma of 2.8 million parameters, trained from random weights by `mlx_diffgemma.train` on questions that the
-project makes itself. It has every part of the release: sliding and full layers (K = V), experts, self-conditioning,
-canvases of 32 tokens. It solves 4x4 sudokus, adds and subtracts numbers up to 99, turns a sentence into JSON, counts,
-sorts words and writes one-line Python functions, and it knows nothing else.
+A DiffusionGemma of 2.8 million parameters, trained from random weights by `mlx_diffgemma train` on questions that the
+project generates. It has every part of the released model: sliding and full layers (K = V), experts, self-conditioning.
+Its canvases have 32 tokens. It solves 4x4 sudokus, adds and subtracts numbers up to 99, turns a sentence into JSON,
+counts, sorts words and writes one-line Python functions. It knows nothing else.
 
-    mlx_diffgemma.generate --model demo "What is 47 + 38?"
+    mlx_diffgemma generate --model demo "What is 47 + 38?"
 
-The recipe is `examples/demo_model/make.py`, the figures are in `benchmarks/NOTES.md`. License: Apache-2.0.
+The recipe is `examples/demo_model/make.py`; the figures are in `docs/measured.md`. License: Apache-2.0.
 """
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 from demo_checkpoint import write_demo
@@ -19,7 +20,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def test_the_version_is_the_same_everywhere() -> None:
-    assert PROJECT["version"] == mlx_diffgemma.__version__
+    assert PROJECT["dynamic"] == ["version"]
+    assert version("mlx-diffgemma") == mlx_diffgemma.__version__
     assert f"## {mlx_diffgemma.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
