@@ -16,7 +16,7 @@ Solve this sudoku:
 endef
 export PROMPT
 
-.PHONY: demo check test slow-test demo-model picture clean
+.PHONY: demo check types unit test slow-test demo-model picture clean
 
 demo: $(VENV)/.runtime
 	@$(BIN)/mlx_diffgemma.generate --model demo "$$PROMPT"
@@ -26,7 +26,12 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/structure.py
+	@$(MAKE) --no-print-directory --jobs 2 types unit
+
+types: $(VENV)/.dev
 	$(BIN)/basedpyright
+
+unit: $(VENV)/.dev
 	$(PYTEST) tests/unit
 
 test: $(VENV)/.dev

@@ -66,9 +66,8 @@ class Example:
     printed: str | None = None
 
     def __str__(self) -> str:
-        """Return the test's name: the document and the first line that tells examples apart."""
-        lines = [line for line in self.text.splitlines() if line and "import" not in line]
-        return f"{self.block.document}: {lines[0] if lines else self.text}"
+        """Return the test's name: the document and the example's last line."""
+        return f"{self.block.document}: {self.text.splitlines()[-1].strip()}"
 
 
 def blocks() -> Iterator[Block]:
@@ -88,20 +87,29 @@ BLOCKS = list(blocks())
 
 
 def examples() -> Iterator[Example]:
-    """What is run, in order; a command that two documents show is run once."""
+    """What is run, in order; an example that two documents show is run once."""
+    seen: set[str] = set()
     for block in BLOCKS:
-        if block.reason is not None:
-            continue
-        if block.language == "python":
-            yield Example(block=block, text=block.text)
-        if block.language == "sh":
-            commands = [line.split("  #")[0].rstrip() for line in block.text.splitlines()]
-            commands = [line for line in commands if line and not line.startswith(("#", *INSTALLERS))]
-            for command in commands:
-                yield Example(block=block, text=command, printed=block.printed if command is commands[-1] else None)
+        texts = parts(block)
+        for text in texts:
+            if text not in seen:
+                yield Example(block=block, text=text, printed=block.printed if text is texts[-1] else None)
+        seen.update(texts)
 
 
-EXAMPLES = list({example.text: example for example in reversed(list(examples()))}.values())[::-1]
+def parts(block: Block) -> list[str]:
+    """A block's Python program, or its shell commands without comments and installers."""
+    if block.reason is not None:
+        return []
+    if block.language == "python":
+        return [block.text]
+    if block.language == "sh":
+        lines = [line.split("  #")[0].rstrip() for line in block.text.splitlines()]
+        return [line for line in lines if line and not line.startswith(("#", *INSTALLERS))]
+    return []
+
+
+EXAMPLES = list(examples())
 CONVERSION = next(example for example in EXAMPLES if re.match(r"mlx_diffgemma[. ]convert ", example.text))
 
 
@@ -233,7 +241,9 @@ def check(folder: Path, command: str, printed: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "block", [block for block in BLOCKS if block.reason is not None], ids=lambda block: block.reason
+    "block",
+    [block for block in BLOCKS if block.reason is not None],
+    ids=lambda block: f"{block.document}: {block.reason}",
 )
 def test_a_block_that_is_not_run_says_why(block: Block) -> None:
     assert block.reason
