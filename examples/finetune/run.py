@@ -12,6 +12,7 @@ import json
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -36,7 +37,9 @@ def finetune(folder: Path) -> tuple[int, int]:
 def right(session: Session, questions: Path, when: str) -> int:
     """How many questions of a file the session answers exactly; the first three are shown."""
     pairs = [json.loads(line) for line in questions.read_text(encoding="utf-8").splitlines()]
-    answers = [session.generate(pair["prompt"]).text for pair in pairs]
+    # The answers are one word; a model that does not know them yet would write, and revise, until its own limits.
+    config = replace(session.defaults, max_tokens=16, max_steps=12, trim=True)
+    answers = [session.generate(pair["prompt"], config).text for pair in pairs]
     count = sum(answer.strip() == pair["completion"] for pair, answer in zip(pairs, answers, strict=True))
     print(f"{when}: {count} of {len(pairs)} right")
     for pair, answer in list(zip(pairs, answers, strict=True))[:3]:

@@ -2,7 +2,7 @@
 
 The figures are exact and equal on every machine. Where one changes on purpose, run
 
-    PYTHONPATH=benchmarks python tests/test_count.py
+    PYTHONPATH=benchmarks python tests/claims/test_count.py
 
 put what it prints in the place of PINS, and say in the commit what the step does now that it did not do, or the other
 way round. Operations and bytes of the products follow from the model's sizes: where they change, look for a mistake.

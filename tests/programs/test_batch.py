@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from in_process import call_for_text
 from scripted import figures
 
+from mlx_diffgemma import generate
 from mlx_diffgemma.cli.batch import in_order, read_batch
 from mlx_diffgemma.errors import DataError, OptionError
 from mlx_diffgemma.events import BlockCommitted, Event, Finished
@@ -92,8 +93,7 @@ def test_what_was_finished_before_an_interruption_is_not_lost() -> None:
 
 
 def program(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mlx_diffgemma.generate", *map(str, arguments)]
-    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
+    return call_for_text(generate.main, *arguments)
 
 
 def test_the_program_prints_a_json_line_for_every_prompt(tmp_path: Path) -> None:

@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 from autoregressive import CONTEXT, write_llama
+from in_process import call_for_text
 from terminal import environment, run_in_terminal
 
 import mlx_diffgemma
+from mlx_diffgemma import bench
 
 PROGRAM = (sys.executable, "-m", "mlx_diffgemma.bench")
 QUICK = ("--lengths", "32", "--prefixes", "32,64", "--canvases", "8,32")
@@ -28,7 +30,12 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run the program without a terminal; its help has room for the longest options."""
+    """Run the program in this process, without a terminal."""
+    return call_for_text(bench.main, *arguments, env=environment(COLUMNS="120"))
+
+
+def start(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the program in a process of its own, without a terminal; its help has room for the longest options."""
     return subprocess.run(
         [*PROGRAM, *map(str, arguments)],
         capture_output=True,
@@ -77,7 +84,7 @@ def test_on_a_terminal_a_bar_and_then_the_tables(tmp_path: Path) -> None:
 
 def test_json_and_a_picture_without_a_terminal(tmp_path: Path) -> None:
     plot = tmp_path / "figures.png"
-    done = run("demo", *QUICK, "--only", "json", "--repeats", "2", "--seed", "5", "--json", "--plot", plot)
+    done = start("demo", *QUICK, "--only", "json", "--repeats", "2", "--seed", "5", "--json", "--plot", plot)
     assert done.returncode == 0
     assert done.stderr.splitlines() == [
         "demo: loading", "demo: prefill", "demo: steps", "demo: answers", f"{plot}: the figures as a picture",
@@ -233,7 +240,7 @@ def test_usage_errors_exit_2() -> None:
 
 def test_help_lists_every_option_at_once_without_the_heavy_libraries() -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = run("--help")
+    done = start("--help")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0
     # Processor time: what else this machine is doing does not count.

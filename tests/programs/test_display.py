@@ -114,7 +114,7 @@ def test_a_piped_stdout_gets_the_bytes_and_the_terminal_the_statistics():
 
 
 def test_ctrl_c_keeps_the_finished_text_and_restores_the_terminal():
-    env = environment(SCRIPT=script(delay=0.05, steps=8))
+    env = environment(SCRIPT=script(steps=8, wait_at=(1, 5)))
     shown = run_in_terminal([*SCRIPTED, "hi"], (60, 20), env, [("block 2 · step 5", b"\x03")])
     text = "\n".join(shown.rows)
     assert (shown.code, shown.cursor_visible, shown.echo) == (130, True, True)
@@ -138,7 +138,7 @@ def test_ctrl_c_while_the_model_loads_leaves_nothing():
 
 
 def test_ctrl_c_while_the_prompt_is_read_leaves_nothing():
-    env = environment(SCRIPT=script(delay=0.3))
+    env = environment(SCRIPT=script(delay=1))
     shown = run_in_terminal([*SCRIPTED, "hi"], (60, 20), env, [("reading the prompt", b"\x03")])
     assert (shown.code, shown.cursor_visible, shown.echo, shown.rows) == (130, True, True, [])
 

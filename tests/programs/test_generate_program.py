@@ -10,10 +10,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from in_process import call
+from scripted import Scripted, loading
 from terminal import SCRIPTED, environment, run_in_terminal
 
+from mlx_diffgemma import generate
 from mlx_diffgemma.cli.prompt import compose
 from mlx_diffgemma.errors import PromptError
 from mlx_diffgemma.generation_config import GenerationConfig
@@ -43,10 +47,15 @@ EVERY_FLAG = ("--thinking", "--greedy", "--no-until-end", "--allow-empty", "--tr
 
 
 def run(
-    *arguments: str, stdin: str | bytes = "", command: tuple[str, ...] = SCRIPTED, **script: object
+    *arguments: str, stdin: str | bytes = "", command: tuple[str, ...] | None = None, **script: Any
 ) -> subprocess.CompletedProcess[bytes]:
+    """Run the program on a scripted session in this process, or `command` in one of its own."""
     data = stdin.encode() if isinstance(stdin, str) else stdin
     env = environment(SCRIPT=json.dumps(script))
+    if command is None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(sys.modules, "mlx_diffgemma.loading", loading(Scripted(**script)))
+            return call(generate.main, *SCRIPTED[2:], *arguments, stdin=data, env=env)
     return subprocess.run([*command, *arguments], input=data, capture_output=True, env=env, timeout=60, check=False)
 
 
@@ -74,7 +83,7 @@ def test_version():
 
 
 def test_the_answer_alone_is_on_stdout_and_the_statistics_on_stderr():
-    done = run("hi", text="One.\n\nTwo 東京.\n", length=3)
+    done = run("hi", command=SCRIPTED, text="One.\n\nTwo 東京.\n", length=3)
     assert (done.returncode, done.stdout.decode()) == (0, "One.\n\nTwo 東京.\n")
     assert done.stderr.decode().startswith("10 tokens in 4 blocks · 6.0 steps/block")
     assert done.stderr.count(b"\n") == 1

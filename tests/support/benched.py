@@ -22,7 +22,7 @@ MACHINE = Machine(
 
 
 def reply(text: str = "yes", *, seconds: float = 2.0, **changes: object) -> Reply:
-    """A reply of 40 tokens in two canvases of 8 and 6 steps."""
+    """Return a reply of 40 tokens in two canvases of 8 and 6 steps."""
     values = {
         "text": text,
         "finish_reason": "stop",
@@ -37,12 +37,12 @@ def reply(text: str = "yes", *, seconds: float = 2.0, **changes: object) -> Repl
 
 
 def attempt(prompt: str = "chat", answer: int = 0, *, refusal: str | None = None, said: Reply | None = None) -> Attempt:
-    """An attempt that is accepted, unless there is a refusal."""
+    """Return an attempt that is accepted unless it has a refusal."""
     return Attempt(prompt=prompt, answer=answer, seed=0, reply=said or reply(), refusal=refusal, last=refusal is None)
 
 
 def point(prefix: int, canvas: int, *seconds: float, peak_memory: int = 17_500_000_000) -> Point:
-    """A measurement."""
+    """Return a measurement."""
     return Point(prefix=prefix, canvas=canvas, seconds=seconds, peak_memory=peak_memory)
 
 
@@ -110,14 +110,14 @@ class ScriptedSubject:
     prefilled: list[int] = field(default_factory=list)
 
     def prefill(self, length: int) -> float:
-        """A hundred tokens a second."""
+        """Read a hundred tokens a second."""
         self.prefilled.append(length)
         if length > self.full:
             raise MemoryError
         return length / 100
 
     def steps(self, prefix: int, canvas: int, count: int, patience: float) -> list[float]:
-        """A millisecond per position."""
+        """Take a millisecond per position."""
         if prefix > self.full:
             raise OutOfMemoryError("out of memory while thinking")
         return [canvas / 1000] * count

@@ -1,4 +1,4 @@
-"""What the converter's tests share: tiny sources in several spellings, a conversion run to its end, tensors by name."""
+"""For the converter's tests: tiny sources, a conversion run to its end, tensors by name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EXPERTS = re.compile(r"(.+\.experts)\.(gate_up|down)_proj")
 
 
 def equal(left: mx.array, right: mx.array) -> bool:
-    """Same dtype, same shape, same bits."""
+    """Return whether two arrays have equal dtypes, shapes and bits."""
     return (
         left.dtype == right.dtype
         and left.shape == right.shape
@@ -53,13 +53,13 @@ def finish(events: Iterable[Event]) -> dict[str, Line]:
 
 
 def tiny_source(folder: Path, *, vision: bool = False, layers: int = 3) -> Path:
-    """A random checkpoint in Google's layout."""
+    """Write a random checkpoint in Google's layout and return its folder."""
     write_checkpoint(folder, vision=vision, layers=layers)
     return folder
 
 
 def tensors(folder: Path) -> dict[str, mx.array]:
-    """Every tensor of a folder."""
+    """Load every tensor of a folder."""
     return {name: array for file in folder.glob("*.safetensors") for name, array in mx.load(str(file)).items()}
 
 
@@ -81,11 +81,11 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def program(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run the program as a user does, with a wide terminal and no way to the Hub."""
+    """Run the converter in a process of its own, offline, with lines of 120 columns."""
     return python("-m", "mlx_diffgemma.convert", *map(str, arguments))
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run this interpreter."""
+    """Run this interpreter in a process of its own."""
     environment = {**os.environ, "COLUMNS": "120", "HF_HUB_OFFLINE": "1"}
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment, check=False)

@@ -1,4 +1,4 @@
-"""The peer beside us: mlx-vlm's logits and ours from the same folder."""
+"""Compare our logits with those of mlx-vlm."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TOLERANCE = 1e-3
 
 
 def assert_same_logits(folder: Path) -> None:
-    """A prefix of more than one window, a canvas, with and without conditioning."""
+    """Assert equal logits from a folder, after a prefix longer than the window, with and without conditioning."""
     theirs = load_with_mlx_vlm(folder)
     theirs.set_dtype(mx.float32)
     ours = load_model(folder, "float32")

@@ -1,4 +1,4 @@
-"""What several tests need: a tiny configuration, a model that says what it is told to, the recorded fixtures."""
+"""A tiny configuration, a model with random weights, a model with scripted predictions, paths of the fixtures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FULL = LayerConfig(kind="full_attention", head_dim=16, num_key_value_heads=1)
 
 
 def tiny_config(**changes: object) -> ModelConfig:
-    """Three layers of both kinds, a window of 8, canvases of 16."""
+    """Return a configuration of four layers of both kinds, a window of 8, canvases of 16."""
     values = {
         "hidden_size": 32,
         "intermediate_size": 48,
@@ -40,7 +40,7 @@ def tiny_config(**changes: object) -> ModelConfig:
 
 
 def random_model(config: ModelConfig | None = None, seed: int = 0) -> DiffusionGemma:
-    """Random weights of useful size, evaluated."""
+    """Return a model with random weights whose outputs are neither flat nor overflowing."""
     model = DiffusionGemma(config or tiny_config())
     keys = iter(mx.random.split(mx.random.key(seed), 500))
     model.update(
@@ -59,7 +59,7 @@ def random_model(config: ModelConfig | None = None, seed: int = 0) -> DiffusionG
 class ScriptedModel:
     """Predicts, in its k-th denoising step, the k-th canvas of the script, with certainty `margin` (a logit).
 
-    It keeps the tokens it encoded, and has the attributes that the engine relies on.
+    It records the tokens that it encodes, and has the methods and attributes that the engine uses.
     """
 
     def __init__(self, script: Sequence[Sequence[int]], vocab_size: int = 32, margin: float = 30.0) -> None:
@@ -72,7 +72,7 @@ class ScriptedModel:
         )
 
     def make_cache(self) -> Cache:
-        """A prefix without layers."""
+        """Return a cache without layers."""
         return Cache((), 1)
 
     def encode(self, tokens: mx.array, cache: Cache) -> mx.array:
@@ -93,9 +93,9 @@ class ScriptedModel:
         return [mx.where(target[..., None] == ids, self.margin, 0.0)]
 
     def processed_logits(self, hidden: mx.array, temperature: list[float]) -> mx.array:
-        """The logits of the script, tempered."""
+        """Return the logits of the script, divided by the temperature."""
         return hidden / mx.array(temperature).reshape(-1, 1, 1)
 
     def signal(self, processed: mx.array, top_k: int | None = None, total: mx.array | None = None) -> mx.array:
-        """No conditioning."""
+        """Return zeros: the script needs no conditioning."""
         return mx.zeros((*processed.shape[:2], 1))

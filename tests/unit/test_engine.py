@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
@@ -121,19 +122,26 @@ def test_stats_count_what_happened() -> None:
 def test_answers_side_by_side_are_those_given_alone(width: int, lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompts, canvases and budgets of different lengths, more of them than stand side by side."""
     monkeypatch.setattr(engine, "LANES", lanes)
-    model = random_model()
-    base = GenerationConfig(max_steps=6, stop_tokens=(3,), entropy_bound=5.0, t_min=0.01, t_max=0.02)
-    jobs = [
-        Job(tokens=list(range(1, 2 + 5 * n)), config=replace(base, seed=n, max_tokens=10 + 9 * n, canvas_length=16 - n))
-        for n in range(5)
-    ]
     together: dict[int, list[Event]] = {number: [] for number in range(5)}
-    for number, event in stream_many(model, jobs, width=width):
+    for number, event in stream_many(random_model(), VARIED_JOBS, width=width):
         together[number].append(event)
-    for number, job in enumerate(jobs):
-        alone = [untimed(event) for event in stream(model, job.tokens, job.config)]
+    for number, alone in enumerate(answered_alone()):
         assert [untimed(event) for event in together[number]] == alone
     assert len({len(events) for events in together.values()}) > 2
+
+
+VARIED = GenerationConfig(max_steps=6, stop_tokens=(3,), entropy_bound=5.0, t_min=0.01, t_max=0.02)
+VARIED_JOBS = [
+    Job(tokens=list(range(1, 2 + 5 * n)), config=replace(VARIED, seed=n, max_tokens=10 + 9 * n, canvas_length=16 - n))
+    for n in range(5)
+]
+
+
+@functools.cache
+def answered_alone() -> list[list[Event]]:
+    """The events of each of the varied jobs, answered by itself."""
+    model = random_model()
+    return [[untimed(event) for event in stream(model, job.tokens, job.config)] for job in VARIED_JOBS]
 
 
 def untimed(event: Event) -> Event:

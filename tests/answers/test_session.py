@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,8 @@ from mlx_diffgemma.events import BlockCommitted, Denoised, Finished
 
 # With this seed the random model opens no thought, so that all of its tokens are text.
 CONFIG = GenerationConfig(max_tokens=40, max_steps=4, seed=1)
+# Of a random model nearly every token is doubted, and a canvas is denoised again from each.
+SHORTLY_VERIFIED = {"verify": 0.001, "max_tokens": 10, "max_steps": 2, "canvas_length": 6}
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +193,7 @@ def test_a_session_loaded_in_a_thread_serves_others(demo: Path, session: Session
     assert loaded[0].generate("Hello", CONFIG).tokens == session.generate("Hello", CONFIG).tokens
 
 
-@pytest.mark.parametrize("options", [{}, {"mode": "causal"}, {"verify": 0.001}, {"trim": True}])
+@pytest.mark.parametrize("options", [{}, {"mode": "causal"}, SHORTLY_VERIFIED, {"trim": True}])
 def test_every_event_may_be_taken_by_another_thread(session: Session, options: dict[str, Any]) -> None:
     config = replace(CONFIG, **options)
     taken = taken_in_threads(session.stream("Hello", config))
@@ -205,22 +206,6 @@ def test_generation_works_in_a_stream_of_the_callers_choice(session: Session) ->
     with mx.stream(mx.new_stream(mx.default_device())):
         assert session.generate("Hello", CONFIG).tokens == expected
     assert session.generate("Hello", CONFIG).tokens == expected
-
-
-def test_fifty_generations_leave_no_memory_and_no_time_behind(session: Session) -> None:
-    """Prompts and canvases of changing lengths: the shapes that fill an allocator's cache."""
-    seconds, active = [], []
-    for round_ in range(50):
-        config = replace(CONFIG, max_tokens=12, max_steps=2, canvas_length=4 + round_ % 5)
-        start = time.perf_counter()
-        session.generate("word " * (1 + 7 * (round_ % 10)), config)
-        seconds.append(time.perf_counter() - start)
-        active.append(mx.get_active_memory() + mx.get_cache_memory())
-    early, late = sorted(seconds[10:30]), sorted(seconds[30:])
-    # The lengths repeat every ten rounds, so both halves did the same work; medians, because other programs run here.
-    assert late[len(late) // 2] < 1.5 * early[len(early) // 2]
-    # A tenth for the allocator's rounding: a leak of one canvas's logits per generation would be twice that.
-    assert max(active[40:]) <= max(active[:10]) * 1.1
 
 
 def test_a_list_of_prompts_is_answered_as_each_of_them_alone(session: Session) -> None:
