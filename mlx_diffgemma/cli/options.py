@@ -198,13 +198,17 @@ def _typer_option(each: OptionField, name: str, *, partial: bool) -> Any:
         envvar=about.envvar,
         is_eager=about.eager is not None,
         callback=about.eager,
-        autocompletion=functools.partial(_completions, each.values) if each.values else None,
+        autocompletion=_completion(each.values) if each.values else None,
     )
 
 
-def _completions(values: tuple[str, ...], incomplete: str) -> list[str]:
-    """Return the values that begin with what has been typed."""
-    return [value for value in values if value.startswith(incomplete)]
+def _completion(values: tuple[str, ...]) -> Callable[[str], list[str]]:
+    """Return a function that gives a shell the values that begin with what has been typed."""
+
+    def matching(incomplete: str) -> list[str]:
+        return [value for value in values if value.startswith(incomplete)]
+
+    return matching
 
 
 def _metavar(each: OptionField) -> str | None:
