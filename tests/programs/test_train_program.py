@@ -189,7 +189,7 @@ def test_a_quantized_model_is_not_trained_in_full(demo: Path, data: Path, tmp_pa
         (("--steps", "0"), "error: steps=0 must be at least 1\n"),
         (("--learning-rate", "nan"), "error: learning_rate=nan must be a number\n"),
         (("--rank", "0"), "error: rank=0 must be at least 1\n"),
-        (("--resume",), "/out holds no training to resume\n"),
+        (("--resume",), "/out holds no training to resume: leave --resume out, or name another folder\n"),
     ],
 )
 def test_options_out_of_range_are_one_line(
