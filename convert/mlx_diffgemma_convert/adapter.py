@@ -16,7 +16,7 @@ from mlx_diffgemma.checkpoint.adapters import CONFIG, WEIGHTS, read_settings
 from mlx_diffgemma.checkpoint.names import TensorSource
 from mlx_diffgemma.checkpoint.safetensors import FLOATS, read_header
 from mlx_diffgemma.errors import AdapterError
-from mlx_diffgemma_convert.pieces import PIECE_BYTES, is_finite
+from mlx_diffgemma_convert.chunks import PIECE_BYTES, is_finite
 from mlx_diffgemma_convert.recipe import MODULES, tensor_class
 from mlx_diffgemma_convert.values import Adapted, Packed, Values, read_rows
 

@@ -18,12 +18,12 @@ from mlx_diffgemma.errors import ConvertError
 from mlx_diffgemma.files import read_json
 from mlx_diffgemma.model.config import parse_config
 from mlx_diffgemma_convert.card import Card
-from mlx_diffgemma_convert.job import check_destination
-from mlx_diffgemma_convert.pieces import error_note
+from mlx_diffgemma_convert.chunks import error_note
+from mlx_diffgemma_convert.output import Event, Work, carry_out, fingerprint
+from mlx_diffgemma_convert.partial_folder import check_destination
 from mlx_diffgemma_convert.plan import make_plan
 from mlx_diffgemma_convert.recipe import Recipe
 from mlx_diffgemma_convert.sidecar import generation_defaults, output_config
-from mlx_diffgemma_convert.work import Event, Work, carry_out, fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from mlx_diffgemma.cli.console import open_streams, reported
-from mlx_diffgemma_convert.running import (
+from mlx_diffgemma_convert.command_line import (
     DTYPES,
     Debug,
     Destination,
@@ -67,11 +67,11 @@ def fuse(  # noqa: PLR0917
     max_shard_bytes = parse_size(max_shard_size)
     with reported(debug=debug, quiet=quiet):
         from mlx_diffgemma.checkpoint.hub import model_folder
-        from mlx_diffgemma_convert import fusing
+        from mlx_diffgemma_convert import fusion
 
         folder = model_folder(model, revision)
         repository = not Path(model).expanduser().is_dir()
-        options = fusing.Options(
+        options = fusion.Options(
             source=folder,
             destination=absolute(destination),
             adapter=absolute(adapter),
@@ -82,7 +82,7 @@ def fuse(  # noqa: PLR0917
             max_shard_bytes=max_shard_bytes,
             overwrite=overwrite,
         )
-        show(fusing.fuse(options), quiet=quiet)
+        show(fusion.fuse(options), quiet=quiet)
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from mlx_diffgemma_convert.output import Advanced, Event, Finished, Planned
 from mlx_diffgemma_convert.summary import size
-from mlx_diffgemma_convert.work import Advanced, Event, Finished, Planned
 
 
 def watch(events: Iterable[Event], *, console: Console, quiet: bool) -> Finished:

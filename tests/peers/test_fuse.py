@@ -34,13 +34,13 @@ from convert_helpers import (
 )
 from demo_checkpoint import write_tokenizer
 from mlx.utils import tree_map
-from mlx_diffgemma_convert import pieces
+from mlx_diffgemma_convert import chunks
 from mlx_diffgemma_convert.adapter import Adapter
 from mlx_diffgemma_convert.fuse_program import NAME, app
-from mlx_diffgemma_convert.fusing import Options, fuse, plan_fusion
+from mlx_diffgemma_convert.fusion import Options, fuse, plan_fusion
+from mlx_diffgemma_convert.output import Planned
 from mlx_diffgemma_convert.parameters import text_shapes
 from mlx_diffgemma_convert.recipe import choose, make_recipe
-from mlx_diffgemma_convert.work import Planned
 from peer import assert_same_logits
 from random_checkpoint import write_checkpoint
 from tiny import PUBLISHED
@@ -164,7 +164,7 @@ def full(base: Path) -> Path:
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces of 10 rows of 64 float32 values, which end within experts."""
-    monkeypatch.setattr(pieces, "PIECE_BYTES", 10 * 64 * 4)
+    monkeypatch.setattr(chunks, "PIECE_BYTES", 10 * 64 * 4)
 
 
 def test_the_adapter_of_these_tests_changes_the_model(base: Path, adapter: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from convert_helpers import options, program, tensors, tiny_source
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 from mlx_diffgemma_convert import conversion, screen
-from mlx_diffgemma_convert.program import NAME, app
+from mlx_diffgemma_convert.convert_program import NAME, app
 from random_checkpoint import write_checkpoint
 from rich.console import Console
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import mlx.core as mx
 from mlx_diffgemma_convert.conversion import Options, convert
+from mlx_diffgemma_convert.output import Event, Finished
 from mlx_diffgemma_convert.recipe import Recipe, choose, make_recipe
 from mlx_diffgemma_convert.summary import Line
-from mlx_diffgemma_convert.work import Event, Finished
 from random_checkpoint import write_checkpoint
 
 from mlx_diffgemma.files import read_json

@@ -16,16 +16,16 @@ import mlx.core as mx
 import pytest
 from convert_helpers import SMALL_SHARDS, edit_json, files, options, python, rewrite, run, tensors, tiny_source
 from mlx_diffgemma_convert.conversion import Options, convert
+from mlx_diffgemma_convert.output import Advanced, Planned
 from mlx_diffgemma_convert.recipe import choose, make_recipe
-from mlx_diffgemma_convert.work import Advanced, Planned
 
 from mlx_diffgemma.errors import ConfigError, ConvertError, DiffGemmaError, ModelNotFoundError, WeightsError
 
 INTERRUPTED = """
 import os, signal, sys
 from pathlib import Path
-from mlx_diffgemma_convert import work, writer
-from mlx_diffgemma_convert.program import main
+from mlx_diffgemma_convert import output, writer
+from mlx_diffgemma_convert.convert_program import main
 
 # The third shard is interrupted after some of its bytes, at every further write, or the record of the second one is.
 kind, when, source, destination = sys.argv[1:5]
@@ -45,14 +45,14 @@ if when == "shard":
         write_all(descriptor, data, offset)
     writer._write_all = interrupted
 else:
-    record = work.record
+    record = output.record
     def interrupted(*arguments):
         global calls
         calls += 1
         if calls == 2:
             strike()
         record(*arguments)
-    work.record = interrupted
+    output.record = interrupted
 sys.argv[1:] = [source, destination, "--max-shard-size", "60kB"]
 main()
 """

@@ -12,8 +12,7 @@ import typer
 
 from mlx_diffgemma.cli.console import open_streams, reported
 from mlx_diffgemma.errors import OptionError, QuantizationError
-from mlx_diffgemma_convert.recipe import Kind, Recipe, choose, make_recipe, parse_setting
-from mlx_diffgemma_convert.running import (
+from mlx_diffgemma_convert.command_line import (
     DTYPES,
     Debug,
     Destination,
@@ -25,6 +24,7 @@ from mlx_diffgemma_convert.running import (
     parse_size,
     show,
 )
+from mlx_diffgemma_convert.recipe import Kind, Recipe, choose, make_recipe, parse_setting
 
 NAME = "mlx_diffgemma.convert"
 app = typer.Typer(name=NAME, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)

@@ -9,8 +9,8 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-from mlx_diffgemma_convert import pieces as module
-from mlx_diffgemma_convert.pieces import ERROR_STRIDE, INFINITY, convert_piece, is_finite, pieces
+from mlx_diffgemma_convert import chunks as module
+from mlx_diffgemma_convert.chunks import ERROR_STRIDE, INFINITY, convert_piece, is_finite, pieces
 from mlx_diffgemma_convert.plan import Parameter, make_parameter
 from mlx_diffgemma_convert.shards import lay_out
 from mlx_diffgemma_convert.values import read_rows

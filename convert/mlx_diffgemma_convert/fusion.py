@@ -23,13 +23,13 @@ from mlx_diffgemma.files import read_json
 from mlx_diffgemma.model.config import ModelConfig, parse_config
 from mlx_diffgemma_convert.adapter import Adapter, changed, read_adapter
 from mlx_diffgemma_convert.card import Card
-from mlx_diffgemma_convert.job import check_destination
+from mlx_diffgemma_convert.chunks import error_note
+from mlx_diffgemma_convert.output import Event, Work, carry_out, fingerprint
 from mlx_diffgemma_convert.parameters import google_name, text_shapes
-from mlx_diffgemma_convert.pieces import error_note
+from mlx_diffgemma_convert.partial_folder import check_destination
 from mlx_diffgemma_convert.plan import ConversionPlan, Parameter, assemble, make_parameter
 from mlx_diffgemma_convert.sidecar import generation_defaults, output_config
 from mlx_diffgemma_convert.values import Packed, Values
-from mlx_diffgemma_convert.work import Event, Work, carry_out, fingerprint
 
 COMPUTE = "model.decoder.norm.weight"
 """The parameter whose dtype is the model's: norms are never packed."""

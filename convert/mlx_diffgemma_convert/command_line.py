@@ -17,7 +17,7 @@ import typer
 from mlx_diffgemma.errors import ConvertError
 
 if TYPE_CHECKING:
-    from mlx_diffgemma_convert.work import Event
+    from mlx_diffgemma_convert.output import Event
 
 DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kMG]B)", re.IGNORECASE)

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from mlx_diffgemma_convert.card import Card, model_card
-from mlx_diffgemma_convert.job import Job, check_space, publish, record, reserve
-from mlx_diffgemma_convert.pieces import Written, convert_piece, pieces
+from mlx_diffgemma_convert.chunks import Written, convert_piece, pieces
+from mlx_diffgemma_convert.partial_folder import Job, check_space, publish, record, reserve
 from mlx_diffgemma_convert.plan import ConversionPlan, Parameter
 from mlx_diffgemma_convert.shards import Shard
 from mlx_diffgemma_convert.sidecar import TOKENIZERS, copied_files, write_sidecar
