@@ -1,9 +1,9 @@
-"""A planned checkpoint being written: what converting and fusing have in common, a generator that says how far it is.
+"""Write a planned checkpoint, as a generator that reports its progress; conversion and fusion both end here.
 
-3 reserve    DST.partial; take up what an interrupted run has finished     -> Planned
-4 shards     piece by piece, on two threads; record each shard             -> Advanced, per piece
-5 sidecar    config.json, index, tokenizer, model card
-6 publish    DST.partial becomes DST                                       -> Finished
+1 reserve    DST.partial; keep the shards that an interrupted run finished     -> WriteStarted
+2 shards     chunk by chunk, in two threads; record each finished shard        -> ChunkWritten, per chunk
+3 sidecar    config.json, index, tokenizer, model card
+4 publish    DST.partial becomes DST                                           -> WriteFinished
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from mlx_diffgemma_convert.card import Card, model_card
-from mlx_diffgemma_convert.chunks import Written, convert_piece, pieces
-from mlx_diffgemma_convert.partial_folder import Job, check_space, publish, record, reserve
+from mlx_diffgemma_convert.chunks import ChunkResult, convert_chunk, split_into_chunks
+from mlx_diffgemma_convert.partial_folder import PartialFolder, check_space, publish, record_shard, reserve
 from mlx_diffgemma_convert.plan import ConversionPlan, Parameter
 from mlx_diffgemma_convert.shards import Shard
 from mlx_diffgemma_convert.sidecar import TOKENIZERS, copied_files, write_sidecar
-from mlx_diffgemma_convert.summary import Line, summarize
+from mlx_diffgemma_convert.summary import ClassSummary, summarize
 from mlx_diffgemma_convert.writer import ShardFile, shard_file, write_text
 
-logger = logging.getLogger("mlx_diffgemma")
+_logger = logging.getLogger("mlx_diffgemma")
 
 WORKERS = 2
-"""One reads and writes while the other computes; on the CPU both compute. Memory grows with it."""
+"""Threads. While one reads or writes, the other computes; on a CPU both compute. Memory grows with their number."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
-    """All that is known before a byte is written.
+class Output:
+    """A checkpoint that is going to be written; everything about it is known before its first byte.
 
-    `source` is the folder whose tokenizer and other files are copied, `config` and `generation` what the configurations
-    will say, `fingerprint` what an interrupted run must have in common with this one.
+    `source` is the folder whose tokenizer and other files are copied. `config` and `generation` are the contents of
+    config.json and generation_config.json. An interrupted run is resumed if its `fingerprint` is equal.
     """
 
     source: Path
@@ -54,56 +54,56 @@ class Work:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planned:
-    """The work is known: bytes to read in all, and how many of them an earlier run has done."""
+class WriteStarted:
+    """Writing starts: the bytes to read in all, and how many of them belong to shards of an earlier run."""
 
     source_bytes: int
     done_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Advanced:
-    """Another piece is written; its bytes in the source."""
+class ChunkWritten:
+    """One more chunk is written; `source_bytes` were read for it."""
 
     source_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finished:
-    """The result has its name; one line per tensor class, then the total, and what the errors in them are."""
+class WriteFinished:
+    """DST is complete: one summary per tensor class and one of all, and a note that says how errors were measured."""
 
-    lines: tuple[Line, ...]
+    summaries: tuple[ClassSummary, ...]
     note: str
 
 
-Event: TypeAlias = Planned | Advanced | Finished
+WriteEvent: TypeAlias = WriteStarted | ChunkWritten | WriteFinished
 
 
-def carry_out(work: Work) -> Generator[Event]:
-    """Write a checkpoint. Raises DiffGemmaError subclasses; DST.partial then holds what can be taken up again."""
-    plan, copied = work.plan, copied_files(work.source)
+def write_output(output: Output) -> Generator[WriteEvent]:
+    """Write a checkpoint. Raises DiffGemmaError; a later run resumes from what DST.partial then holds."""
+    plan, copied = output.plan, copied_files(output.source)
     if not any(file.name in TOKENIZERS for file in copied):
-        logger.warning("%s has no tokenizer: the result will need one to run", work.source)
-    # 3 reserve
+        _logger.warning("%s has no tokenizer: the result will need one to run", output.source)
+    # 1 reserve
     shards = {shard.name: shard for shard, _ in plan.shards}
-    with reserve(work.destination, work.fingerprint, shards) as job:
-        check_space(job, shards, sum(file.stat().st_size for file in copied))
-        yield _planned(plan, job)
-        # 4 shards
+    with reserve(output.destination, output.fingerprint, shards) as folder:
+        check_space(folder, shards, sum(file.stat().st_size for file in copied))
+        yield _started(plan, folder)
+        # 2 shards
         for shard, parameters in plan.shards:
-            if shard.name not in job.done:
-                yield from _write_shard(job, shard, parameters)
-        # 5 sidecar
-        lines = summarize(plan, dict(chain.from_iterable(errors.items() for errors in job.done.values())))
-        write_sidecar(work.source, job.folder, work.config, work.generation, plan)
-        write_text(job.folder / "README.md", model_card(work.card, lines, version("mlx-diffgemma")))
-        # 6 publish
-        publish(job, work.destination)
-    yield Finished(lines=tuple(lines), note=work.card.note)
+            if shard.name not in folder.finished:
+                yield from _write_shard(folder, shard, parameters)
+        # 3 sidecar
+        summaries = summarize(plan, dict(chain.from_iterable(errors.items() for errors in folder.finished.values())))
+        write_sidecar(output.source, folder.path, output.config, output.generation, plan)
+        write_text(folder.path / "README.md", model_card(output.card, summaries, version("mlx-diffgemma")))
+        # 4 publish
+        publish(folder, output.destination)
+    yield WriteFinished(summaries=tuple(summaries), note=output.card.note)
 
 
 def fingerprint(plan: ConversionPlan, files: Iterable[Path]) -> str:
-    """Equal for equal work: the same output from files of the same name, size and time of change."""
+    """Return a digest of the planned output and of the name, size and modification time of the source files."""
     contents: dict[str, Any] = {
         "headers": [shard.header.decode("latin-1") for shard, _ in plan.shards],
         "table": plan.table and plan.table.to_dict(),
@@ -113,28 +113,30 @@ def fingerprint(plan: ConversionPlan, files: Iterable[Path]) -> str:
     return hashlib.sha256(json.dumps(contents).encode()).hexdigest()
 
 
-def _write_shard(job: Job, shard: Shard, parameters: tuple[Parameter, ...]) -> Iterator[Advanced]:
+def _write_shard(folder: PartialFolder, shard: Shard, parameters: tuple[Parameter, ...]) -> Iterator[ChunkWritten]:
     sums = {parameter.name: (0.0, 0.0) for parameter in parameters}
-    with shard_file(job.folder, shard) as file:
-        for done in _write_all(parameters, file):
-            name = done.piece.parameter.name
+    with shard_file(folder.path, shard) as file:
+        for result in _convert_all(parameters, file):
+            name = result.chunk.parameter.name
             error, total = sums[name]
-            sums[name] = (error + done.squared_error, total + done.squared_source)
-            yield Advanced(source_bytes=done.piece.source_bytes)
-    record(job, shard, {name: math.sqrt(error / total) if total else 0.0 for name, (error, total) in sums.items()})
+            sums[name] = (error + result.squared_error, total + result.squared_source)
+            yield ChunkWritten(source_bytes=result.chunk.source_bytes)
+    errors = {name: math.sqrt(error / total) if total else 0.0 for name, (error, total) in sums.items()}
+    record_shard(folder, shard, errors)
 
 
-def _write_all(parameters: tuple[Parameter, ...], file: ShardFile) -> Iterator[Written]:
-    work = chain.from_iterable(map(pieces, parameters))
-    # The pool ends before the file is closed: no thread may be left to write into a closed descriptor.
+def _convert_all(parameters: tuple[Parameter, ...], file: ShardFile) -> Iterator[ChunkResult]:
+    chunks = chain.from_iterable(map(split_into_chunks, parameters))
+    # The pool ends before the file is closed: no thread may write into a closed descriptor.
     with ThreadPoolExecutor(WORKERS) as pool:
-        yield from pool.map(partial(convert_piece, file=file), work)
+        yield from pool.map(partial(convert_chunk, file=file), chunks)
 
 
-def _planned(plan: ConversionPlan, job: Job) -> Planned:
-    if job.started_over:
-        logger.warning("options or sources changed since the interrupted conversion: starting over")
-    elif job.done:
-        logger.info("going on with %s: %d of %d shards are done", job.folder, len(job.done), len(plan.shards))
-    done = [p.source_bytes for shard, parameters in plan.shards if shard.name in job.done for p in parameters]
-    return Planned(source_bytes=sum(p.source_bytes for p in plan.parameters), done_bytes=sum(done))
+def _started(plan: ConversionPlan, folder: PartialFolder) -> WriteStarted:
+    """Report how an earlier run is used, and how much is left to do."""
+    if folder.started_over:
+        _logger.warning("options or sources changed since the interrupted conversion: starting over")
+    elif folder.finished:
+        _logger.info("resuming %s: %d of %d shards are finished", folder.path, len(folder.finished), len(plan.shards))
+    done = [p.source_bytes for shard, parameters in plan.shards if shard.name in folder.finished for p in parameters]
+    return WriteStarted(source_bytes=sum(p.source_bytes for p in plan.parameters), done_bytes=sum(done))

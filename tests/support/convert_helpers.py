@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from mlx_diffgemma_convert.conversion import Options, convert
-from mlx_diffgemma_convert.output import Event, Finished
+from mlx_diffgemma_convert.conversion import ConversionOptions, convert
+from mlx_diffgemma_convert.output import WriteEvent, WriteFinished
 from mlx_diffgemma_convert.recipe import Recipe, choose, make_recipe
-from mlx_diffgemma_convert.summary import Line
+from mlx_diffgemma_convert.summary import ClassSummary
 from random_checkpoint import write_checkpoint
 
 from mlx_diffgemma.files import read_json
@@ -35,21 +35,21 @@ def equal(left: mx.array, right: mx.array) -> bool:
     )
 
 
-def options(source: Path, destination: Path, recipe: Recipe = MIXED_4) -> Options:
+def options(source: Path, destination: Path, recipe: Recipe = MIXED_4) -> ConversionOptions:
     """Options of one conversion; dataclasses.replace changes more."""
-    return Options(source=source, destination=destination, recipe=recipe, name=source.name)
+    return ConversionOptions(source=source, destination=destination, recipe=recipe, name=source.name)
 
 
-def run(wanted: Options) -> dict[str, Line]:
+def run(wanted: ConversionOptions) -> dict[str, ClassSummary]:
     """Convert to the end; the closing lines by class."""
     return finish(convert(wanted))
 
 
-def finish(events: Iterable[Event]) -> dict[str, Line]:
+def finish(events: Iterable[WriteEvent]) -> dict[str, ClassSummary]:
     """Let the work come to its end; the closing lines by class."""
     *_, last = events
-    assert isinstance(last, Finished)
-    return {line.kind: line for line in last.lines}
+    assert isinstance(last, WriteFinished)
+    return {summary.tensor_class: summary for summary in last.summaries}
 
 
 def tiny_source(folder: Path, *, vision: bool = False, layers: int = 3) -> Path:

@@ -15,11 +15,12 @@ from typing import NamedTuple
 import mlx.core as mx
 import pytest
 from convert_helpers import SMALL_SHARDS, edit_json, files, options, python, rewrite, run, tensors, tiny_source
-from mlx_diffgemma_convert.conversion import Options, convert
-from mlx_diffgemma_convert.output import Advanced, Planned
+from mlx_diffgemma_convert.conversion import ConversionOptions, convert
+from mlx_diffgemma_convert.output import ChunkWritten, WriteStarted
 from mlx_diffgemma_convert.recipe import choose, make_recipe
 
 from mlx_diffgemma.errors import ConfigError, ConvertError, DiffGemmaError, ModelNotFoundError, WeightsError
+from mlx_diffgemma.files import replacing
 
 INTERRUPTED = """
 import os, signal, sys
@@ -45,14 +46,14 @@ if when == "shard":
         write_all(descriptor, data, offset)
     writer._write_all = interrupted
 else:
-    record = output.record
+    record = output.record_shard
     def interrupted(*arguments):
         global calls
         calls += 1
         if calls == 2:
             strike()
         record(*arguments)
-    output.record = interrupted
+    output.record_shard = interrupted
 sys.argv[1:] = [source, destination, "--max-shard-size", "60kB"]
 main()
 """
@@ -63,7 +64,7 @@ class Case(NamedTuple):
 
     source: Path
     destination: Path
-    options: Options
+    options: ConversionOptions
 
     @property
     def partial(self) -> Path:
@@ -156,7 +157,7 @@ def break_generation_config(source: Path) -> None:
         (name_a_missing_shard, WeightsError, "index.json names model-00002-of-00002.safetensors, which is not in"),
         (scramble_header, WeightsError, "damaged header"),
         (drop_a_tensor, WeightsError, r"no model\.decoder\.layers\.1\.mlp\.up_proj\.weight"),
-        (claim_other_sizes, WeightsError, "but config.json makes it"),
+        (claim_other_sizes, WeightsError, "but config.json implies"),
         (pack, ConvertError, "already quantized: convert the bf16 checkpoint"),
         (forget_config, ModelNotFoundError, "has no config.json"),
         (break_generation_config, ConfigError, "not valid JSON"),
@@ -174,7 +175,7 @@ def test_damage_is_named_before_anything_is_written(
 
 def test_groups_that_do_not_fit_are_refused_before_anything_is_written(case: Case) -> None:
     recipe = make_recipe("uniform", choose("affine", 4, 128), {})
-    with pytest.raises(ConfigError, match="rows of 64, which groups of 128 do not divide"):
+    with pytest.raises(ConfigError, match="rows of 64 values, which groups of 128 do not divide"):
         run(replace(case.options, recipe=recipe))
     assert not case.partial.exists()
 
@@ -238,8 +239,8 @@ def test_an_abandoned_conversion_resumes_to_the_same_bytes(case: Case) -> None:
     finished = stop_after(case, 3)
     assert not case.destination.exists()
     first, *rest = convert(case.options)
-    assert isinstance(first, Planned)
-    advanced = sum(event.source_bytes for event in rest if isinstance(event, Advanced))
+    assert isinstance(first, WriteStarted)
+    advanced = sum(event.source_bytes for event in rest if isinstance(event, ChunkWritten))
     assert 0 < first.done_bytes == first.source_bytes - advanced
     assert finished.items() <= identities(case.destination).items()
     assert files(case.destination) == expected
@@ -266,6 +267,16 @@ def test_a_killed_process_resumes_to_the_same_bytes(case: Case, kind: str, when:
     found = files(case.destination)
     assert found.pop("README.md").replace(b"result", b"expected") == expected.pop("README.md")
     assert found == expected
+
+
+def test_a_small_file_that_a_killed_run_was_writing_is_not_in_the_result(case: Case) -> None:
+    run(replace(case.options, destination=case.destination.with_name("expected")))
+    stop_after(case, 3)
+    with replacing(case.partial / "config.json") as temporary:
+        temporary.write_text("{")
+    temporary.write_text("{")
+    run(case.options)
+    assert files(case.destination).keys() == files(case.destination.with_name("expected")).keys()
 
 
 def test_changed_options_start_over(case: Case, caplog: pytest.LogCaptureFixture) -> None:
@@ -336,7 +347,7 @@ def test_overwrite_keeps_the_old_folder_until_the_new_one_is_whole(case: Case) -
 def test_a_foreign_folder_is_never_replaced(case: Case, name: str, overwrite: bool) -> None:
     case.destination.mkdir()
     (case.destination / name).write_text('{"model_type": "llama"}')
-    with pytest.raises(ConvertError, match="exists and is no DiffusionGemma folder"):
+    with pytest.raises(ConvertError, match="exists and is not a DiffusionGemma folder"):
         run(replace(case.options, overwrite=overwrite))
     assert files(case.destination) == {name: b'{"model_type": "llama"}'}
 

@@ -118,7 +118,7 @@ def test_an_unknown_tensor_is_named() -> None:
 def test_a_tensor_of_another_shape_is_named() -> None:
     name = "model.decoder.norm.weight"
     with pytest.raises(
-        WeightsError, match=r"model\.decoder\.norm\.weight is \[2815\], but config\.json makes it \[2816\]"
+        WeightsError, match=r"model\.decoder\.norm\.weight is \[2815\], but config\.json implies \[2816\]"
     ):
         make_plan(contents({**RELEASE_SHAPES, name: [2815]}), parse_config(RELEASE), MIXED_4, "BF16", 10**9)
 
@@ -136,6 +136,6 @@ def test_a_source_in_float8_is_refused() -> None:
 
 def test_rows_that_the_groups_do_not_divide_are_named() -> None:
     with pytest.raises(
-        QuantizationError, match=r"down_proj\.weight has rows of 2112, which groups of 128 do not divide"
+        QuantizationError, match=r"down_proj\.weight has rows of 2112 values, which groups of 128 do not divide"
     ):
         release_plan(make_recipe("uniform", choose("affine", 4, 128), {}))
