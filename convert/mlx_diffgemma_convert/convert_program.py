@@ -27,7 +27,7 @@ from mlx_diffgemma_convert.command_line import (
     source_name,
     spread,
 )
-from mlx_diffgemma_convert.recipe import Recipe, RecipeName, choose, make_recipe, parse_setting
+from mlx_diffgemma_convert.recipe import Recipe, RecipeName, make_quantization, make_recipe, parse_setting
 
 _PROGRAM = "mlx_diffgemma.convert"
 _EXAMPLES = """\
@@ -151,7 +151,7 @@ def _recipe(settings: ConvertSettings) -> Recipe:
             )
         return Recipe()
     try:
-        chosen = choose(mode or "affine", int(bits) if bits else None, group_size)
+        chosen = make_quantization(mode or "affine", int(bits) if bits else None, group_size)
         return make_recipe(name or "mixed", chosen, dict(map(parse_setting, settings.settings or [])))
     except (OptionError, QuantizationError) as error:
         raise typer.BadParameter(str(error)) from None

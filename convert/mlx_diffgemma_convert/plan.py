@@ -16,7 +16,7 @@ from mlx_diffgemma.errors import ConvertError, QuantizationError, WeightsError
 from mlx_diffgemma.model.config import ModelConfig
 from mlx_diffgemma_convert.parameters import text_shapes
 from mlx_diffgemma_convert.recipe import VISION_TOWER, Recipe, tensor_class
-from mlx_diffgemma_convert.shards import Entry, Shard, group, lay_out
+from mlx_diffgemma_convert.shards import Entry, Shard, group_into_shards, lay_out
 from mlx_diffgemma_convert.values import Values
 
 
@@ -93,7 +93,7 @@ def make_plan(
 
 def assemble(parameters: Sequence[Parameter], table: QuantizationTable | None, max_bytes: int) -> ConversionPlan:
     """Distribute parameters over shards of at most `max_bytes`."""
-    groups = group((parameter.entries for parameter in parameters), max_bytes)
+    groups = group_into_shards((parameter.entries for parameter in parameters), max_bytes)
     remaining = iter(parameters)
     shards = [
         (shard, tuple(next(remaining) for _ in taken)) for shard, taken in zip(lay_out(groups), groups, strict=True)

@@ -65,7 +65,7 @@ class Recipe:
         return self.classes.get(tensor_class(name))
 
 
-def choose(mode: str, bits: int | None, group_size: int | None) -> Quantization:
+def make_quantization(mode: str, bits: int | None, group_size: int | None) -> Quantization:
     """Return a quantization. None means 4 bits in groups of 64, or the mode's own values. Raises QuantizationError."""
     own_bits, own_group = FIXED_FORMATS.get(mode, (4, 64))
     return Quantization(

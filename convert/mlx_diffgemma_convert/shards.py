@@ -43,7 +43,7 @@ class Shard:
     size: int
 
 
-def group(entries: Iterable[Sequence[Entry]], max_bytes: int) -> list[list[Sequence[Entry]]]:
+def group_into_shards(entries: Iterable[Sequence[Entry]], max_bytes: int) -> list[list[Sequence[Entry]]]:
     """Fill shards in order with at most `max_bytes` of tensors each. The entries of one parameter stay together.
 
     A parameter that is larger than `max_bytes` gets a shard of its own.
@@ -66,7 +66,7 @@ def lay_out(shards: Iterable[Iterable[Sequence[Entry]]]) -> list[Shard]:
     return [_shard(f"model-{i:05}-of-{len(flat):05}.safetensors", entries) for i, entries in enumerate(flat, 1)]
 
 
-def index(shards: Iterable[Shard]) -> dict[str, Any]:
+def index_contents(shards: Iterable[Shard]) -> dict[str, Any]:
     """Return the contents of model.safetensors.index.json."""
     placed = {entry.name: (shard.name, entry.nbytes) for shard in shards for entry in shard.entries}
     total = sum(size for _, size in placed.values())

@@ -13,7 +13,7 @@ from mlx_diffgemma.files import read_json
 from mlx_diffgemma.model.config import ModelConfig, Raw
 from mlx_diffgemma_convert.plan import ConversionPlan, has_vision
 from mlx_diffgemma_convert.recipe import DTYPE_NAMES
-from mlx_diffgemma_convert.shards import index
+from mlx_diffgemma_convert.shards import index_contents
 from mlx_diffgemma_convert.writer import write_bytes, write_text
 
 GENERATION = "generation_config.json"
@@ -62,7 +62,7 @@ def write_sidecar(
             raise ConvertError(f"{file} cannot be read: {error.strerror}") from None
         write_bytes(folder / file.name, contents)
     shards = [shard for shard, _ in plan.shards]
-    write_text(folder / INDEX, json.dumps(index(shards), indent=2) + "\n")
+    write_text(folder / INDEX, json.dumps(index_contents(shards), indent=2) + "\n")
     write_text(folder / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""An adapter fused into its base: what is written, against the base with the adapter beside it."""
+"""An adapter fused into its base: the files, and the model compared with the base that has the adapter attached."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from mlx_diffgemma_convert.fuse_program import app
 from mlx_diffgemma_convert.fusion import FusionOptions, fuse, plan_fusion
 from mlx_diffgemma_convert.output import WriteStarted
 from mlx_diffgemma_convert.parameters import text_shapes
-from mlx_diffgemma_convert.recipe import choose, make_recipe
+from mlx_diffgemma_convert.recipe import make_quantization, make_recipe
 from peer import assert_same_logits
 from random_checkpoint import write_checkpoint
 from tiny import PUBLISHED
@@ -63,7 +63,7 @@ LAST = "model.decoder.layers.2"
 
 
 def train(base: Path, folder: Path, lora: LoRA | None = LORA) -> Path:
-    """An adapter with random values, as large as makes the fused model another one."""
+    """Write an adapter with random values, large enough to change what the model computes."""
     model = load_model(base, "float32")
     if lora is None:
         model.unfreeze()
@@ -76,14 +76,14 @@ def train(base: Path, folder: Path, lora: LoRA | None = LORA) -> Path:
 
 
 def fused(base: Path, destination: Path, adapter: Path, **changes: Any) -> Path:
-    """Fuse to the end."""
+    """Run a fusion to its end; return the destination."""
     wanted = FusionOptions(source=base, destination=destination, adapter=adapter, name=base.name)
     finish(fuse(replace(wanted, **changes)))
     return destination
 
 
 def logits(folder: Path, adapter: Path | None = None) -> mx.array:
-    """One encoding and one denoising step in our runtime, in float32."""
+    """Compute one encoding and one denoising step in our runtime, in float32."""
     model = load_model(folder, "float32")
     if adapter is not None:
         load_adapter(model, adapter)
@@ -93,12 +93,12 @@ def logits(folder: Path, adapter: Path | None = None) -> mx.array:
 
 
 def distance(found: mx.array, expected: mx.array) -> float:
-    """Norm of the difference over the norm of what is expected."""
+    """Return the norm of the difference, divided by the norm of `expected`."""
     return (mx.linalg.norm((found - expected).flatten()) / mx.linalg.norm(expected.flatten())).item()
 
 
 def changes(adapter: Path) -> dict[str, mx.array]:
-    """Parameter -> what a low-rank adapter adds to it, by the formulas of mlx-lm's layers."""
+    """Return parameter -> the change that a low-rank adapter adds to it, by the formulas of mlx-lm's layers."""
     held = mx.load(str(adapter / adapters.WEIGHTS))
     scale = read_json(adapter / adapters.CONFIG)["lora_parameters"]["scale"]
     found: dict[str, mx.array] = {}
@@ -111,7 +111,7 @@ def changes(adapter: Path) -> dict[str, mx.array]:
 
 
 def nearly_equal(left: mx.array, right: mx.array) -> bool:
-    """Same dtype and values, but for a few that were halfway: the order in which they are summed up differs."""
+    """Return whether dtypes and almost all values are equal; a few are rounded differently, as sums differ in order."""
     return left.dtype == right.dtype and mx.mean(left == right).item() > 0.999
 
 
@@ -136,7 +136,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wide(base: Path) -> Path:
-    """The same in float32."""
+    """The checkpoint `base` in float32."""
     folder = base.with_name("wide")
     shutil.copytree(base, folder)
     widen(folder)
@@ -145,7 +145,7 @@ def wide(base: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def packed(base: Path) -> Path:
-    """The same in 4 bits, with some classes in 8."""
+    """The checkpoint `base` in 4 bits, with some classes in 8."""
     folder = base.with_name("packed")
     run(options(base, folder))
     return folder
@@ -163,13 +163,15 @@ def full(base: Path) -> Path:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks of 10 rows of 64 float32 values, which end within experts."""
+    """Make chunks of 10 rows of 64 float32 values, which end within experts."""
     monkeypatch.setattr(chunks, "CHUNK_BYTES", 10 * 64 * 4)
 
 
 def test_the_adapter_of_these_tests_changes_the_model(base: Path, adapter: Path) -> None:
     assert distance(logits(base), logits(base, adapter)) > 0.1
-    assert len(changes(adapter)) == 2 * len(ALL)  # Layers of full attention have no v_proj; one more is outside layers.
+    assert len(changes(adapter)) == 2 * len(
+        ALL
+    )  # Layers of full attention have no v_proj; one map is outside the layers.
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -218,7 +220,7 @@ def test_what_is_not_adapted_and_what_is_beside_the_weights_stays_as_it_is(
 @pytest.mark.parametrize("mode", ["affine", "mxfp4", "nvfp4"])
 @pytest.mark.usefixtures("small_chunks")
 def test_a_packed_base_is_packed_again(base: Path, adapter: Path, tmp_path: Path, mode: str) -> None:
-    recipe = make_recipe("mixed", choose(mode, None, None), {})
+    recipe = make_recipe("mixed", make_quantization(mode, None, None), {})
     run(options(base, tmp_path / "packed", recipe))
     result = fused(tmp_path / "packed", tmp_path / "result", adapter)
     found, before, added = tensors(result), tensors(tmp_path / "packed"), changes(adapter)
@@ -361,7 +363,7 @@ DTYPES = {"uint32": "U32", "uint8": "U8", "bfloat16": "BF16", "BF16": "BF16"}
 
 
 def info(name: str, shape: tuple[int, ...], dtype: str) -> TensorInfo:
-    """A tensor without a file."""
+    """Return a tensor without a file."""
     return TensorInfo(name=name, file=Path("nowhere"), dtype=dtype, shape=shape, offset=0)
 
 
@@ -530,12 +532,12 @@ def test_a_base_that_is_none_is_named(base: Path, adapter: Path, tmp_path: Path)
 
 
 def program(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """The program as a user runs it."""
+    """Run the program in a process, as a user does."""
     return python("-m", "mlx_diffgemma.fuse", *map(str, arguments))
 
 
 def call(*arguments: str | Path) -> int:
-    """The program within this process; its exit code."""
+    """Run the program within this process; return its exit code."""
     with pytest.raises(SystemExit) as stopped:
         app([str(argument) for argument in arguments], prog_name="mlx_diffgemma.fuse")
     assert isinstance(stopped.value.code, int)
@@ -595,7 +597,7 @@ def test_memory_does_not_grow_with_the_number_of_layers(tmp_path: Path) -> None:
 
 
 def low_rank(source: Path, folder: Path) -> None:
-    """An adapter to every linear map of every layer, without loading the model."""
+    """Write an adapter to every linear map of every layer, without loading the model."""
     random = np.random.default_rng(0)
     held: dict[str, mx.array] = {}
     for name, shape in text_shapes(parse_config(read_json(source / "config.json"))).items():

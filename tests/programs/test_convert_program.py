@@ -1,4 +1,4 @@
-"""The program as a user runs it: exit codes, one line per failure, what goes to stdout and what to stderr."""
+"""The program as a user runs it: exit codes, one line per failure, the contents of stdout and stderr."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(*arguments: str | Path) -> int:
-    """The program within this process; its exit code."""
+    """Run the program within this process; return its exit code."""
     with pytest.raises(SystemExit) as stopped:
         app([str(argument) for argument in arguments], prog_name="mlx_diffgemma.convert")
     assert isinstance(stopped.value.code, int)

@@ -1,4 +1,4 @@
-"""A tensor converted in chunks, against the same tensor converted whole."""
+"""A tensor that is converted in chunks equals the tensor that is converted as a whole."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def source(folder: Path, **parts: mx.array) -> TensorSource:
 
 
 def convert(folder: Path, parameter: Parameter) -> tuple[dict[str, mx.array], float]:
-    """The tensors written, and the relative error measured."""
+    """Convert one parameter; return the tensors written and the relative error measured."""
     (shard,) = lay_out([[parameter.entries]])
     with shard_file(folder, shard) as file:
         done = [convert_chunk(chunk, file) for chunk in split_into_chunks(parameter)]
@@ -61,7 +61,7 @@ def convert(folder: Path, parameter: Parameter) -> tuple[dict[str, mx.array], fl
 
 
 def equal(left: mx.array, right: mx.array) -> bool:
-    """Same dtype, same shape, same bits."""
+    """Return whether two arrays have the same dtype, shape and bits."""
     return left.dtype == right.dtype and bool(mx.array_equal(left.view(mx.uint8), right.view(mx.uint8)))
 
 

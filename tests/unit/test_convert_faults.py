@@ -1,4 +1,4 @@
-"""Everything that can go wrong: one clear error, nothing under the destination's name, and resuming afterwards."""
+"""Failures: one clear error, nothing under the destination's name, and resuming afterwards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from convert_helpers import SMALL_SHARDS, edit_json, files, options, python, rewrite, run, tensors, tiny_source
 from mlx_diffgemma_convert.conversion import ConversionOptions, convert
 from mlx_diffgemma_convert.output import ChunkWritten, WriteStarted
-from mlx_diffgemma_convert.recipe import choose, make_recipe
+from mlx_diffgemma_convert.recipe import make_quantization, make_recipe
 
 from mlx_diffgemma.errors import ConfigError, ConvertError, DiffGemmaError, ModelNotFoundError, WeightsError
 from mlx_diffgemma.files import replacing
@@ -28,7 +28,7 @@ from pathlib import Path
 from mlx_diffgemma_convert import output, writer
 from mlx_diffgemma_convert.convert_program import main
 
-# The third shard is interrupted after some of its bytes, at every further write, or the record of the second one is.
+# Interrupt at half of every later write of the third shard, or before the second shard is recorded.
 kind, when, source, destination = sys.argv[1:5]
 calls = 0
 
@@ -78,12 +78,12 @@ def case(tmp_path: Path) -> Case:
 
 
 def identities(folder: Path) -> dict[str, tuple[int, int]]:
-    """Shard -> (inode, time of change): the same where it was not written again."""
+    """Return shard -> (inode, modification time), which are equal if it was not written again."""
     return {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in folder.glob("*.safetensors")}
 
 
 def stop_after(case: Case, shards: int) -> dict[str, tuple[int, int]]:
-    """Abandon a conversion once so many shards are finished; what they are then."""
+    """Abandon a conversion when `shards` shards are finished; return their identities."""
     events = convert(case.options)
     for _ in events:
         if len(finished := identities(case.partial)) == shards:
@@ -174,7 +174,7 @@ def test_damage_is_named_before_anything_is_written(
 
 
 def test_groups_that_do_not_fit_are_refused_before_anything_is_written(case: Case) -> None:
-    recipe = make_recipe("uniform", choose("affine", 4, 128), {})
+    recipe = make_recipe("uniform", make_quantization("affine", 4, 128), {})
     with pytest.raises(ConfigError, match="rows of 64 values, which groups of 128 do not divide"):
         run(replace(case.options, recipe=recipe))
     assert not case.partial.exists()
@@ -281,7 +281,7 @@ def test_a_small_file_that_a_killed_run_was_writing_is_not_in_the_result(case: C
 
 def test_changed_options_start_over(case: Case, caplog: pytest.LogCaptureFixture) -> None:
     stop_after(case, 3)
-    changed = replace(case.options, recipe=make_recipe("mixed", choose("affine", 5, None), {}))
+    changed = replace(case.options, recipe=make_recipe("mixed", make_quantization("affine", 5, None), {}))
     run(changed)
     assert "options or sources changed since the interrupted conversion: starting over" in caplog.text
     assert read_bits(case.destination) == 5
@@ -326,7 +326,7 @@ def test_a_finished_folder_is_not_overwritten_unasked(case: Case) -> None:
 def test_overwrite_replaces_a_model_and_leaves_no_trace_of_it(case: Case) -> None:
     run(case.options)
     (case.destination / "stray.txt").write_text("old")
-    run(replace(case.options, overwrite=True, recipe=make_recipe("mixed", choose("affine", 6, None), {})))
+    run(replace(case.options, overwrite=True, recipe=make_recipe("mixed", make_quantization("affine", 6, None), {})))
     assert read_bits(case.destination) == 6
     assert sorted(path.name for path in case.destination.parent.iterdir()) == ["result", "source"]
     assert not (case.destination / "stray.txt").exists()
@@ -371,7 +371,7 @@ def test_a_link_is_followed_and_stays_a_link(case: Case, tmp_path: Path) -> None
     disk.mkdir(parents=True)
     case.destination.symlink_to(disk)
     run(case.options)
-    run(replace(case.options, overwrite=True, recipe=make_recipe("mixed", choose("affine", 6, None), {})))
+    run(replace(case.options, overwrite=True, recipe=make_recipe("mixed", make_quantization("affine", 6, None), {})))
     assert case.destination.is_symlink()
     assert read_bits(disk) == 6
     assert sorted(path.name for path in disk.parent.iterdir()) == ["models"]
@@ -411,5 +411,5 @@ def test_a_destination_that_cannot_be_created_is_one_error(case: Case) -> None:
 
 
 def read_bits(folder: Path) -> int:
-    """The default bits of a converted folder."""
+    """Return the default bits of a converted folder."""
     return json.loads((folder / "config.json").read_text())["quantization"]["bits"]
