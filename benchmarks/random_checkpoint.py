@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from mlx_diffgemma_convert.parameters import google_name, text_shapes
-from mlx_diffgemma_convert.shards import Entry, group, index, lay_out
+from mlx_diffgemma_convert.shards import Entry, group_into_shards, index_contents, lay_out
 from mlx_diffgemma_convert.writer import shard_file, write_text
 
 from mlx_diffgemma.checkpoint.names import SCALAR
@@ -106,7 +106,9 @@ def write_checkpoint(
     shapes = {google_name(name): shape for name, shape in text_shapes(parse_config(config)).items()}
     if vision:
         shapes |= _vision_shapes(WIDTHS[width]["hidden_size"])
-    groups = group(([Entry(name=name, dtype="BF16", shape=shape)] for name, shape in shapes.items()), shard_bytes)
+    groups = group_into_shards(
+        ([Entry(name=name, dtype="BF16", shape=shape)] for name, shape in shapes.items()), shard_bytes
+    )
     shards = lay_out(groups)
     random = np.random.default_rng(seed)
     for shard in shards:
@@ -116,7 +118,7 @@ def write_checkpoint(
                 for block in values(entry.name, entry.shape, random, calm=calm):
                     file.write(entry.name, start, block.data)
                     start += block.nbytes
-    write_text(folder / INDEX, json.dumps(index(shards), indent=1))
+    write_text(folder / INDEX, json.dumps(index_contents(shards), indent=1))
     write_text(folder / "config.json", json.dumps(config, indent=1))
     write_text(folder / "generation_config.json", json.dumps(GENERATION, indent=1))
 

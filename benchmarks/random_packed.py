@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from mlx_diffgemma_convert.parameters import text_shapes
-from mlx_diffgemma_convert.recipe import choose, make_recipe
-from mlx_diffgemma_convert.shards import Entry, group, index, lay_out
+from mlx_diffgemma_convert.recipe import make_quantization, make_recipe
+from mlx_diffgemma_convert.shards import Entry, group_into_shards, index_contents, lay_out
 from mlx_diffgemma_convert.writer import shard_file, write_text
 from random_checkpoint import BLOCK, GENERATION, WIDTHS, Width, bf16, make_config, values
 
@@ -36,9 +36,11 @@ def write_packed(
     folder.mkdir(parents=True, exist_ok=True)
     config = make_config(layers, width)
     shapes = text_shapes(parse_config(config))
-    recipe = make_recipe("mixed", choose("affine", bits, None), {})
+    recipe = make_recipe("mixed", make_quantization("affine", bits, None), {})
     packed = {name: packing for name in shapes if (packing := recipe.at(name)) is not None}
-    shards = lay_out(group((_entries(name, shape, packed.get(name)) for name, shape in shapes.items()), shard_bytes))
+    shards = lay_out(
+        group_into_shards((_entries(name, shape, packed.get(name)) for name, shape in shapes.items()), shard_bytes)
+    )
     random = np.random.default_rng(seed)
     for shard in shards:
         with shard_file(folder, shard) as file:
@@ -51,7 +53,7 @@ def write_packed(
     paths = {name.removesuffix(PARTS[0]): packing for name, packing in packed.items()}
     overrides = {path: packing for path, packing in paths.items() if packing != recipe.default}
     table = QuantizationTable(default=recipe.default, overrides=overrides)
-    write_text(folder / INDEX, json.dumps(index(shards), indent=1))
+    write_text(folder / INDEX, json.dumps(index_contents(shards), indent=1))
     write_text(folder / "config.json", json.dumps({**config, "quantization": table.to_dict()}, indent=1))
     write_text(folder / "generation_config.json", json.dumps(GENERATION, indent=1))
 

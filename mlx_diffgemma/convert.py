@@ -3,7 +3,7 @@
 With `fuse` the one place where the runtime imports the converter; nothing imports this module.
 """
 
-from mlx_diffgemma_convert.program import app, main
+from mlx_diffgemma_convert.convert_program import app, main
 
 __all__ = ["app", "main"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx_diffgemma_convert.recipe import Recipe, choose, make_recipe
+from mlx_diffgemma_convert.recipe import Recipe, make_quantization, make_recipe
 from random_checkpoint import Width, make_config
 
 from mlx_diffgemma.checkpoint.hub import model_folder
@@ -50,7 +50,7 @@ def subject(name: str, bits: int | None) -> Subject:
     """
     if name in SHAPES:
         width, layers = SHAPES[name]
-        recipe = Recipe() if bits is None else make_recipe("mixed", choose("affine", bits, None), {})
+        recipe = Recipe() if bits is None else make_recipe("mixed", make_quantization("affine", bits, None), {})
         return Subject(config=make_config(layers, width), packing=lambda path: recipe.at(f"{path}.weight"))
     folder = model_folder(name)
     config = read_json(folder / "config.json")

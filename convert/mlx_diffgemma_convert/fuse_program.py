@@ -1,17 +1,18 @@
-"""The program mlx_diffgemma.fuse: options -> Options, then a progress bar and the closing table.
+"""The program mlx_diffgemma.fuse: settings -> FusionOptions, then a progress bar and the closing table.
 
-Imports of the array library are inside the function: `--help` and usage errors answer at once.
+The array library is imported inside functions, so that `--help` and usage errors answer at once.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from mlx_diffgemma.cli.console import open_streams, reported
-from mlx_diffgemma_convert.running import (
+from mlx_diffgemma_convert.command_line import (
     DTYPES,
     Debug,
     Destination,
@@ -19,73 +20,90 @@ from mlx_diffgemma_convert.running import (
     Quiet,
     Revision,
     ShardSize,
-    absolute,
+    absolute_path,
+    make_app,
     parse_size,
-    show,
+    run_work,
+    source_name,
+    spread,
 )
 
-NAME = "mlx_diffgemma.fuse"
+_PROGRAM = "mlx_diffgemma.fuse"
+_EXAMPLES = """\
+Examples:
 
-app = typer.Typer(name=NAME, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+\b
+Fuse into the bf16 checkpoint, then quantize the result:
+  mlx_diffgemma.fuse google/diffusiongemma-26B-A4B-it fused --adapter adapters
+  mlx_diffgemma.convert fused fused-4bit
 
-
-Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="What the adapter was trained on: a folder or a Hub repository.")
-]
-AdapterFolder = Annotated[
-    Path,
-    typer.Option("--adapter", metavar="DIR", help="Folder with adapters.safetensors and adapter_config.json."),
-]
-Dequantize = Annotated[
-    bool, typer.Option("--dequantize", help="Unpack a quantized model: the result is in bfloat16, in Google's layout.")
-]
-Dtype = Annotated[
-    Literal["bfloat16", "float32"] | None,
-    typer.Option(help="Of a result that is not quantized [default: the model's own]."),
-]
+\b
+Fuse into a quantized model; the result is in bfloat16:
+  mlx_diffgemma.fuse diffusiongemma-4bit fused --adapter adapters --dequantize
+"""
+app = make_app(_PROGRAM)
 
 
-# One parameter per option is how typer reads them.
-@app.command(no_args_is_help=True)
-def fuse(  # noqa: PLR0917
-    model: Model,
-    destination: Destination,
-    adapter: AdapterFolder,
-    dequantize: Dequantize = False,
-    dtype: Dtype = None,
-    max_shard_size: ShardSize = "5GB",
-    revision: Revision = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
-    """Write MODEL with the changes of an adapter added into its weights, a piece at a time.
+@dataclass(frozen=True, kw_only=True)
+class FuseSettings:
+    """The command line of mlx_diffgemma.fuse."""
 
-    A quantized model is quantized again as it was, any other keeps Google's layout. An interrupted run goes on where it
-    stopped when the same command is run again.
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="The model that the adapter was trained on: a folder or a Hub repository."
+        ),
+    ]
+    destination: Destination
+    adapter: Annotated[
+        Path,
+        typer.Option("--adapter", metavar="DIR", help="Folder with adapters.safetensors and adapter_config.json."),
+    ]
+    dequantize: Annotated[
+        bool,
+        typer.Option("--dequantize", help="Dequantize a quantized MODEL: the result has Google's layout, in bfloat16."),
+    ] = False
+    dtype: Annotated[
+        Literal["bfloat16", "float32"] | None,
+        typer.Option(help="Dtype of a result that is not quantized [default: the dtypes of MODEL]."),
+    ] = None
+    max_shard_size: ShardSize = "5GB"
+    revision: Revision = None
+    overwrite: Overwrite = False
+    quiet: Quiet = False
+    debug: Debug = False
+
+
+@app.command(no_args_is_help=True, epilog=_EXAMPLES)
+@spread(FuseSettings)
+def run_fuse(settings: FuseSettings) -> None:
+    """Add the changes of an adapter into the weights of MODEL.
+
+    A quantized MODEL gives a model that is quantized in the same way, any other gives one in Google's layout. If the
+    program is interrupted, the same command resumes where it stopped.
     """
-    max_shard_bytes = parse_size(max_shard_size)
-    with reported(debug=debug, quiet=quiet):
+    max_shard_bytes = parse_size(settings.max_shard_size)
+    with reported(debug=settings.debug, quiet=settings.quiet):
         from mlx_diffgemma.checkpoint.hub import model_folder
-        from mlx_diffgemma_convert import fusing
+        from mlx_diffgemma_convert.fusion import FusionOptions, fuse
 
-        folder = model_folder(model, revision)
-        repository = not Path(model).expanduser().is_dir()
-        options = fusing.Options(
+        folder = model_folder(settings.model, settings.revision)
+        name, is_repository = source_name(settings.model, folder)
+        options = FusionOptions(
             source=folder,
-            destination=absolute(destination),
-            adapter=absolute(adapter),
-            name=model if repository else folder.resolve().name,
-            repository=repository,
-            dequantize=dequantize,
-            dtype=dtype and DTYPES[dtype],
+            destination=absolute_path(settings.destination),
+            adapter=absolute_path(settings.adapter),
+            name=name,
+            repository=is_repository,
+            dequantize=settings.dequantize,
+            dtype=settings.dtype and DTYPES[settings.dtype],
             max_shard_bytes=max_shard_bytes,
-            overwrite=overwrite,
+            overwrite=settings.overwrite,
         )
-        show(fusing.fuse(options), quiet=quiet)
+        run_work(fuse(options), quiet=settings.quiet)
 
 
 def main() -> None:
-    """Run the program on the command line's arguments."""
+    """Run the program with the arguments of the command line."""
     open_streams()
-    app(prog_name=NAME)
+    app(prog_name=_PROGRAM)

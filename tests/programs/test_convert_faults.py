@@ -1,4 +1,4 @@
-"""Everything that can go wrong: one clear error, nothing under the destination's name, and resuming afterwards."""
+"""Failures: one clear error, nothing under the destination's name, and resuming afterwards."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from typing import NamedTuple
 import mlx.core as mx
 import pytest
 from convert_helpers import SMALL_SHARDS, edit_json, files, options, python, rewrite, run, tensors, tiny_source
-from mlx_diffgemma_convert.conversion import Options, convert
-from mlx_diffgemma_convert.recipe import choose, make_recipe
-from mlx_diffgemma_convert.work import Advanced, Planned
+from mlx_diffgemma_convert.conversion import ConversionOptions, convert
+from mlx_diffgemma_convert.output import ChunkWritten, WriteStarted
+from mlx_diffgemma_convert.recipe import make_quantization, make_recipe
 
 from mlx_diffgemma.errors import ConfigError, ConvertError, DiffGemmaError, ModelNotFoundError, WeightsError
+from mlx_diffgemma.files import replacing
 
 INTERRUPTED = """
 import os, signal, sys
 from pathlib import Path
-from mlx_diffgemma_convert import work, writer
-from mlx_diffgemma_convert.program import main
+from mlx_diffgemma_convert import output, writer
+from mlx_diffgemma_convert.convert_program import main
 
-# The third shard is interrupted after some of its bytes, at every further write, or the record of the second one is.
+# Interrupt at half of every later write of the third shard, or before the second shard is recorded.
 kind, when, source, destination = sys.argv[1:5]
 calls = 0
 
@@ -45,14 +46,14 @@ if when == "shard":
         write_all(descriptor, data, offset)
     writer._write_all = interrupted
 else:
-    record = work.record
+    record = output.record_shard
     def interrupted(*arguments):
         global calls
         calls += 1
         if calls == 2:
             strike()
         record(*arguments)
-    work.record = interrupted
+    output.record_shard = interrupted
 sys.argv[1:] = [source, destination, "--max-shard-size", "60kB"]
 main()
 """
@@ -63,7 +64,7 @@ class Case(NamedTuple):
 
     source: Path
     destination: Path
-    options: Options
+    options: ConversionOptions
 
     @property
     def partial(self) -> Path:
@@ -77,12 +78,12 @@ def case(tmp_path: Path) -> Case:
 
 
 def identities(folder: Path) -> dict[str, tuple[int, int]]:
-    """Shard -> (inode, time of change): the same where it was not written again."""
+    """Return shard -> (inode, modification time), which are equal if it was not written again."""
     return {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in folder.glob("*.safetensors")}
 
 
 def stop_after(case: Case, shards: int) -> dict[str, tuple[int, int]]:
-    """Abandon a conversion once so many shards are finished; what they are then."""
+    """Abandon a conversion when `shards` shards are finished; return their identities."""
     events = convert(case.options)
     for _ in events:
         if len(finished := identities(case.partial)) == shards:
@@ -156,7 +157,7 @@ def break_generation_config(source: Path) -> None:
         (name_a_missing_shard, WeightsError, "index.json names model-00002-of-00002.safetensors, which is not in"),
         (scramble_header, WeightsError, "damaged header"),
         (drop_a_tensor, WeightsError, r"no model\.decoder\.layers\.1\.mlp\.up_proj\.weight"),
-        (claim_other_sizes, WeightsError, "but config.json makes it"),
+        (claim_other_sizes, WeightsError, "but config.json implies"),
         (pack, ConvertError, "already quantized: convert the bf16 checkpoint"),
         (forget_config, ModelNotFoundError, "has no config.json"),
         (break_generation_config, ConfigError, "not valid JSON"),
@@ -173,8 +174,8 @@ def test_damage_is_named_before_anything_is_written(
 
 
 def test_groups_that_do_not_fit_are_refused_before_anything_is_written(case: Case) -> None:
-    recipe = make_recipe("uniform", choose("affine", 4, 128), {})
-    with pytest.raises(ConfigError, match="rows of 64, which groups of 128 do not divide"):
+    recipe = make_recipe("uniform", make_quantization("affine", 4, 128), {})
+    with pytest.raises(ConfigError, match="rows of 64 values, which groups of 128 do not divide"):
         run(replace(case.options, recipe=recipe))
     assert not case.partial.exists()
 
@@ -238,8 +239,8 @@ def test_an_abandoned_conversion_resumes_to_the_same_bytes(case: Case) -> None:
     finished = stop_after(case, 3)
     assert not case.destination.exists()
     first, *rest = convert(case.options)
-    assert isinstance(first, Planned)
-    advanced = sum(event.source_bytes for event in rest if isinstance(event, Advanced))
+    assert isinstance(first, WriteStarted)
+    advanced = sum(event.source_bytes for event in rest if isinstance(event, ChunkWritten))
     assert 0 < first.done_bytes == first.source_bytes - advanced
     assert finished.items() <= identities(case.destination).items()
     assert files(case.destination) == expected
@@ -268,9 +269,19 @@ def test_a_killed_process_resumes_to_the_same_bytes(case: Case, kind: str, when:
     assert found == expected
 
 
+def test_a_small_file_that_a_killed_run_was_writing_is_not_in_the_result(case: Case) -> None:
+    run(replace(case.options, destination=case.destination.with_name("expected")))
+    stop_after(case, 3)
+    with replacing(case.partial / "config.json") as temporary:
+        temporary.write_text("{")
+    temporary.write_text("{")
+    run(case.options)
+    assert files(case.destination).keys() == files(case.destination.with_name("expected")).keys()
+
+
 def test_changed_options_start_over(case: Case, caplog: pytest.LogCaptureFixture) -> None:
     stop_after(case, 3)
-    changed = replace(case.options, recipe=make_recipe("mixed", choose("affine", 5, None), {}))
+    changed = replace(case.options, recipe=make_recipe("mixed", make_quantization("affine", 5, None), {}))
     run(changed)
     assert "options or sources changed since the interrupted conversion: starting over" in caplog.text
     assert read_bits(case.destination) == 5
@@ -315,7 +326,7 @@ def test_a_finished_folder_is_not_overwritten_unasked(case: Case) -> None:
 def test_overwrite_replaces_a_model_and_leaves_no_trace_of_it(case: Case) -> None:
     run(case.options)
     (case.destination / "stray.txt").write_text("old")
-    run(replace(case.options, overwrite=True, recipe=make_recipe("mixed", choose("affine", 6, None), {})))
+    run(replace(case.options, overwrite=True, recipe=make_recipe("mixed", make_quantization("affine", 6, None), {})))
     assert read_bits(case.destination) == 6
     assert sorted(path.name for path in case.destination.parent.iterdir()) == ["result", "source"]
     assert not (case.destination / "stray.txt").exists()
@@ -336,7 +347,7 @@ def test_overwrite_keeps_the_old_folder_until_the_new_one_is_whole(case: Case) -
 def test_a_foreign_folder_is_never_replaced(case: Case, name: str, overwrite: bool) -> None:
     case.destination.mkdir()
     (case.destination / name).write_text('{"model_type": "llama"}')
-    with pytest.raises(ConvertError, match="exists and is no DiffusionGemma folder"):
+    with pytest.raises(ConvertError, match="exists and is not a DiffusionGemma folder"):
         run(replace(case.options, overwrite=overwrite))
     assert files(case.destination) == {name: b'{"model_type": "llama"}'}
 
@@ -360,7 +371,7 @@ def test_a_link_is_followed_and_stays_a_link(case: Case, tmp_path: Path) -> None
     disk.mkdir(parents=True)
     case.destination.symlink_to(disk)
     run(case.options)
-    run(replace(case.options, overwrite=True, recipe=make_recipe("mixed", choose("affine", 6, None), {})))
+    run(replace(case.options, overwrite=True, recipe=make_recipe("mixed", make_quantization("affine", 6, None), {})))
     assert case.destination.is_symlink()
     assert read_bits(disk) == 6
     assert sorted(path.name for path in disk.parent.iterdir()) == ["models"]
@@ -400,5 +411,5 @@ def test_a_destination_that_cannot_be_created_is_one_error(case: Case) -> None:
 
 
 def read_bits(folder: Path) -> int:
-    """The default bits of a converted folder."""
+    """Return the default bits of a converted folder."""
     return json.loads((folder / "config.json").read_text())["quantization"]["bits"]

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from mlx_diffgemma_convert.conversion import Options, convert
-from mlx_diffgemma_convert.recipe import Recipe, choose, make_recipe
-from mlx_diffgemma_convert.summary import Line
-from mlx_diffgemma_convert.work import Event, Finished
+from mlx_diffgemma_convert.conversion import ConversionOptions, convert
+from mlx_diffgemma_convert.output import WriteEvent, WriteFinished
+from mlx_diffgemma_convert.recipe import Recipe, make_quantization, make_recipe
+from mlx_diffgemma_convert.summary import ClassSummary
 from random_checkpoint import write_checkpoint
 
 from mlx_diffgemma.files import read_json
 
-MIXED_4 = make_recipe("mixed", choose("affine", 4, None), {})
+MIXED_4 = make_recipe("mixed", make_quantization("affine", 4, None), {})
 SMALL_SHARDS = 60_000
-"""Bytes; about eight shards for a tiny checkpoint."""
+"""A shard size in bytes that gives about eight shards for a tiny checkpoint."""
 EXPERTS = re.compile(r"(.+\.experts)\.(gate_up|down)_proj")
 
 
@@ -35,21 +35,21 @@ def equal(left: mx.array, right: mx.array) -> bool:
     )
 
 
-def options(source: Path, destination: Path, recipe: Recipe = MIXED_4) -> Options:
-    """Options of one conversion; dataclasses.replace changes more."""
-    return Options(source=source, destination=destination, recipe=recipe, name=source.name)
+def options(source: Path, destination: Path, recipe: Recipe = MIXED_4) -> ConversionOptions:
+    """Return the options of one conversion; use dataclasses.replace for the others."""
+    return ConversionOptions(source=source, destination=destination, recipe=recipe, name=source.name)
 
 
-def run(wanted: Options) -> dict[str, Line]:
-    """Convert to the end; the closing lines by class."""
+def run(wanted: ConversionOptions) -> dict[str, ClassSummary]:
+    """Run a conversion to its end; return the summary of each class."""
     return finish(convert(wanted))
 
 
-def finish(events: Iterable[Event]) -> dict[str, Line]:
-    """Let the work come to its end; the closing lines by class."""
+def finish(events: Iterable[WriteEvent]) -> dict[str, ClassSummary]:
+    """Run the work to its end; return the summary of each class."""
     *_, last = events
-    assert isinstance(last, Finished)
-    return {line.kind: line for line in last.lines}
+    assert isinstance(last, WriteFinished)
+    return {summary.tensor_class: summary for summary in last.summaries}
 
 
 def tiny_source(folder: Path, *, vision: bool = False, layers: int = 3) -> Path:
@@ -76,7 +76,7 @@ def edit_json(path: Path, changes: Mapping[str, Any]) -> None:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Name -> bytes of every file in a folder."""
+    """Return name -> bytes of every file in a folder."""
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 

@@ -1,4 +1,4 @@
-"""A tensor converted in pieces, against the same tensor converted whole."""
+"""A tensor that is converted in chunks equals the tensor that is converted as a whole."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-from mlx_diffgemma_convert import pieces as module
-from mlx_diffgemma_convert.pieces import ERROR_STRIDE, INFINITY, convert_piece, is_finite, pieces
+from mlx_diffgemma_convert import chunks as module
+from mlx_diffgemma_convert.chunks import ERROR_STRIDE, INFINITY, convert_chunk, is_finite, split_into_chunks
 from mlx_diffgemma_convert.plan import Parameter, make_parameter
 from mlx_diffgemma_convert.shards import lay_out
 from mlx_diffgemma_convert.values import read_rows
@@ -40,8 +40,8 @@ def weight() -> mx.array:
 
 
 @pytest.fixture(autouse=True)
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(module, "PIECE_BYTES", 11 * 128 * 2)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(module, "CHUNK_BYTES", 11 * 128 * 2)
     yield
 
 
@@ -52,23 +52,23 @@ def source(folder: Path, **parts: mx.array) -> TensorSource:
 
 
 def convert(folder: Path, parameter: Parameter) -> tuple[dict[str, mx.array], float]:
-    """The tensors written, and the relative error measured."""
+    """Convert one parameter; return the tensors written and the relative error measured."""
     (shard,) = lay_out([[parameter.entries]])
     with shard_file(folder, shard) as file:
-        done = [convert_piece(piece, file) for piece in pieces(parameter)]
-    error = math.sqrt(sum(piece.squared_error for piece in done) / sum(piece.squared_source for piece in done))
+        done = [convert_chunk(chunk, file) for chunk in split_into_chunks(parameter)]
+    error = math.sqrt(sum(result.squared_error for result in done) / sum(result.squared_source for result in done))
     return mx.load(str(folder / shard.name)), error
 
 
 def equal(left: mx.array, right: mx.array) -> bool:
-    """Same dtype, same shape, same bits."""
+    """Return whether two arrays have the same dtype, shape and bits."""
     return left.dtype == right.dtype and bool(mx.array_equal(left.view(mx.uint8), right.view(mx.uint8)))
 
 
 @pytest.mark.parametrize("quantization", FORMATS, ids=str)
-def test_pieces_give_the_bits_of_the_whole(tmp_path: Path, weight: mx.array, quantization: Quantization) -> None:
+def test_chunks_give_the_bits_of_the_whole(tmp_path: Path, weight: mx.array, quantization: Quantization) -> None:
     parameter = make_parameter(NAME, source(tmp_path, whole=weight), quantization, "BF16")
-    assert len(list(pieces(parameter))) == 20
+    assert len(list(split_into_chunks(parameter))) == 20
     written, error = convert(tmp_path, parameter)
     settings = {"group_size": quantization.group_size, "bits": quantization.bits, "mode": quantization.mode}
     whole = mx.quantize(weight, **settings)

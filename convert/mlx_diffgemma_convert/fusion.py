@@ -1,11 +1,12 @@
-"""Fusing without its program: a checkpoint with the changes of an adapter added into its weights.
+"""Add the changes of an adapter into the weights of a checkpoint, as a generator that reports its progress.
 
-1 read       the headers of checkpoint and adapter, their configurations, the adapter's values
-2 plan       every output tensor, what changes it, its packing and its place; all checks that need no weights
-3 to 6       the plan is carried out, see `work`
+1 read     the headers of checkpoint and adapter, their configurations, the adapter's values
+2 plan     every output tensor, what changes it, its quantization and its offset; every check that needs no weights
+3 write    see `output`
 
-What is not changed keeps its bytes. What is changed is so in float32, then rounded once: to the dtype it had, or by
-packing it as it was packed. A result with nothing packed is in Google's layout, any other in MLX's.
+Parameters that the adapter does not change keep their bytes. A change is added in float32 and the sum rounded once: to
+the parameter's dtype, or by quantizing it as it was quantized. A result without quantized tensors has Google's layout,
+any other result has the MLX layout.
 """
 
 from __future__ import annotations
@@ -21,26 +22,26 @@ from mlx_diffgemma.checkpoint.weights import build_model, check_tensors, load_ge
 from mlx_diffgemma.errors import ConvertError, OptionError
 from mlx_diffgemma.files import read_json
 from mlx_diffgemma.model.config import ModelConfig, parse_config
-from mlx_diffgemma_convert.adapter import Adapter, changed, read_adapter
+from mlx_diffgemma_convert.adapter import Adapter, changed_parameters, read_adapter
 from mlx_diffgemma_convert.card import Card
-from mlx_diffgemma_convert.job import check_destination
+from mlx_diffgemma_convert.chunks import error_note
+from mlx_diffgemma_convert.output import Output, WriteEvent, fingerprint, write_output
 from mlx_diffgemma_convert.parameters import google_name, text_shapes
-from mlx_diffgemma_convert.pieces import error_note
+from mlx_diffgemma_convert.partial_folder import check_destination
 from mlx_diffgemma_convert.plan import ConversionPlan, Parameter, assemble, make_parameter
 from mlx_diffgemma_convert.sidecar import generation_defaults, output_config
-from mlx_diffgemma_convert.values import Packed, Values
-from mlx_diffgemma_convert.work import Event, Work, carry_out, fingerprint
+from mlx_diffgemma_convert.values import QuantizedValues, Values
 
-COMPUTE = "model.decoder.norm.weight"
-"""The parameter whose dtype is the model's: norms are never packed."""
+NORM = "model.decoder.norm.weight"
+"""A parameter that has the model's dtype: norms are never quantized."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """One fusion: folders, and the dtype of a result with nothing packed, None where every tensor keeps its own.
+class FusionOptions:
+    """One fusion: three folders, and the dtype of a result without quantized tensors.
 
-    `dequantize` unpacks what is packed, to bfloat16 where no dtype is given. `name` is what the source is called in the
-    model card, a Hub repository where `repository`.
+    A `dtype` of None keeps the dtype of every tensor. With `dequantize`, quantized tensors become `dtype`, or bfloat16
+    if it is None. The model card calls the source `name`, which is a Hub repository if `repository` is true.
     """
 
     source: Path
@@ -54,11 +55,11 @@ class Options:
     overwrite: bool = False
 
 
-def fuse(options: Options) -> Generator[Event]:
-    """Fuse an adapter. Raises DiffGemmaError subclasses; DST.partial then holds what can be taken up again."""
-    # A link is followed: the result belongs where it points, and a link cannot be replaced as a folder can.
+def fuse(options: FusionOptions) -> Generator[WriteEvent]:
+    """Fuse an adapter. Raises DiffGemmaError; a later run resumes from what DST.partial then holds."""
+    # A link is followed: the result belongs where the link points, and a link cannot be replaced like a folder.
     source, destination = options.source, options.destination.resolve()
-    _check_destination(options, destination)
+    _check_folders(options, destination)
     # 1 read
     raw = read_json(source / "config.json")
     config, table = parse_config(raw), parse_table(raw)
@@ -69,11 +70,11 @@ def fuse(options: Options) -> Generator[Event]:
     # 2 plan
     plan, changes = plan_fusion(options, config, table, contents, adapter)
     generation = generation_defaults(source, raw)
-    dtype = next(parameter.dtype for parameter in plan.parameters if parameter.name == COMPUTE)
+    dtype = next(parameter.dtype for parameter in plan.parameters if parameter.name == NORM)
     # Google's config.json holds no generation defaults: they have a file of their own.
     written = output_config(raw, config, plan, dtype, None if plan.table is None else generation)
     note = f"The adapter changed {changes} of {len(plan.parameters)} parameters. {error_note('base and adapter')}"
-    work = Work(
+    output = Output(
         source=source,
         destination=destination,
         plan=plan,
@@ -88,11 +89,11 @@ def fuse(options: Options) -> Generator[Event]:
             adapter=options.adapter.resolve().name,
         ),
     )
-    # 3 to 6
-    yield from carry_out(work)
+    # 3 write
+    yield from write_output(output)
 
 
-def _check_destination(options: Options, destination: Path) -> None:
+def _check_folders(options: FusionOptions, destination: Path) -> None:
     if destination.is_relative_to(options.source.resolve()):
         raise ConvertError(f"{destination} lies in the source {options.source}: choose another folder for the result")
     for folder in (options.source, options.adapter):
@@ -100,26 +101,28 @@ def _check_destination(options: Options, destination: Path) -> None:
 
 
 def plan_fusion(
-    options: Options,
+    options: FusionOptions,
     config: ModelConfig,
     table: QuantizationTable | None,
     contents: CheckpointTensors,
     adapter: Adapter,
 ) -> tuple[ConversionPlan, int]:
-    """The plan, and how many of its parameters the adapter changes."""
+    """Return the plan, and how many of its parameters the adapter changes. Raises OptionError, AdapterError."""
     text = dict(_grouped(contents.text, table))
     wrapped = {name: TensorSource(parts=(info,), shape=info.shape) for name, info in sorted(contents.vision.items())}
     base = {**{name: text[name] for name in text_shapes(config)}, **dict(_grouped(wrapped, table))}
-    packed = any(isinstance(values, Packed) for values in base.values())
-    if packed and not options.dequantize:
+    quantized = any(isinstance(values, QuantizedValues) for values in base.values())
+    if quantized and not options.dequantize:
         if options.dtype is not None:
-            raise OptionError("a dtype is that of a result with nothing packed: add --dequantize, or leave out --dtype")
+            raise OptionError(
+                "--dtype is for a result that is not quantized, but MODEL is: add --dequantize, or leave out --dtype"
+            )
         dtype, layout = None, table
     else:
-        dtype, layout = options.dtype or ("BF16" if packed else None), None
-    changes = changed(adapter, text)
+        dtype, layout = options.dtype or ("BF16" if quantized else None), None
+    changes = changed_parameters(adapter, text)
     parameters = [
-        _parameter(name, values, changes.get(name, values), dtype, packed=layout is not None)
+        _parameter(name, values, changes.get(name, values), dtype, quantized=layout is not None)
         for name, values in base.items()
     ]
     return assemble(parameters, layout, options.max_shard_bytes), len(changes)
@@ -127,25 +130,27 @@ def plan_fusion(
 
 def _grouped(
     sources: Mapping[str, TensorSource], table: QuantizationTable | None
-) -> Iterator[tuple[str, TensorSource | Packed]]:
-    """Every parameter, those that are packed with their scales and biases."""
+) -> Iterator[tuple[str, TensorSource | QuantizedValues]]:
+    """Yield every parameter; a quantized weight is joined with its scales and biases."""
     for name, source in sources.items():
         path, _, ending = name.rpartition(".")
         groups = [sources[f"{path}.{part}"] for part in ("scales", "biases") if f"{path}.{part}" in sources]
         if not groups or table is None:
             yield name, source
         elif ending == "weight":
-            yield name, Packed(stored=(source, *groups), quantization=table.at(path))
+            yield name, QuantizedValues(stored=(source, *groups), quantization=table.at(path))
 
 
-def _parameter(name: str, base: TensorSource | Packed, values: Values, dtype: str | None, *, packed: bool) -> Parameter:
-    """What becomes of one parameter: `values` in the form of `base`, or unpacked and under Google's name."""
-    if packed and isinstance(base, Packed):
-        # Packed from float32: rounded before that, the values would be rounded twice.
+def _parameter(
+    name: str, base: TensorSource | QuantizedValues, values: Values, dtype: str | None, *, quantized: bool
+) -> Parameter:
+    """Plan one output parameter: `values` in the form of `base`, or not quantized and under Google's name."""
+    if quantized and isinstance(base, QuantizedValues):
+        # The dtype of the values before quantization is float32: they would be rounded twice otherwise.
         scales = base.stored[1].dtype
         return replace(make_parameter(name, values, base.quantization, scales), dtype="F32")
     parameter = make_parameter(name, values, None, dtype or base.dtype)
-    if packed:
+    if quantized:
         return parameter
     (entry,) = parameter.entries
     return replace(parameter, entries=(replace(entry, name=google_name(name)),))
