@@ -115,14 +115,14 @@ def bench(  # noqa: PLR0917 - its parameters are the options
         from mlx_diffgemma.benchmark.baseline import BaselineChoice
         from mlx_diffgemma.benchmark.diffusion import ModelChoice
         from mlx_diffgemma.benchmark.measure import Sizes, read_sizes
-        from mlx_diffgemma.benchmark.plot import check_file
+        from mlx_diffgemma.benchmark.plot import check_plot_file
         from mlx_diffgemma.benchmark.run import BenchmarkPlan
         from mlx_diffgemma.benchmark.suite import read_suite
 
         if suite is not None and prompts is not None:
             raise OptionError("--suite and --prompts are both given: choose one of them")
         if plot is not None:
-            check_file(plot)
+            check_plot_file(plot)
         sizes = Sizes(
             lengths=read_sizes("--lengths", lengths),
             prefixes=read_sizes("--prefixes", prefixes),
@@ -158,13 +158,13 @@ def carry_out(plan: BenchmarkPlan, output: Output) -> None:
 
     from rich.console import Console
 
-    from mlx_diffgemma.benchmark.run import Findings, run
-    from mlx_diffgemma.benchmark.screen import watched
+    from mlx_diffgemma.benchmark.run import Findings, run_benchmark
+    from mlx_diffgemma.benchmark.screen import with_progress
 
     findings, failure = Findings(), None
     console = Console(stderr=True, quiet=output.quiet, soft_wrap=True)
     try:
-        with closing(watched(run(plan), console=console, quiet=output.quiet)) as events:
+        with closing(with_progress(run_benchmark(plan), console=console, quiet=output.quiet)) as events:
             for event in events:
                 findings.add(event)
     except (DiffGemmaError, KeyboardInterrupt) as error:
@@ -181,7 +181,7 @@ def put_out(found: Benchmark, output: Output, progress: Console) -> None:
     from rich.console import Console
 
     from mlx_diffgemma.benchmark.machine import this_machine
-    from mlx_diffgemma.benchmark.plot import draw
+    from mlx_diffgemma.benchmark.plot import save_plot
     from mlx_diffgemma.benchmark.report import as_object, show
 
     if output.json:
@@ -194,7 +194,7 @@ def put_out(found: Benchmark, output: Output, progress: Console) -> None:
         sys.stdout.flush()
     # Of a run that was ended there may be nothing to draw yet.
     if output.plot is not None and (found.whole or any(model.steps or model.attempts for model in found.models)):
-        draw(found, output.plot)
+        save_plot(found, output.plot)
         progress.print(f"{output.plot}: the figures as a picture", highlight=False, markup=False)
 
 

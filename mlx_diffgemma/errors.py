@@ -71,6 +71,10 @@ class TrainingError(DiffGemmaError):
     """Training cannot start, resume or go on; what was saved last is kept."""
 
 
+class AutoregressiveError(DiffGemmaError):
+    """An autoregressive model cannot be loaded by mlx-lm, or refused a prompt; the message begins with its name."""
+
+
 class BenchmarkError(DiffGemmaError):
     """A benchmark cannot be run as asked: its baseline does not load, or its result cannot be written."""
 

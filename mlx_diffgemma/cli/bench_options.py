@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, TypeAlias
 
 import typer
 
+from mlx_diffgemma.benchmark import SuiteName
 from mlx_diffgemma.cli.options import GENERATION, MODEL, OUTPUT
 
 WHAT = "What is measured"
@@ -17,7 +18,7 @@ Baseline: TypeAlias = Annotated[
     typer.Option(help="Autoregressive model for mlx-lm, asked and measured alike.", rich_help_panel=MODEL),
 ]
 BuiltIn: TypeAlias = Annotated[
-    Literal["full", "demo"] | None,
+    SuiteName | None,
     typer.Option(
         "--suite",
         help="Built-in prompts.",
