@@ -7,7 +7,13 @@ from typing import Annotated
 import typer
 
 from mlx_diffgemma.benchmark.settings import BenchmarkSettings
-from mlx_diffgemma.cli.benchmark import BenchmarkChoices, ReportOptions, SubjectOptions, benchmark_plan, run_benchmark
+from mlx_diffgemma.cli.benchmark import (
+    BenchmarkChoices,
+    ReportOptions,
+    SubjectOptions,
+    benchmark_plan,
+    measure_and_report,
+)
 from mlx_diffgemma.cli.console import run_program
 from mlx_diffgemma.cli.options import CommonOptions, ExactOptions
 from mlx_diffgemma.cli.program import add_command, make_app
@@ -35,12 +41,12 @@ def bench(
 
     The table goes to stdout, everything else to stderr. A generation option that is not given is the checkpoint's own.
     """
-    from mlx_diffgemma.benchmark.plot import check_file
+    from mlx_diffgemma.benchmark.plot import check_plot_file
 
     if report.plot is not None:
-        check_file(report.plot)
+        check_plot_file(report.plot)
     plan = benchmark_plan(model, subject, settings, chosen, exact=exact.exact)
-    run_benchmark(plan, report, quiet=common.quiet)
+    measure_and_report(plan, report, quiet=common.quiet)
 
 
 def main() -> None:

@@ -71,6 +71,10 @@ class TrainingError(DiffGemmaError):
     """A training cannot start, resume or continue; the last save is kept."""
 
 
+class AutoregressiveError(DiffGemmaError):
+    """An autoregressive model cannot be loaded by mlx-lm, or refused a prompt; the message begins with its name."""
+
+
 class BenchmarkError(DiffGemmaError):
     """A benchmark cannot be run: its baseline does not load, or its result cannot be written."""
 

@@ -1,4 +1,4 @@
-"""This runtime's loops: the one place of the benchmarks that knows how the engine drives the model."""
+"""This runtime's loops: the only module of the benchmarks that knows how the engine drives the model."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mlx_diffgemma.sampling.stopping import StableAndConfident, StopRule
 from mlx_diffgemma.sampling.strategy import default_rules
 
 ENDLESS = StableAndConfident(stability=1, confidence=-1.0)
-"""The reference's rule with a mean entropy in nats below which no canvas is, so that all steps run."""
+"""The reference's stop rule with an entropy threshold that no canvas is below, so that all steps run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stepping:
-    """How the steps are taken, by the reference's rules; top_k: tokens that condition the next step, None being all."""
+    """Options of the steps, by the reference's rules; top_k: tokens that condition the next step, None for all."""
 
     steps: int
     top_k: int | None = None
@@ -33,7 +33,7 @@ class Stepping:
 
 
 def prefilled(model: DiffusionGemma, tokens: mx.array) -> Cache:
-    """A cache with tokens [1, L] in it, encoded in chunks and evaluated."""
+    """Encode tokens [1, L] in chunks; return the evaluated cache."""
     cache = model.make_cache()
     for _ in prefill(model, tokens, cache):
         pass
@@ -41,7 +41,7 @@ def prefilled(model: DiffusionGemma, tokens: mx.array) -> Cache:
 
 
 def drafts(model: DiffusionGemma, cache: Cache, canvas: mx.array, stepping: Stepping) -> Iterator[Draft]:
-    """The drafts of so many steps on canvas [1, C] behind the prefix in the cache."""
+    """Yield the drafts of the steps on canvas [1, C] after the prefix in the cache."""
     config = GenerationConfig(max_steps=stepping.steps, greedy=stepping.greedy).exact()
     config = replace(config, conditioning_top_k=stepping.top_k)
     rules = replace(default_rules(model, config, stepping.sampler), stop=stepping.stop)
@@ -51,7 +51,7 @@ def drafts(model: DiffusionGemma, cache: Cache, canvas: mx.array, stepping: Step
 
 
 def chunks(tokens: int, prefix: int) -> list[int]:
-    """The lengths in which the engine encodes `tokens` tokens behind a prefix."""
+    """Return the lengths of the chunks in which the engine encodes `tokens` tokens after a prefix."""
     listener = _Listener(prefix)
     for _ in prefill(listener, mx.zeros((1, tokens), mx.int32), listener):  # type: ignore[arg-type]
         pass
@@ -59,7 +59,7 @@ def chunks(tokens: int, prefix: int) -> list[int]:
 
 
 class _Listener:
-    """A model and its cache that only hear how long the chunks are."""
+    """A model and its cache that only record the lengths of chunks."""
 
     def __init__(self, offset: int) -> None:
         self.lengths: list[int] = []
@@ -67,6 +67,6 @@ class _Listener:
         self.arrays: list[mx.array] = []
 
     def encode(self, tokens: mx.array, _: object) -> None:
-        """Remember the length."""
+        """Record the length."""
         self.lengths.append(tokens.shape[1])
         self.offset += tokens.shape[1]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from mlx_diffgemma.benchmark import SuiteName
 from mlx_diffgemma.option import option
 
 _MEASURED = "What is measured"
@@ -19,7 +19,7 @@ class BenchmarkSettings:
     baseline: str | None = option(
         None, "Autoregressive model for mlx-lm, asked and measured in the same way.", _MEASURED, metavar="NAME"
     )
-    suite: Literal["full", "demo"] | None = option(
+    suite: SuiteName | None = option(
         None, "Built-in prompts.", _MEASURED, default_text="demo for canvases under 64, otherwise full"
     )
     prompts: Path | None = option(

@@ -97,19 +97,19 @@ def benchmark_plan(
     )
 
 
-def run_benchmark(plan: BenchmarkPlan, report: ReportOptions, *, quiet: bool) -> None:
+def measure_and_report(plan: BenchmarkPlan, report: ReportOptions, *, quiet: bool) -> None:
     """Measure and print; after Ctrl-C or an error print what was measured until then, and raise it again."""
     from contextlib import closing
 
     from rich.console import Console
 
-    from mlx_diffgemma.benchmark.run import Findings, run
-    from mlx_diffgemma.benchmark.screen import watched
+    from mlx_diffgemma.benchmark.run import Findings, run_benchmark
+    from mlx_diffgemma.benchmark.screen import with_progress
 
     findings, failure = Findings(), None
     console = Console(stderr=True, quiet=quiet, soft_wrap=True)
     try:
-        with closing(watched(run(plan), console=console, quiet=quiet)) as events:
+        with closing(with_progress(run_benchmark(plan), console=console, quiet=quiet)) as events:
             for event in events:
                 findings.add(event)
     except (DiffGemmaError, KeyboardInterrupt) as error:
@@ -126,7 +126,7 @@ def _put_out(found: Benchmark, report: ReportOptions, progress: Console) -> None
     from rich.console import Console
 
     from mlx_diffgemma.benchmark.machine import this_machine
-    from mlx_diffgemma.benchmark.plot import draw
+    from mlx_diffgemma.benchmark.plot import save_plot
     from mlx_diffgemma.benchmark.report import as_object, show
 
     if report.json:
@@ -139,5 +139,5 @@ def _put_out(found: Benchmark, report: ReportOptions, progress: Console) -> None
         sys.stdout.flush()
     # An interrupted run may have measured nothing that can be drawn.
     if report.plot is not None and (found.whole or any(model.steps or model.attempts for model in found.models)):
-        draw(found, report.plot)
+        save_plot(found, report.plot)
         progress.print(f"{report.plot}: the figures as a picture", highlight=False, markup=False)

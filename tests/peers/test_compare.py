@@ -1,4 +1,4 @@
-"""The comparison with mlx-vlm runs, both programs compute the same, and what cannot be compared is said in one line."""
+"""The comparison with mlx-vlm runs, both programs compute equal tokens, and a wrong option is named in one line."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import compare_mlx_vlm
+import compare
 import mlx.core as mx
 import pytest
+import run
 from comparing.link import ProgramError, Worker
 from comparing.report import LONG, WHOLE, notes, rows, table
 from comparing.shapes import SHAPES, Shape, folder_of
@@ -23,7 +24,7 @@ from rich.console import Console
 
 from mlx_diffgemma.checkpoint.weights import load_model
 
-COMPARE = Path(compare_mlx_vlm.__file__)
+RUN = Path(run.__file__)
 ON_CPU = ("--dtype", "float32", "--device", "cpu")
 PLAN = Plan(canvas=4, steps=1, turns=3, prefill_turns=1, top_k=64, apart=False)
 
@@ -33,7 +34,16 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, A
     """What a small comparison on the demo model prints and writes."""
     scratch = tmp_path_factory.mktemp("compare")
     options = ["--shape", "demo", "--prefix", "0", "--prefix", "64", "--turns", "2", "--steps", "2"]
-    command = [sys.executable, str(COMPARE), str(scratch), *options, *ON_CPU, "--json", str(scratch / "found.json")]
+    command = [
+        sys.executable,
+        str(RUN),
+        "compare",
+        str(scratch),
+        *options,
+        *ON_CPU,
+        "--json",
+        str(scratch / "found.json"),
+    ]
     out = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
     return out.stdout, json.loads((scratch / "found.json").read_text())
 
@@ -143,13 +153,12 @@ def test_a_calm_checkpoint_differs_in_its_norms_alone(tmp_path: Path) -> None:
         (["--prefix", "-1"], "--top-k and --prefix must not be below 0"),
     ],
 )
-def test_what_cannot_be_meant_is_said_in_one_line(
+def test_a_wrong_option_is_named_in_one_line(
     options: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(compare_mlx_vlm, "_device", lambda: "cpu")
-    monkeypatch.setattr(sys, "argv", ["compare_mlx_vlm.py", "scratch", *options])
+    monkeypatch.setattr(compare, "_device", lambda: "cpu")
     with pytest.raises(SystemExit) as ended:
-        compare_mlx_vlm.main()
+        run.main(["compare", "scratch", *options])
     assert ended.value.code == 2
     assert said in capsys.readouterr().err.splitlines()[-1]
 

@@ -74,8 +74,8 @@ def test_on_a_terminal_a_bar_and_then_the_tables(tmp_path: Path) -> None:
     assert f"mlx-diffgemma {mlx_diffgemma.__version__}" in "".join(shown.rows[:2])
     labels = [row.split("  ")[0].strip() for row in shown.rows]
     for label in (
-        "speed", "loading", "weights in memory", "most memory", "prefill of 32", "step of 8 behind 32",
-        "step of 32 behind 32", "step of 32 behind 64", "suite", "mine.jsonl", "sum", "json", "all",
+        "speed", "loading", "weights in memory", "most memory", "prefill of 32", "step of 8 after 32",
+        "step of 32 after 32", "step of 32 after 64", "suite", "mine.jsonl", "sum", "json", "all",
     ):  # fmt: skip
         assert label in labels, "\n".join(shown.rows)
     [all_prompts] = [row.split() for row in shown.rows if row.startswith(" all ")]
@@ -214,7 +214,7 @@ def test_an_error_in_the_middle_does_not_cost_what_was_measured(tmp_path: Path) 
         (("demo", "--lengths", "1,x"), "error: --lengths 1,x: give whole numbers above 0, separated by commas"),
         (("demo", "--no-speed", "--no-answers"), "error: neither speeds nor answers: there is nothing to measure"),
         (("demo", "--plot", "figures.jpg"), "error: the plot must be a .png file, not figures.jpg"),
-        (("demo", "--prompts", "none.jsonl"), "error: none.jsonl cannot be read: No such file or directory"),
+        (("demo", "--prompts", "none.jsonl"), "error: none.jsonl: no such file"),
         (
             ("demo", "--prompts", "x", "--suite", "demo"),
             "error: --suite and --prompts are both given: choose",

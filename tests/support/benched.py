@@ -1,4 +1,4 @@
-"""A benchmark without a model: a subject that says what it is told to, and results that were made up."""
+"""A benchmark without a model: a subject with scripted answers, and results that were made up."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from mlx_diffgemma.benchmark.machine import Machine
 from mlx_diffgemma.benchmark.results import Attempt, Benchmark, Loaded, Measured, Point, Reply
+from mlx_diffgemma.benchmark.suite import Case
 from mlx_diffgemma.errors import OutOfMemoryError
 from mlx_diffgemma.generation_config import GenerationConfig
 
@@ -97,7 +98,7 @@ def found(*models: Measured, **changes: object) -> Benchmark:
 
 @dataclass(kw_only=True)
 class ScriptedSubject:
-    """Says one text after the other, in one second more each time; is out of memory behind `full` tokens."""
+    """Says one text after the other, in one second more each time; is out of memory after `full` tokens."""
 
     script: Sequence[str] = ("yes",)
     context: int = 1000
@@ -122,16 +123,17 @@ class ScriptedSubject:
             raise OutOfMemoryError("out of memory while thinking")
         return [canvas / 1000] * count
 
-    def problem(self, prompt: str, max_tokens: int) -> str | None:
+    def problem(self, case: Case, max_tokens: int) -> str | None:
         """Prompts of one word do not fit."""
+        prompt = case.prompt or ""
         return None if " " in prompt else f"{prompt!r} and {max_tokens} tokens do not fit"
 
-    def warm_up(self, prompt: str) -> None:
+    def warm_up(self, case: Case) -> None:
         """Remembers it."""
-        self.asked.append((prompt, 0, -1))
+        self.asked.append((case.prompt or "", 0, -1))
 
-    def reply(self, prompt: str, max_tokens: int, seed: int) -> Reply:
+    def reply(self, case: Case, max_tokens: int, seed: int) -> Reply:
         """The next of the script."""
         said = sum(seed >= 0 for _, _, seed in self.asked)
-        self.asked.append((prompt, max_tokens, seed))
+        self.asked.append((case.prompt or "", max_tokens, seed))
         return reply(self.script[said % len(self.script)], seconds=1.0 + said)

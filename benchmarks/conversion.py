@@ -1,11 +1,11 @@
-"""Conversion to 4 bits, ours beside mlx-vlm's, on the same checkpoint: wall time and peak resident memory.
+"""Compare a conversion to 4 bits with mlx-vlm's on one checkpoint: wall time and peak resident memory.
 
-    python benchmarks/random_checkpoint.py CHECKPOINT --width full --layers 3
-    python benchmarks/convert.py CHECKPOINT SCRATCH --runs 3
+    python benchmarks/run.py checkpoint CHECKPOINT --width full --layers 3
+    python benchmarks/run.py conversion CHECKPOINT SCRATCH --runs 3
 
-The two take turns, each run in a process of its own, after one reading of the checkpoint that puts what fits into the
-page cache. mlx-vlm converts through its Python function with its loading of tokenizer and processor replaced by
-nothing, because a random checkpoint has neither: that favours it.
+The converters take turns, and each run has its own process. The checkpoint is read once before, so that it is in the
+page cache as far as it fits. mlx-vlm runs without loading a tokenizer and a processor, because a random checkpoint has
+neither; that favours mlx-vlm.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import resident
+import memory
 
 PEER = """
 import importlib, sys
@@ -43,7 +44,7 @@ class Run:
 
 
 def measure(command: list[str], result: Path) -> Run:
-    """Run a conversion to its end and delete what it wrote. Raises SystemExit with its output where it fails."""
+    """Run a conversion and delete its result. Raises SystemExit with its output if it fails."""
     os.sync()
     begin = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
@@ -55,17 +56,16 @@ def measure(command: list[str], result: Path) -> Run:
         raise SystemExit(output.decode(errors="replace"))
     written = sum(file.stat().st_size for file in result.iterdir())
     shutil.rmtree(result)
-    return Run(seconds=seconds, peak=usage.ru_maxrss * resident.UNIT, written=written)
+    return Run(seconds=seconds, peak=usage.ru_maxrss * memory.UNIT, written=written)
 
 
-def main() -> None:
+def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     """Alternate the two converters and print medians, ranges and ratios."""
-    parser = argparse.ArgumentParser(description="Conversion to 4 bits beside mlx-vlm's: wall time and peak memory.")
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("scratch", type=Path, help="a folder for the results, which are deleted")
+    parser.add_argument("scratch", type=Path, help="folder for the results, which are deleted")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--peer-python", default=sys.executable, help="an interpreter that has mlx-vlm")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     arguments.scratch.mkdir(parents=True, exist_ok=True)
     result = arguments.scratch / "converted"
     paths = [str(arguments.checkpoint), str(result)]
@@ -106,7 +106,3 @@ def _report(runs: dict[str, list[Run]]) -> None:
 
 def _spread(values: list[float]) -> str:
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
-
-
-if __name__ == "__main__":
-    main()

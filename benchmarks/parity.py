@@ -1,9 +1,9 @@
-"""Compare one sliding and one full layer of the real width with transformers, in float32 on the CPU.
+"""Compare one sliding and one full layer of the release's width with transformers, in float32 on the CPU.
 
-    pip install -e '.[oracle]' && python benchmarks/wide_parity.py SCRATCH
+    pip install -e '.[oracle]' && python benchmarks/run.py parity SCRATCH
 
-The tests' fixtures are narrow; this has the release's heads of 256 and 512, its 128 experts, its window, and the whole
-vocabulary. SCRATCH takes 7 GB; 15 GB of memory are needed, and minutes (MLX's own CPU BLAS is slow).
+The tests' fixtures are narrow; this comparison has the release's heads of 256 and 512, its 128 experts, its window and
+the whole vocabulary. It takes minutes, 7 GB in SCRATCH and 15 GB of memory.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from random_checkpoint import write_checkpoint
@@ -22,11 +23,11 @@ VISION = {
     "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 4, "global_head_dim": 4,
     "position_embedding_size": 4,
 }  # fmt: skip
-"""transformers cannot build the model without some vision tower."""
+"""The smallest vision tower; transformers cannot build the model without one."""
 
 
 def reference(scratch: Path) -> None:
-    """Record what transformers computes; a process of its own, so that its memory is free again afterwards."""
+    """Record what transformers computes; called in its own process, so that its memory is freed afterwards."""
     import torch
     from safetensors.torch import save_file
     from transformers import DiffusionGemmaForBlockDiffusion
@@ -55,7 +56,7 @@ def reference(scratch: Path) -> None:
 
 
 def compare(scratch: Path) -> None:
-    """Print the differences, relative to the largest value; prefill is in chunks."""
+    """Print the differences relative to the largest value, after a prefill in chunks."""
     import mlx.core as mx
 
     from mlx_diffgemma.checkpoint.weights import load_model
@@ -78,12 +79,11 @@ def compare(scratch: Path) -> None:
         print(f"{name}: {(mx.max(mx.abs(logits - recorded[name])) / largest).item()}, argmax equal {equal.item():.1%}")
 
 
-def main() -> None:
-    """Make the checkpoint where it is not there yet, record, compare."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """Make the checkpoint if SCRATCH has none, record, compare."""
     parser.add_argument("scratch", type=Path)
     parser.add_argument("--record", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     model = arguments.scratch / "model"
     if arguments.record:
         reference(arguments.scratch)
@@ -92,9 +92,8 @@ def main() -> None:
         write_checkpoint(model, layers=2, width="full")
         config = json.loads((model / "config.json").read_text())
         (model / "config.json").write_text(json.dumps(config | {"vision_config": VISION}))
-    subprocess.run([sys.executable, __file__, str(arguments.scratch), "--record"], check=True)
+    subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("run.py")), "parity", str(arguments.scratch), "--record"],
+        check=True,
+    )
     compare(arguments.scratch)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,19 +1,19 @@
-"""A denoising step, a prefill and their memory beside mlx-vlm's: the same checkpoint, prompt, canvas, steps and dtype.
+"""Compare steps, prefills and their memory with mlx-vlm's: equal checkpoint, prompt, canvas, steps and dtype.
 
-    python benchmarks/compare_mlx_vlm.py SCRATCH --shape demo --shape mid
-    python benchmarks/compare_mlx_vlm.py SCRATCH --shape mid --prefix 32768 --turns 3 --assert
-    python benchmarks/compare_mlx_vlm.py SCRATCH --shape full --device cuda --json full.json
+    python benchmarks/run.py compare SCRATCH --shape demo --shape mid
+    python benchmarks/run.py compare SCRATCH --shape mid --prefix 32768 --turns 3 --assert
+    python benchmarks/run.py compare SCRATCH --shape full --device cuda --json full.json
 
-Each program runs in a process of its own and they take turns (`comparing/turns.py`). What one step is on each side, and
-which of mlx-vlm's options make it the same work, is in `stepping/__init__.py`. Seconds are wall clock; peak memory is
-what MLX held at most, weights and cache included, in the process that did only this.
+Each program has its own process, and the processes take turns (`comparing/turns.py`). `stepping/__init__.py` says what
+one step is on each side, and which options of mlx-vlm make it equal work. Seconds are wall clock. Peak memory is the
+maximum that MLX held, weights and cache included.
 
 Shapes: demo (the model in the package), mid (hidden 512, 8 layers, 32 experts, vocabulary 65,536), wide (a sliding and
-a full layer of the release, whole vocabulary), full (all 30 layers, random 4-bit weights). The checkpoints are made in
-SCRATCH once: mid takes 0.2 GB, wide 4.8, full 15.4. On CUDA, full is measured against transformers too, where torch is
-installed (--reference asks for it elsewhere).
+a full layer of the release, whole vocabulary), full (all 30 layers, random 4-bit weights). SCRATCH keeps the
+checkpoints: mid takes 0.2 GB, wide 4.8, full 15.4. On CUDA with torch installed, full is also compared with
+transformers; --reference does that for any shape and device.
 
-MLX's own BLAS on Linux is slow enough to hide everything else: preload OpenBLAS, for all programs alike.
+On Linux, MLX's own BLAS is slow enough to hide everything else: preload OpenBLAS for all programs.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,9 @@ from mlx_diffgemma.errors import DiffGemmaError
 SAMPLERS = ["entropy-bound", "confidence-threshold"]
 
 
-def main() -> None:
+def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     """Make the checkpoints, measure, print the table, write the JSON."""
-    arguments = _arguments()
+    arguments = _arguments(parser, words)
     console = Console(stderr=True)
     measured: list[Measured] = []
     versions: dict[str, str] = {}
@@ -52,7 +53,7 @@ def main() -> None:
         sys.exit(f"error: {error}")
     judged = arguments.device == "cpu" and arguments.dtype == "float32"
     found = [row for each in measured for row in rows(each, judged=judged)]
-    # Figures stand in one line each, also where the output is no terminal.
+    # Every row fits one line, also if the output is no terminal.
     out = Console(width=None if sys.stdout.isatty() else 120)
     out.print(table(found))
     for each in measured:
@@ -68,7 +69,7 @@ def main() -> None:
 def _measure_shape(
     shape: Shape, arguments: argparse.Namespace, console: Console, versions: dict[str, str]
 ) -> list[Measured]:
-    """One shape behind every prefix; notes the programs' versions. Raises ProgramError or DiffGemmaError."""
+    """Measure one shape after every prefix; add the programs' versions. Raises ProgramError or DiffGemmaError."""
     with console.status(f"{shape.name}: making the checkpoint"):
         folder = folder_of(shape, arguments.scratch)
     workers = _workers(shape, folder, arguments)
@@ -98,7 +99,7 @@ def _measure_shape(
 
 
 def _workers(shape: Shape, folder: Path, arguments: argparse.Namespace) -> list[Worker]:
-    """The programs that are compared on a shape."""
+    """Return the programs that are compared on a shape."""
     options = ["--dtype", arguments.dtype, "--device", arguments.device, "--sampler", arguments.sampler]
     options += ["--greedy"] if arguments.greedy else []
     names = [OURS, "mlx-vlm"]
@@ -108,26 +109,31 @@ def _workers(shape: Shape, folder: Path, arguments: argparse.Namespace) -> list[
     return [Worker(name=name, folder=folder, options=tuple(options), python=arguments.python) for name in names]
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("scratch", type=Path, help="a folder for the checkpoints, which stay there")
-    parser.add_argument("--shape", action="append", choices=list(SHAPES), help="several; demo and mid by default")
-    parser.add_argument("--prefix", type=int, action="append", help="tokens; several; the shape's by default")
+def _arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+    parser.add_argument("scratch", type=Path, help="folder that keeps the checkpoints")
+    parser.add_argument(
+        "--shape", action="append", choices=list(SHAPES), help="can be repeated; demo and mid by default"
+    )
+    parser.add_argument("--prefix", type=int, action="append", help="tokens; can be repeated; the shape's by default")
     parser.add_argument("--canvas", type=int, help="positions; the shape's by default")
     parser.add_argument("--steps", type=int, default=4, help="per turn")
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--prefill-turns", type=int, default=3, help="turns that encode the prefix anew")
-    parser.add_argument("--top-k", type=int, default=64, help="of our second kind of steps; 0 for none")
-    parser.add_argument("--device", choices=["cpu", "metal", "cuda"], help="what MLX would choose by default")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="float32 on the CPU, bfloat16 on a GPU")
-    parser.add_argument("--sampler", choices=SAMPLERS, default=SAMPLERS[0], help="mlx-vlm's; the second is its default")
-    parser.add_argument("--greedy", action="store_true", help="no draws, on either side")
+    parser.add_argument("--prefill-turns", type=int, default=3, help="turns that also encode the prefix")
+    parser.add_argument("--top-k", type=int, default=64, help="conditioning of our second kind of steps; 0: none")
+    parser.add_argument("--device", choices=["cpu", "metal", "cuda"], help="MLX's default device if left out")
+    parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16"], help="by default float32 on the CPU, bfloat16 on a GPU"
+    )
+    parser.add_argument(
+        "--sampler", choices=SAMPLERS, default=SAMPLERS[0], help="mlx-vlm's; its own default is the second"
+    )
+    parser.add_argument("--greedy", action="store_true", help="take the most likely tokens, on both sides")
     parser.add_argument("--apart", action="store_true", help="one program in memory at a time")
-    parser.add_argument("--reference", action="store_true", help="transformers too, whatever the shape and device")
+    parser.add_argument("--reference", action="store_true", help="compare with transformers too")
     parser.add_argument("--python", default=sys.executable, help="an interpreter that has all programs")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--assert", dest="asserted", action="store_true", help="exit with 1 where a target is missed")
-    arguments = parser.parse_args()
+    parser.add_argument("--assert", dest="asserted", action="store_true", help="exit with 1 if a target is missed")
+    arguments = parser.parse_args(words)
     arguments.shape = arguments.shape or ["demo", "mid"]
     _check(parser, arguments)
     arguments.dtype = arguments.dtype or ("float32" if arguments.device == "cpu" else "bfloat16")
@@ -135,7 +141,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """Resolve the device; refuse, in one line, what cannot be meant."""
+    """Resolve the device; refuse wrong options in one line."""
     here = _device()
     if arguments.device is None and "full" in arguments.shape and here == "cpu":
         parser.error("--shape full takes minutes a step on the CPU, which is all there is: add --device cpu to have it")
@@ -152,14 +158,14 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
 
 
 def _device() -> str:
-    """Where MLX computes unless told otherwise."""
+    """Return the default device of MLX."""
     if mx.metal.is_available():
         return "metal"
     return "cuda" if mx.is_available(mx.Device(mx.gpu)) else "cpu"
 
 
 def _memory(device: str) -> int:
-    """Bytes that the programs share."""
+    """Return the bytes of memory that the programs share."""
     if device == "cuda":
         return int(mx.device_info(mx.Device(mx.gpu))["total_memory"])
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -179,7 +185,3 @@ def _machine(arguments: argparse.Namespace) -> dict[str, Any]:
 def _complaint(row: Row) -> str:
     what = row.what if row.unit == "seconds" else f"{row.what}, peak memory"
     return f"{row.shape}, prefix {row.prefix}, {what}: {row.ratio:.2f} of {row.peer}'s, wanted {row.target:.2f}"
-
-
-if __name__ == "__main__":
-    main()

@@ -1,14 +1,14 @@
-"""What a constraint costs: making its automaton, and its part of a denoising step.
+"""Measure the cost of a constraint: making its automaton, and its part of a denoising step.
 
-    python benchmarks/constrain.py                   # the release's sizes: 11 GB of memory, minutes
-    python benchmarks/constrain.py --automata-only   # seconds
+    python benchmarks/run.py constraint                   # the release's sizes: 11 GB of memory, minutes
+    python benchmarks/run.py constraint --automata-only   # seconds
 
-A schema of twenty fields, a vocabulary of 262,144 pieces that is made up (as large ones are: words with and without a
-blank, runs of blanks and of punctuation, numbers, other scripts), a canvas of 256 behind no prefix. The model has
-random weights and one layer of each kind; steps with one sliding layer, with two, and with a sliding and a full one
-give what a layer of each kind costs and what a step costs besides them, and 25 + 5 layers are counted together from
-that. It leaves out what thirty different layers cost the caches more than two, so the step is rather too short, and
-the constraint's share too large.
+The constraint is a schema of twenty fields, the vocabulary has 262,144 made-up pieces (words with and without a space,
+runs of spaces and punctuation, numbers, other scripts, as in large vocabularies), the canvas 256 positions and no
+prefix. The model has random weights and one layer of each kind. Steps through one sliding layer, through two, and
+through a sliding and a full one give the seconds of a layer of each kind and of the rest; the seconds of 25 + 5 layers
+follow. Thirty different layers would use the processor's caches worse than two, so the step comes out too short and the
+constraint's part of it too large.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -58,7 +58,7 @@ KINDS: list[dict[str, Any]] = [
 
 
 def schema(kinds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Twenty required fields, of these kinds in turn."""
+    """Return a schema of twenty required fields, of these kinds in turn."""
     properties = {name: kinds[n % len(kinds)] for n, name in enumerate(NAMES)}
     return {"type": "object", "properties": properties, "required": NAMES}
 
@@ -71,7 +71,7 @@ SCHEMAS = {
 
 
 def pieces(size: int = VOCABULARY, seed: int = 0) -> tuple[bytes, ...]:
-    """A vocabulary of that size: 256 special ids, then bytes, and then what large ones hold."""
+    """Return a vocabulary of this size: 256 special ids, then bytes, then pieces as in large vocabularies."""
     found = dict.fromkeys(bytes([byte]) for byte in range(256))
     for text in _pieces(random.Random(seed)):
         found.setdefault(text.encode())
@@ -100,7 +100,7 @@ def _pieces(rng: random.Random) -> Iterator[str]:
 
 
 def seconds(work: Callable[[], object], times: int = 1) -> float:
-    """Of the median of several times."""
+    """Return the median of the seconds of several calls."""
     taken: list[float] = []
     for _ in range(times):
         begin = time.perf_counter()
@@ -110,7 +110,7 @@ def seconds(work: Callable[[], object], times: int = 1) -> float:
 
 
 def automata(vocabulary: Vocabulary) -> TokenAutomaton:
-    """Print what each schema's automaton is, and what making it costs -> that of the first."""
+    """Print the size of each schema's automaton and the seconds of making it; return the automaton of the first."""
     print(f"{'':36}states classes transitions | seconds: bytes  tokens  from disk")
     with TemporaryDirectory() as folder:
         store.folder = lambda: Path(folder)
@@ -131,16 +131,16 @@ def automata(vocabulary: Vocabulary) -> TokenAutomaton:
 
 
 def model() -> DiffusionGemma:
-    """One sliding and one full layer of the release's width, of random weights in float32."""
+    """Return a sliding and a full layer of the release's width, with random weights in float32."""
     made = DiffusionGemma(parse_config(make_config(2, "full")))
-    # Uniform and small: a calm network, whose head is unsure.
+    # Small uniform weights make a calm network, whose head is unsure.
     made.apply(lambda weight: mx.random.uniform(-0.01, 0.01, weight.shape) + (weight.ndim == 1))
     mx.eval(made.parameters())
     return made
 
 
 def steps(made: DiffusionGemma, layers: list[int], bounds: tuple[Bound, ...], count: int) -> float:
-    """Seconds of a step through these of the model's layers."""
+    """Return the seconds of a step through some of the model's layers."""
     decoder, every, config = made.model.decoder, list(made.model.decoder.layers), made.config
     decoder.layers = [every[index] for index in layers]
     cache = Cache(tuple(config.layers[index] for index in layers), config.sliding_window)
@@ -152,17 +152,16 @@ def steps(made: DiffusionGemma, layers: list[int], bounds: tuple[Bound, ...], co
     for _ in refine(made, [canvas]):
         times.append(time.perf_counter())
     decoder.layers = every
-    # The first has no signal; the last builds nothing ahead.
+    # The first step has no signal, and the last does not build the next one.
     return median(np.diff(times)[1:-1])
 
 
-def main() -> None:
-    """Print the automata, the parts of a step, and the share of the constraint."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """Print the automata, the parts of a step, and the fraction of the constraint."""
     parser.add_argument("--automata-only", action="store_true")
-    parser.add_argument("--steps", type=int, default=5, help="of which the median is taken")
+    parser.add_argument("--steps", type=int, default=5, help="steps, of which the median is taken")
     parser.add_argument("--assert", dest="asserted", action="store_true", help="exit with 1 above 15 %% of a step")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     automaton = automata(Vocabulary(pieces=pieces()))
     if options.automata_only:
         return
@@ -183,10 +182,6 @@ def main() -> None:
     held = steps(made, [0, 1], (own,), options.steps)
     print(f"the constraint alone: {alone:.3f} s; in a step of two layers: {held:.2f} s with it, {both:.2f} s without")
     cost = max(alone, held - both)
-    print(f"the constraint's share: {100 * cost / step:.1f} % of a step")
+    print(f"the constraint takes {100 * cost / step:.1f} % of a step")
     if options.asserted and cost > TARGET * step:
         raise SystemExit(1)
-
-
-if __name__ == "__main__":
-    main()

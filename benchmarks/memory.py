@@ -1,4 +1,4 @@
-"""The most memory that a process ever held."""
+"""The peak memory of a process."""
 
 import resource
 import sys
@@ -7,6 +7,6 @@ UNIT = 1 if sys.platform == "darwin" else 1024
 """Bytes per unit of ru_maxrss."""
 
 
-def most() -> int:
-    """Bytes that this process had in memory at most, so far."""
+def peak_resident() -> int:
+    """Return the maximum of the resident memory of this process so far, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT
