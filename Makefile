@@ -1,5 +1,6 @@
-# `make demo` solves a sudoku, `make check` judges a change in a minute, `make test` runs all tests.
-# Each sets up .venv with the first Python >= 3.11 it finds, and is quick the second time.
+# `make demo` solves a sudoku, `make check` judges a change in a minute, `make test` runs the tests,
+# `make slow-test` the one that takes minutes. Each sets up .venv with the first Python >= 3.11 it finds,
+# and is quick the second time.
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -162,11 +162,11 @@ def test_the_demo_answers_where_no_model_is_named():
     assert done.returncode == 0
     assert done.stdout == b'{"name": "Ana", "age": 34, "city": "Rome"}\n'
     assert done.stderr.startswith(b"no --model is named: this is the demo")
-    assert run("Hello", "--quiet", command=PROGRAM).stderr == b""
+    assert call(generate.main, "Hello", "--quiet", env=environment()).stderr == b""
 
 
 def test_an_adapter_that_is_none_is_refused_before_the_weights_are_read():
-    done = run("hi", "--adapter", "nowhere", command=PROGRAM)
+    done = call(generate.main, "hi", "--adapter", "nowhere", env=environment())
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(b"error: no adapter at nowhere: it is a folder with adapters.safe")
 

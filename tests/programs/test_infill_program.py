@@ -21,6 +21,7 @@ RECORD = '{"name": "Ada", "age": <gap:2>, "city": "<gap:1>"}'
 FILLED = '{"name": "Ada", "age": 33, "city": "Oslo"}'
 ASKED = ("--instruction", "Give JSON: Ada is 33 and lives in Oslo.")
 MODEL = ("--model", "demo", "--quiet")
+QUICKLY = (*MODEL, "--max-steps", "4")
 
 
 def run(program: tuple[str, ...], *arguments: object, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
@@ -63,13 +64,13 @@ def test_diff_and_json_leave_the_file_alone(tmp_path: Path) -> None:
 def test_gaps_match_what_they_must(tmp_path: Path) -> None:
     file = tmp_path / "sum"
     file.write_text("The year <gap:4> it was")
-    found = json.loads(run(INFILL, file, "--regex", "[0-9]+", "--max-steps", "4", *MODEL, "--json").stdout)
+    found = json.loads(run(INFILL, file, "--regex", "[0-9]+", *QUICKLY, "--json").stdout)
     assert re.fullmatch("[0-9]+", found["gaps"][0])
-    found = json.loads(run(INFILL, file, "--marker", "<gap:4>", "--choices", "one, two", *MODEL, "--json").stdout)
+    found = json.loads(run(INFILL, file, "--marker", "<gap:4>", "--choices", "one, two", *QUICKLY, "--json").stdout)
     assert found["gaps"][0] in {"one", "two"}
     schema = tmp_path / "schema.json"
     schema.write_text('{"enum": [1, "two"]}')
-    found = json.loads(run(INFILL, file, "--marker", "<gap:4>", "--json-schema", schema, *MODEL, "--json").stdout)
+    found = json.loads(run(INFILL, file, "--marker", "<gap:4>", "--json-schema", schema, *QUICKLY, "--json").stdout)
     assert json.loads(found["gaps"][0]) in [1, "two"]
 
 

@@ -22,6 +22,13 @@ from wcwidth import wcwidth
 SCRIPTED = (sys.executable, str(Path(__file__).parent / "scripted.py"), "-m", "scripted")
 """The program `mlx_diffgemma.generate` on a scripted session: see scripted.py."""
 
+TAKE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+"""Makes stdin the terminal of the process, so that Ctrl-C reaches it, and becomes the program."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
@@ -52,20 +59,19 @@ def run_in_terminal(
     keys: Sequence[tuple[str, bytes]] = (),
     *,
     piped_stdout: bool = False,
-    timeout: float = 30,
+    timeout: float = 120,
 ) -> Shown:
     """Run `command` in a terminal of `size` (columns, rows), typing each of `keys` once its text is on the screen."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
     reader, writer = os.pipe() if piped_stdout else (-1, slave)
     process = subprocess.Popen(
-        command,
+        [sys.executable, "-c", TAKE_TERMINAL, *command],
         stdin=slave,
         stdout=writer,
         stderr=slave,
         env=env,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(slave, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no thread runs here
     )
     screen = _Screen(size)
     try:
