@@ -5,17 +5,19 @@ The array library is imported inside functions, so that `--help` and usage error
 
 from __future__ import annotations
 
-import inspect
 import re
 import signal
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeAlias
 
 import typer
 
+from mlx_diffgemma.cli.options import revision_option
 from mlx_diffgemma.errors import ConvertError
+from mlx_diffgemma.option import option
 from mlx_diffgemma_convert.recipe import DTYPE_NAMES
 
 if TYPE_CHECKING:
@@ -26,41 +28,17 @@ DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kMG]B)", re.IGNORECASE)
 UNITS = {"kb": 1_000, "mb": 1_000_000, "gb": 1_000_000_000}
 
+RESULT = "Result"
 Destination: TypeAlias = Annotated[Path, typer.Argument(metavar="DST", help="Folder to write.")]
-ShardSize: TypeAlias = Annotated[
-    str, typer.Option(metavar="SIZE", help="Largest size of one weights file, for example 500MB.")
-]
-Revision: TypeAlias = Annotated[str | None, typer.Option(help="Branch, tag or commit of the Hub repository.")]
-Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace DST if it holds a DiffusionGemma.")]
-Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress, no table, no warnings.")]
-Debug: TypeAlias = Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")]
-
-Settings = TypeVar("Settings")
 
 
-def make_app(name: str) -> typer.Typer:
-    """Return an empty program whose help keeps its paragraphs and answers to -h too."""
-    return typer.Typer(
-        name=name,
-        add_completion=False,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
+@dataclass(frozen=True, kw_only=True)
+class ResultOptions:
+    """The options of both programs: which revision to read, and how to write the result."""
 
-
-def spread(settings: type[Settings]) -> Callable[[Callable[[Settings], None]], Callable[..., None]]:
-    """Return a decorator: a function of one dataclass `settings` gets a parameter per field, which typer can read."""
-
-    def decorate(run: Callable[[Settings], None]) -> Callable[..., None]:
-        def command(**values: Any) -> None:
-            run(settings(**values))
-
-        command.__name__, command.__doc__ = run.__name__, run.__doc__
-        command.__signature__ = inspect.signature(settings, eval_str=True)  # pyright: ignore[reportFunctionMemberAccess]
-        return command
-
-    return decorate
+    revision: str | None = revision_option()
+    max_shard_size: str = option("5GB", "Largest size of one weights file.", RESULT, metavar="SIZE")
+    overwrite: bool = option(False, "Replace DST if it holds a DiffusionGemma.", RESULT)
 
 
 def parse_size(text: str) -> int:

@@ -10,134 +10,117 @@ from typing import Annotated, Literal
 
 import typer
 
-from mlx_diffgemma.cli.console import open_streams, reported
+from mlx_diffgemma.cli.console import open_streams
+from mlx_diffgemma.cli.options import CommonOptions
+from mlx_diffgemma.cli.program import add_command, make_app
 from mlx_diffgemma.errors import OptionError, QuantizationError
+from mlx_diffgemma.option import option
 from mlx_diffgemma_convert.command_line import (
     DTYPES,
-    Debug,
+    RESULT,
     Destination,
-    Overwrite,
-    Quiet,
-    Revision,
-    ShardSize,
+    ResultOptions,
     absolute_path,
-    make_app,
     parse_size,
     run_work,
     source_name,
-    spread,
 )
 from mlx_diffgemma_convert.recipe import Recipe, RecipeName, make_quantization, make_recipe, parse_setting
 
-_PROGRAM = "mlx_diffgemma.convert"
-_EXAMPLES = """\
-Examples:
+QUANTIZATION = "Quantization"
+app = make_app()
 
-\b
-4 bits, and 8 bits for the tensors that every token passes:
-  mlx_diffgemma.convert google/diffusiongemma-26B-A4B-it diffusiongemma-4bit
-
-\b
-A fine-tuned model in a folder, in NVFP4:
-  mlx_diffgemma.convert my-model my-model-nvfp4 --mode nvfp4
-
-\b
-4 bits for all tensors but the router, which stays in bfloat16:
-  mlx_diffgemma.convert my-model small --recipe uniform --set router=bf16
-"""
-app = make_app(_PROGRAM)
+Source = Annotated[
+    str, typer.Argument(metavar="SRC", help="Folder or Hub repository, for example google/diffusiongemma-26B-A4B-it.")
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertSettings:
-    """The command line of mlx_diffgemma.convert; a setting of None has a default that depends on the others."""
+    """How to quantize, and where to upload the result; a setting of None has a default that depends on the others."""
 
-    source: Annotated[
-        str,
-        typer.Argument(metavar="SRC", help="Folder or Hub repository, for example google/diffusiongemma-26B-A4B-it."),
-    ]
-    destination: Destination
-    bits: Annotated[
-        Literal["4", "5", "6", "8"] | None,
-        typer.Option(help="Bits per value of --mode affine [default: 4]; the other modes have their own."),
-    ] = None
-    mode: Annotated[
-        Literal["affine", "mxfp4", "mxfp8", "nvfp4"] | None,
-        typer.Option(help="Number format of quantized values [default: affine]."),
-    ] = None
-    group_size: Annotated[
-        int | None,
-        typer.Option(
-            metavar="32|64|128",
-            help="Values that share one scale, with --mode affine [default: 64]; the other modes have their own.",
-        ),
-    ] = None
-    recipe: Annotated[
-        RecipeName | None,
-        typer.Option(
-            help="mixed: experts and self-conditioning as chosen, the other classes in 8 bits; uniform: all classes as "
-            "chosen [default: mixed]."
-        ),
-    ] = None
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="CLASS=4|5|6|8|bf16",
-            help="Bits of one class: embed, attention, mlp, router, experts or conditioning. Can be repeated.",
-        ),
-    ] = None
-    no_quantize: Annotated[
-        bool,
-        typer.Option("--no-quantize", help="Quantize nothing: change only names and config.json to the MLX layout."),
-    ] = False
-    dtype: Annotated[
-        Literal["bfloat16", "float16", "float32"],
-        typer.Option(help="Dtype of scales and of weights that are not quantized; the vision tower stays bfloat16."),
-    ] = "bfloat16"
-    max_shard_size: ShardSize = "5GB"
-    revision: Revision = None
-    overwrite: Overwrite = False
-    upload_repo: Annotated[
-        str | None, typer.Option(metavar="USER/NAME", help="Upload the result to this Hub repository.")
-    ] = None
-    quiet: Quiet = False
-    debug: Debug = False
+    bits: Literal["4", "5", "6", "8"] | None = option(
+        None, "Bits per value.", QUANTIZATION, default_text="4, or those of the mode"
+    )
+    mode: Literal["affine", "mxfp4", "mxfp8", "nvfp4"] | None = option(
+        None, "Number format of quantized values.", QUANTIZATION, default_text="affine"
+    )
+    group_size: int | None = option(
+        None,
+        "Values that share one scale.",
+        QUANTIZATION,
+        metavar="<16|32|64|128>",
+        default_text="64, or that of the mode",
+    )
+    recipe: RecipeName | None = option(
+        None,
+        "mixed: experts and self-conditioning as chosen, the other classes in 8 bits; uniform: all classes as chosen.",
+        QUANTIZATION,
+        default_text="mixed",
+    )
+    settings: list[str] | None = option(
+        None,
+        "Bits of one class: embed, attention, mlp, router, experts or conditioning. Can be repeated.",
+        QUANTIZATION,
+        flags=("--set",),
+        metavar="CLASS=<4|5|6|8|bf16>",
+    )
+    no_quantize: bool = option(
+        False, "Quantize nothing: change only names and config.json to the MLX layout.", QUANTIZATION
+    )
+    dtype: Literal["bfloat16", "float16", "float32"] = option(
+        "bfloat16",
+        "Dtype of scales and of weights that are not quantized; the vision tower stays bfloat16.",
+        QUANTIZATION,
+    )
+    upload_repo: str | None = option(None, "Upload the result to this Hub repository.", RESULT, metavar="USER/NAME")
 
 
-@app.command(no_args_is_help=True, epilog=_EXAMPLES)
-@spread(ConvertSettings)
-def run_convert(settings: ConvertSettings) -> None:
+@add_command(
+    app,
+    "mlx_diffgemma convert google/diffusiongemma-26B-A4B-it model-4bit",
+    "mlx_diffgemma convert ./my-model ./my-model-nvfp4 --mode nvfp4",
+    "mlx_diffgemma convert ./my-model ./small --recipe uniform --set router=8",
+    no_args_is_help=True,
+)
+def run_convert(
+    source: Source,
+    destination: Destination,
+    *,
+    settings: ConvertSettings,
+    result: ResultOptions,
+    common: CommonOptions,
+) -> None:
     """Convert a DiffusionGemma checkpoint to the MLX layout, quantized or in bf16.
 
     Memory does not depend on the size of the checkpoint. If the program is interrupted, the same command resumes where
     it stopped.
     """
     recipe = _recipe(settings)
-    max_shard_bytes = parse_size(settings.max_shard_size)
-    with reported(debug=settings.debug, quiet=settings.quiet):
-        from mlx_diffgemma.checkpoint.hub import model_folder
-        from mlx_diffgemma_convert.conversion import ConversionOptions, convert
-        from mlx_diffgemma_convert.upload import check_login, upload
+    max_shard_bytes = parse_size(result.max_shard_size)
 
-        if settings.upload_repo is not None:
-            check_login(settings.upload_repo)
-        folder = model_folder(settings.source, settings.revision)
-        name, is_repository = source_name(settings.source, folder)
-        options = ConversionOptions(
-            source=folder,
-            destination=absolute_path(settings.destination),
-            recipe=recipe,
-            name=name,
-            repository=is_repository,
-            target=settings.upload_repo,
-            dtype=DTYPES[settings.dtype],
-            max_shard_bytes=max_shard_bytes,
-            overwrite=settings.overwrite,
-        )
-        run_work(convert(options), quiet=settings.quiet)
-        if settings.upload_repo is not None:
-            typer.echo(upload(options.destination, settings.upload_repo))
+    from mlx_diffgemma.checkpoint.hub import model_folder
+    from mlx_diffgemma_convert.conversion import ConversionOptions, convert
+    from mlx_diffgemma_convert.upload import check_login, upload
+
+    if settings.upload_repo is not None:
+        check_login(settings.upload_repo)
+    folder = model_folder(source, result.revision)
+    name, is_repository = source_name(source, folder)
+    options = ConversionOptions(
+        source=folder,
+        destination=absolute_path(destination),
+        recipe=recipe,
+        name=name,
+        repository=is_repository,
+        target=settings.upload_repo,
+        dtype=DTYPES[settings.dtype],
+        max_shard_bytes=max_shard_bytes,
+        overwrite=result.overwrite,
+    )
+    run_work(convert(options), quiet=common.quiet)
+    if settings.upload_repo is not None:
+        typer.echo(upload(options.destination, settings.upload_repo))
 
 
 def _recipe(settings: ConvertSettings) -> Recipe:
@@ -160,4 +143,4 @@ def _recipe(settings: ConvertSettings) -> Recipe:
 def main() -> None:
     """Run the program with the arguments of the command line."""
     open_streams()
-    app(prog_name=_PROGRAM)
+    app(prog_name="mlx_diffgemma.convert")
