@@ -115,7 +115,7 @@ def read_case(where: str, record: object, name: str) -> Case:
         template=template,
         check=read_check(where, entries["check"]),
         max_tokens=max_tokens,
-        seed=seed,
+        seed=cast("int", seed),
         options={key: value for key, value in options.items() if not template or key not in CONSTRAINTS},
     )
 
