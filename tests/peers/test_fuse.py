@@ -18,6 +18,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
+from conversion import measure
 from convert_helpers import (
     EXPERTS,
     MIXED_4,
@@ -45,7 +46,6 @@ from peer import assert_same_logits
 from random_checkpoint import write_checkpoint
 from tiny import PUBLISHED
 
-from convert import measure
 from mlx_diffgemma.checkpoint import adapters
 from mlx_diffgemma.checkpoint.adapters import LoRA, adapter_config, attach_adapter, load_adapter, save_adapter
 from mlx_diffgemma.checkpoint.names import TensorSource, sort_tensors

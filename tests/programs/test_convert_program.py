@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import conversion as benchmark
 import huggingface_hub
 import pytest
 from convert_helpers import options, program, tensors, tiny_source
@@ -17,7 +18,6 @@ from mlx_diffgemma_convert.convert_program import app
 from random_checkpoint import write_checkpoint
 from rich.console import Console
 
-import convert as benchmark
 from mlx_diffgemma.files import read_json
 
 
