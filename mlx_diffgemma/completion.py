@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from mlx_diffgemma.errors import DiffGemmaError
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, FinishReason, Stats
-from mlx_diffgemma.text.tokenizer import Tokenizer, Transcript
+from mlx_diffgemma.text.tokenizer import Tokenizer
+from mlx_diffgemma.text.transcript import Transcript
 
 
 @dataclass(frozen=True, kw_only=True)

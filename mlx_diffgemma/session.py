@@ -40,8 +40,8 @@ from mlx_diffgemma.infilling.prompts import (
 from mlx_diffgemma.infilling.template import MARKER, Gap, Part, Template, parse
 from mlx_diffgemma.infilling.windows import fits
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
-from mlx_diffgemma.text.messages import conversation
-from mlx_diffgemma.text.tokenizer import Message, Tokenizer
+from mlx_diffgemma.text.messages import Message, conversation
+from mlx_diffgemma.text.tokenizer import Tokenizer
 
 Prompt: TypeAlias = str | Sequence[Message]
 """What to answer: one user message, or a conversation."""
@@ -123,7 +123,7 @@ class Session:
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
-        return Vocabulary.of(self.tokenizer.table, self.model.config.vocab_size)
+        return Vocabulary.of(self.tokenizer.all_token_bytes, self.model.config.vocab_size)
 
     def _configs(self, config: Configs, count: int) -> list[GenerationConfig]:
         if config is None or isinstance(config, GenerationConfig):

@@ -72,7 +72,7 @@ class Joints:
                 healed = False
                 continue
             tokens = self.tokenizer.literal(part)
-            healed = not last and self.tokenizer.bytes(tokens[-1]) == SPACE
+            healed = not last and self.tokenizer.token_bytes(tokens[-1]) == SPACE
             if healed:
                 tokens.pop()
             if tokens:
@@ -114,7 +114,7 @@ class Joints:
 
     def text(self, tokens: Iterable[int], hole: Hole) -> str | None:
         """What the tokens of a gap add to the text; None where that is no text."""
-        data = b"".join(map(self.tokenizer.bytes, tokens))
+        data = b"".join(map(self.tokenizer.token_bytes, tokens))
         if hole.healed:
             if not data.startswith(SPACE):
                 return None

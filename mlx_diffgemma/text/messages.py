@@ -1,16 +1,21 @@
-"""What a prompt must be before it is worth a chat template."""
+"""The messages of a conversation, and the check that a prompt is one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import TypeAlias, cast
 
 from mlx_diffgemma.errors import PromptError, require_unicode
-from mlx_diffgemma.text.tokenizer import Message
+
+Message: TypeAlias = Mapping[str, str]
+"""{"role": "system" | "user" | "assistant", "content": ...}"""
 
 
 def conversation(prompt: object) -> list[Message]:
-    """The messages of a prompt that is not a text. Raises PromptError for what is no conversation."""
+    """Return the messages of a prompt that is a conversation.
+
+    Raises PromptError for anything but a list of at least one message with role and content.
+    """
     if not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
         raise PromptError(f"a prompt is a text or a list of messages, not {prompt!r}")
     messages = list(cast("Sequence[object]", prompt))

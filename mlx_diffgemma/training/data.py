@@ -18,7 +18,8 @@ import numpy.typing as npt
 from mlx_diffgemma.checkpoint.hub import REPOSITORY
 from mlx_diffgemma.errors import DataError, TokenizerError, require_unicode
 from mlx_diffgemma.files import json_lines
-from mlx_diffgemma.text.tokenizer import Message, Tokenizer
+from mlx_diffgemma.text.messages import Message
+from mlx_diffgemma.text.tokenizer import Tokenizer
 
 TRAIN, VALID = "train", "valid"
 
@@ -107,7 +108,7 @@ def tokenized(
     """The conversations in token ids. Raises DataError for one longer than `longest`, or that the template bends."""
     for where, exchange in conversations:
         try:
-            prompt, whole = tokenizer.chat(exchange[:-1]), tokenizer.whole(exchange)
+            prompt, whole = tokenizer.chat(exchange[:-1]), tokenizer.finished_chat(exchange)
         except TokenizerError as error:
             raise DataError(f"{where}: {error}") from None
         if whole[: len(prompt)] != prompt:

@@ -35,13 +35,13 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def joints(tokenizer: Tokenizer) -> Joints:
-    return Joints(tokenizer, Vocabulary.of(tokenizer.table, SIZE + 8), STOPS)
+    return Joints(tokenizer, Vocabulary.of(tokenizer.all_token_bytes, SIZE + 8), STOPS)
 
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_literal_is_encoded_byte_for_byte_and_without_special_tokens(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.literal(text)
-    assert b"".join(map(tokenizer.bytes, ids)) == text.encode()
+    assert b"".join(map(tokenizer.token_bytes, ids)) == text.encode()
     assert not set(ids) & tokenizer.special
 
 
@@ -59,7 +59,7 @@ def test_any_text_cut_anywhere_keeps_its_bytes(joints: Joints) -> None:
         data = b"".join(
             (b"\0" if not piece.healed else b" \0")
             if isinstance(piece, Hole)
-            else b"".join(map(joints.tokenizer.bytes, piece))
+            else b"".join(map(joints.tokenizer.token_bytes, piece))
             for piece in pieces
         )
         assert data == f"{text[:cut]}\0{text[cut:]}".encode()
@@ -97,7 +97,7 @@ def forbidden(joints: Joints, hole: Hole, length: int, *, strict: bool = False) 
 
 
 def test_special_tokens_end_tokens_and_unknown_ids_stand_in_no_gap(joints: Joints) -> None:
-    expected = {token for token in range(SIZE + 8) if not joints.tokenizer.bytes(token)} | set(STOPS)
+    expected = {token for token in range(SIZE + 8) if not joints.tokenizer.token_bytes(token)} | set(STOPS)
     assert set(range(SIZE, SIZE + 8)) < expected
     assert forbidden(joints, Hole(), 3) == [expected] * 3
 
@@ -111,17 +111,17 @@ def test_an_end_token_ends_an_open_gap_behind_its_least_length(joints: Joints) -
 def test_a_healed_gap_begins_with_its_space_and_is_not_only_that(joints: Joints) -> None:
     tokens = joints.tokenizer
     allowed = [set(range(SIZE)) - place for place in forbidden(joints, Hole(healed=True), 2)]
-    assert {tokens.bytes(token)[:1] for token in allowed[0]} == {b" "}
-    assert b" " in {tokens.bytes(token) for token in allowed[0]}
+    assert {tokens.token_bytes(token)[:1] for token in allowed[0]} == {b" "}
+    assert b" " in {tokens.token_bytes(token) for token in allowed[0]}
     assert len(allowed[1]) > len(allowed[0])
     [alone] = forbidden(joints, Hole(healed=True), 1)
-    assert b" " not in {tokens.bytes(token) for token in set(range(SIZE)) - alone}
+    assert b" " not in {tokens.token_bytes(token) for token in set(range(SIZE)) - alone}
 
 
 def test_strictly_no_part_of_a_character_stands_in_a_gap(joints: Joints) -> None:
     [place] = forbidden(joints, Hole(), 1, strict=True)
     for token in set(range(SIZE)) - place:
-        joints.tokenizer.bytes(token).decode()
+        joints.tokenizer.token_bytes(token).decode()
 
 
 def test_the_text_of_a_gap_is_without_the_healed_space_and_whole(joints: Joints) -> None:

@@ -13,7 +13,8 @@ from demo_checkpoint import CONTROLS
 from tiny import PUBLISHED
 
 from mlx_diffgemma.errors import TokenizerError
-from mlx_diffgemma.text.tokenizer import Tokenizer, Transcript, load_tokenizer
+from mlx_diffgemma.text.tokenizer import Tokenizer, load_tokenizer
+from mlx_diffgemma.text.transcript import Transcript
 
 TEXTS = [
     "Hello world",
