@@ -26,17 +26,10 @@ from mlx_diffgemma.generation.engine import stream as stream_tokens
 from mlx_diffgemma.generation.engine import stream_many as stream_jobs
 from mlx_diffgemma.generation.scoring import log_probabilities, shares
 from mlx_diffgemma.generation_config import GenerationConfig, matching
-from mlx_diffgemma.infilling.boundaries import Joints, Piece
-from mlx_diffgemma.infilling.filling import Infilling, canvas_room
-from mlx_diffgemma.infilling.prompts import (
-    Infilled,
-    check_span,
-    edit_gap,
-    edit_parts,
-    edit_prompt,
-    gather_filled,
-    infill_prompt,
-)
+from mlx_diffgemma.infilling.boundaries import Boundaries, TokenPart
+from mlx_diffgemma.infilling.filling import canvas_capacity, fill
+from mlx_diffgemma.infilling.prompts import check_span, edit_gap, edit_parts, edit_prompt, infill_prompt
+from mlx_diffgemma.infilling.result import Infilled, gather_filled
 from mlx_diffgemma.infilling.template import MARKER, Gap, Part, Template, parse
 from mlx_diffgemma.infilling.windows import fits
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
@@ -59,6 +52,7 @@ class Session:
         self.model = model
         self.tokenizer = tokenizer
         self.defaults = defaults
+        self._boundaries: dict[tuple[int, ...], Boundaries] = {}
 
     def stream(
         self,
@@ -119,7 +113,7 @@ class Session:
         opening, closing = self.tokenizer.thought_open, self.tokenizer.thought_close
         if not config.thinking or opening is None or closing is None:
             return automaton
-        return after_thinking(automaton, self._vocabulary.pieces, opening, closing)
+        return after_thinking(automaton, self._vocabulary.token_bytes, opening, closing)
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
@@ -199,11 +193,7 @@ class Session:
         the model the template. Of `config` those options count that a canvas has. Raises what `stream` raises, and
         TemplateError.
         """
-        config = config or self.defaults
-        parts = parse(template, marker)
-        pieces = self._joints(config).pieces(parts)
-        shown = not fits(pieces, canvas_room(self.model, config))
-        return self._infilled(pieces, infill_prompt(parts, instruction, shown=shown), config)
+        return self._infill(parse(template, marker), instruction, config or self.defaults)
 
     def infill(
         self,
@@ -215,7 +205,13 @@ class Session:
     ) -> Infilled:
         """The events of `stream_infill`, drained; what stands around the gaps is in the text byte for byte."""
         parts = parse(template, marker)
-        return gather_filled(parts, self.stream_infill(parts, instruction, config))
+        return gather_filled(parts, self._infill(parts, instruction, config or self.defaults))
+
+    def _infill(self, parts: Sequence[Part], instruction: str | None, config: GenerationConfig) -> Generator[Event]:
+        """Fill the gaps of a parsed template."""
+        token_parts = self._boundaries_of(config).token_parts(parts)
+        shown = not fits(token_parts, canvas_capacity(self.model, config))
+        return self._fill(token_parts, infill_prompt(parts, instruction, shown=shown), config)
 
     def stream_edit(
         self,
@@ -231,10 +227,8 @@ class Session:
         gap: how many tokens may stand there; None is half to twice as many as do, and a few. Raises what
         `stream_infill` raises.
         """
-        config = config or self.defaults
         parts = self.edit_template(text, span, gap)
-        pieces = self._joints(config).pieces(parts)
-        return self._infilled(pieces, edit_prompt(text, instruction, span), config)
+        return self._edit(parts, edit_prompt(text, instruction, span), config or self.defaults)
 
     def edit(
         self,
@@ -247,7 +241,12 @@ class Session:
     ) -> Infilled:
         """The events of `stream_edit`, drained; every other character is as it was."""
         parts = self.edit_template(text, span, gap)
-        return gather_filled(parts, self.stream_edit(text, instruction, span, config, gap=gap))
+        events = self._edit(parts, edit_prompt(text, instruction, span), config or self.defaults)
+        return gather_filled(parts, events)
+
+    def _edit(self, parts: Sequence[Part], prompt: str, config: GenerationConfig) -> Generator[Event]:
+        """Fill the template of an edit."""
+        return self._fill(self._boundaries_of(config).token_parts(parts), prompt, config)
 
     def edit_template(self, text: str, span: tuple[int, int], gap: Gap | None = None) -> tuple[Part, ...]:
         """The template that `edit` fills. Raises TemplateError for a span outside the text."""
@@ -256,14 +255,19 @@ class Session:
         gap = gap or edit_gap(len(self.tokenizer.literal(text[slice(*span)])))
         return parse(edit_parts(text, span, gap))
 
-    def _joints(self, config: GenerationConfig) -> Joints:
-        return Joints(self.tokenizer, self._vocabulary, config.stop_tokens)
+    def _boundaries_of(self, config: GenerationConfig) -> Boundaries:
+        """Return the boundaries for the stop tokens of `config`; they are made once, for their tables are large."""
+        stops = config.stop_tokens
+        if stops not in self._boundaries:
+            self._boundaries[stops] = Boundaries(self.tokenizer, self._vocabulary, stops)
+        return self._boundaries[stops]
 
-    def _infilled(self, pieces: Sequence[Piece], prompt: str, config: GenerationConfig) -> Generator[Event]:
+    def _fill(self, parts: Sequence[TokenPart], prompt: str, config: GenerationConfig) -> Generator[Event]:
+        """Fill the gaps of a template in tokens."""
         if not is_free(config):
-            raise OptionError("regex, json_schema and choices are said of a gap: give Gap(regex=...)")
-        infilling = Infilling(self.model, self._joints(config), self.tokens(prompt, config), pieces, config)
-        return (event for _, event in self._guarded((0, event) for event in infilling.events()))
+            raise OptionError("regex, json_schema and choices are for an answer: a gap takes them as Gap(regex=...)")
+        events = fill(self.model, self._boundaries_of(config), self.tokens(prompt, config), parts, config)
+        return (event for _, event in self._guarded((0, event) for event in events))
 
     def choose(
         self, prompt: Prompt, choices: Sequence[str], config: GenerationConfig | None = None

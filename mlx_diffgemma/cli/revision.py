@@ -24,7 +24,7 @@ from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.infilling.template import Part
 
 if TYPE_CHECKING:
-    from mlx_diffgemma.infilling.prompts import Infilled
+    from mlx_diffgemma.infilling.result import Infilled
     from mlx_diffgemma.session import Session
 
 
@@ -75,7 +75,7 @@ def started(request: Revision) -> tuple[Session, GenerationConfig]:
 def deliver(request: Revision, document: Document, parts: Sequence[Part], events: Iterator[Event]) -> None:
     """Drain `events`, and print or write what comes of them. Raises DiffGemmaError; SystemExit after Ctrl-C."""
     from mlx_diffgemma.display.terminal import report
-    from mlx_diffgemma.infilling.prompts import collected
+    from mlx_diffgemma.infilling.result import collected
 
     with Interrupt() as interrupt:
         result = collected(parts, watched(interrupt.until(events), request))
