@@ -27,7 +27,7 @@ from mlx_diffgemma.generation.engine import stream_many as stream_jobs
 from mlx_diffgemma.generation.scoring import log_probabilities, shares
 from mlx_diffgemma.generation_config import GenerationConfig, matching
 from mlx_diffgemma.infilling.boundaries import Boundaries, TokenPart
-from mlx_diffgemma.infilling.filling import canvas_capacity, fill
+from mlx_diffgemma.infilling.filling import canvas_capacity, fill_template
 from mlx_diffgemma.infilling.prompts import check_span, edit_gap, edit_parts, edit_prompt, infill_prompt
 from mlx_diffgemma.infilling.result import Infilled, gather_filled
 from mlx_diffgemma.infilling.template import MARKER, Gap, Part, Template, parse
@@ -266,7 +266,7 @@ class Session:
         """Fill the gaps of a template in tokens."""
         if not is_free(config):
             raise OptionError("regex, json_schema and choices are for an answer: a gap takes them as Gap(regex=...)")
-        events = fill(self.model, self._boundaries_of(config), self.tokens(prompt, config), parts, config)
+        events = fill_template(self.model, self._boundaries_of(config), self.tokens(prompt, config), parts, config)
         return (event for _, event in self._guarded((0, event) for event in events))
 
     def choose(

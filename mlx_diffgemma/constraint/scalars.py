@@ -34,7 +34,7 @@ def refused(pointer: str, reason: str) -> ConstraintError:
     return ConstraintError(f"json_schema{f' at {pointer}' if pointer else ''}: {reason}")
 
 
-def repeated(pattern: str, minimum: int, maximum: int | None) -> str:
+def repeat_pattern(pattern: str, minimum: int, maximum: int | None) -> str:
     """Return a pattern of `minimum` to `maximum` matches one after another; None is no limit."""
     if (minimum, maximum) == (0, None):
         return f"(?:{pattern})*"
@@ -54,7 +54,7 @@ def _string(entries: Schema, pointer: str) -> str:
     minimum, maximum = entries.get("minLength", 0), entries.get("maxLength")
     if maximum is not None and maximum < minimum:
         raise refused(pointer, f"'maxLength' {maximum} is below 'minLength' {minimum}")
-    return f'"{repeated(JSON_CHARACTER, minimum, maximum)}"'
+    return f'"{repeat_pattern(JSON_CHARACTER, minimum, maximum)}"'
 
 
 def _integer(entries: Schema, pointer: str) -> str:

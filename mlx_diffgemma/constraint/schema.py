@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from mlx_diffgemma.constraint.regex import JSON_CHARACTER, literal_pattern
-from mlx_diffgemma.constraint.scalars import SCALAR_PATTERNS, Schema, refused, repeated
+from mlx_diffgemma.constraint.scalars import SCALAR_PATTERNS, Schema, refused, repeat_pattern
 
 _BLANK, _BREAK = " ?", r"(?:\n *| ?)"
 _COMMA, _COLON = f",{_BREAK}", f":{_BLANK}"
@@ -154,10 +154,10 @@ class _SchemaReader:
         if maximum is not None and maximum < minimum:
             raise refused(pointer, f"'maxItems' {entries['maxItems']} allows fewer items than there must be")
         if prefix:
-            return rf"\[{_BREAK}{_COMMA.join(prefix)}{repeated(f'{_COMMA}{item}', minimum, maximum)}{_BREAK}\]"
+            return rf"\[{_BREAK}{_COMMA.join(prefix)}{repeat_pattern(f'{_COMMA}{item}', minimum, maximum)}{_BREAK}\]"
         if maximum == 0:
             return rf"\[{_BLANK}\]"
-        rest = repeated(f"{_COMMA}{item}", max(0, minimum - 1), None if maximum is None else maximum - 1)
+        rest = repeat_pattern(f"{_COMMA}{item}", max(0, minimum - 1), None if maximum is None else maximum - 1)
         return rf"\[{_BREAK}{f'{item}{rest}' if minimum else f'(?:{item}{rest})?'}{_BREAK}\]"
 
 

@@ -101,7 +101,7 @@ class Candidate:
 def start_candidate(task: CanvasTask, lengths: tuple[int, ...], *, whole_characters: bool) -> Candidate:
     """Return a candidate whose gaps have these lengths and hold noise.
 
-    Its cache is a snapshot of the text before it, which is copied only when the canvas first writes behind it.
+    Its cache is a snapshot of the text before it: a reference until the canvas first writes keys and values of its own.
     whole_characters: ban tokens that are parts of characters.
     """
     setup, window = task.setup, task.window
@@ -119,7 +119,7 @@ def start_candidate(task: CanvasTask, lengths: tuple[int, ...], *, whole_charact
     return Candidate(lengths, layout, canvas)
 
 
-def denoise(model: DiffusionGemma, candidates: Sequence[Candidate]) -> Iterator[Candidate]:
+def denoise_together(model: DiffusionGemma, candidates: Sequence[Candidate]) -> Iterator[Candidate]:
     """Denoise candidates side by side until all are over; yield the most confident one after each step."""
     while active := [each for each in candidates if not each.canvas.is_over]:
         for drafts in refine(model, [each.canvas for each in active]):
@@ -131,7 +131,7 @@ def denoise(model: DiffusionGemma, candidates: Sequence[Candidate]) -> Iterator[
 def judge(task: CanvasTask, candidate: Candidate) -> None:
     """Score a candidate: let the encoder read its tokens, up to an end token.
 
-    Their keys and values are behind the end of its cache then; `Cache.advance` would make them part of it.
+    Their keys and values are then in the buffer after the candidate's cache; `Cache.advance` makes them part of it.
     """
     model = task.setup.model
     ids = mx.array([candidate.tokens(task.setup.config.stop_tokens)])

@@ -30,7 +30,7 @@ from mlx_diffgemma.infilling.candidates import (
     CanvasView,
     FillingSetup,
     ReadText,
-    denoise,
+    denoise_together,
     judge,
     start_candidate,
 )
@@ -67,7 +67,7 @@ class _Progress(NamedTuple):
     """False if an open gap reached its maximum without an end token"""
 
 
-def fill(
+def fill_template(
     model: DiffusionGemma,
     boundaries: Boundaries,
     prompt: Sequence[int],
@@ -110,30 +110,30 @@ def canvas_capacity(model: DiffusionGemma, config: GenerationConfig) -> int:
 
 def _fill_windows(setup: FillingSetup, prompt: Sequence[int], parts: tuple[TokenPart, ...]) -> Iterator[Event]:
     clock = Clock()
-    # 1
-    text, rest = split_leading_text(parts, setup.capacity, 0)
-    progress = _Progress(read=(yield from _read_prompt(setup.model, [*prompt, *text])), rest=rest, position=len(text))
-    clock.prefilled()
-    if text:
-        yield BlockCommitted(block=0, steps=0, tokens=text, last=False)
+    progress = yield from _read_prompt(setup, prompt, parts, clock)
     while any(isinstance(part, TokenGap) for part in progress.rest):
         progress = yield from _fill_window(setup, progress, clock)
         progress = yield from _read_text_after(setup, progress)
         mx.clear_cache()
         progress = progress._replace(block=progress.block + 1)
-    # 7
     stats = clock.stats(len(prompt), progress.filled_tokens)
     yield Finished(reason="stop" if progress.is_complete else "length", stats=stats)
 
 
-def _read_prompt(model: DiffusionGemma, tokens: Sequence[int]) -> Generator[Prefilled, None, ReadText]:
-    """Read the prompt and the text before the first canvas."""
-    cache, total = model.make_cache(), len(tokens)
-    for done in prefill(model, mx.array([list(tokens[:-1])], mx.int32), cache):
-        yield Prefilled(done=done, total=total)
-    read = _read_last(model, tokens[-1], cache)
-    yield Prefilled(done=total, total=total)
-    return read
+def _read_prompt(
+    setup: FillingSetup, prompt: Sequence[int], parts: tuple[TokenPart, ...], clock: Clock
+) -> Generator[Event, None, _Progress]:
+    """Read the prompt and the text before the first canvas: step 1."""
+    text, rest = split_leading_text(parts, setup.capacity, 0)
+    tokens, cache = [*prompt, *text], setup.model.make_cache()
+    for done in prefill(setup.model, mx.array([tokens[:-1]], mx.int32), cache):
+        yield Prefilled(done=done, total=len(tokens))
+    read = _read_last(setup.model, tokens[-1], cache)
+    yield Prefilled(done=len(tokens), total=len(tokens))
+    clock.prefilled()
+    if text:
+        yield BlockCommitted(block=0, steps=0, tokens=text, last=False)
+    return _Progress(read=read, rest=rest, position=len(text))
 
 
 def _read_last(model: DiffusionGemma, token: int, cache: Cache) -> ReadText:
@@ -178,11 +178,11 @@ def _choose_winner(
 ) -> Generator[Event, None, Candidate]:
     """Denoise the finalists to their end, and return the likeliest whose gaps are valid text: steps 3 to 5."""
     model = task.setup.model
-    yield from map(view.denoised, denoise(model, finalists))
+    yield from map(view.denoised, denoise_together(model, finalists))
     valid = [each for each in finalists if each.fillings(task) is not None]
     if not valid:
         valid = [start_candidate(task, each.lengths, whole_characters=True) for each in finalists]
-        yield from map(view.denoised, denoise(model, valid))
+        yield from map(view.denoised, denoise_together(model, valid))
     for each in valid:
         judge(task, each)
     return max(valid, key=lambda each: each.score)

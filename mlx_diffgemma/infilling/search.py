@@ -18,7 +18,14 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 
 from mlx_diffgemma.events import Event
-from mlx_diffgemma.infilling.candidates import Candidate, CanvasTask, CanvasView, denoise, judge, start_candidate
+from mlx_diffgemma.infilling.candidates import (
+    Candidate,
+    CanvasTask,
+    CanvasView,
+    denoise_together,
+    judge,
+    start_candidate,
+)
 from mlx_diffgemma.infilling.lengths import coarse_lengths_per_gap, lengths_around, middle_lengths, possible_lengths
 from mlx_diffgemma.infilling.windows import gap_budget
 
@@ -75,7 +82,7 @@ def _denoise_briefly(task: CanvasTask, view: CanvasView, candidates: Sequence[Ca
     brief = replace(rules, max_steps=min(_STEPS_BEFORE_JUDGING, rules.max_steps))
     for each in candidates:
         each.canvas.rules = brief
-    yield from map(view.denoised, denoise(task.setup.model, candidates))
+    yield from map(view.denoised, denoise_together(task.setup.model, candidates))
     for each in candidates:
         each.canvas.rules = rules
         stopped_early = each.canvas.state.step < brief.max_steps

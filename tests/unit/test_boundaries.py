@@ -96,21 +96,21 @@ def forbidden(boundaries: Boundaries, gap: TokenGap, length: int, *, whole_chara
     return out
 
 
-def test_special_tokens_end_tokens_and_unknown_ids_stand_in_no_gap(boundaries: Boundaries) -> None:
+def test_special_tokens_end_tokens_and_unknown_ids_are_banned_from_gaps(boundaries: Boundaries) -> None:
     expected = {token for token in range(SIZE + 8) if not boundaries.tokenizer.token_bytes(token)} | set(STOPS)
     assert set(range(SIZE, SIZE + 8)) < expected
     assert forbidden(boundaries, TokenGap(), 3) == [expected] * 3
 
 
-def test_an_end_token_ends_an_open_gap_behind_its_least_length(boundaries: Boundaries) -> None:
+def test_an_end_token_ends_an_open_gap_after_its_minimum_length(boundaries: Boundaries) -> None:
     found = forbidden(boundaries, TokenGap(min_tokens=2, open_ended=True), 4)
-    assert [set(STOPS) & place for place in found] == [set(STOPS), set(STOPS), set(), set()]
-    assert all(2 in place for place in found)
+    assert [set(STOPS) & banned for banned in found] == [set(STOPS), set(STOPS), set(), set()]
+    assert all(2 in banned for banned in found)
 
 
 def test_a_gap_that_absorbs_a_space_begins_with_it_and_is_not_only_that(boundaries: Boundaries) -> None:
     tokens = boundaries.tokenizer
-    allowed = [set(range(SIZE)) - place for place in forbidden(boundaries, TokenGap(absorbs_space=True), 2)]
+    allowed = [set(range(SIZE)) - banned for banned in forbidden(boundaries, TokenGap(absorbs_space=True), 2)]
     assert {tokens.token_bytes(token)[:1] for token in allowed[0]} == {b" "}
     assert b" " in {tokens.token_bytes(token) for token in allowed[0]}
     assert len(allowed[1]) > len(allowed[0])
@@ -119,8 +119,8 @@ def test_a_gap_that_absorbs_a_space_begins_with_it_and_is_not_only_that(boundari
 
 
 def test_no_part_of_a_character_is_allowed_where_characters_must_be_whole(boundaries: Boundaries) -> None:
-    [place] = forbidden(boundaries, TokenGap(), 1, whole_characters=True)
-    for token in set(range(SIZE)) - place:
+    [banned] = forbidden(boundaries, TokenGap(), 1, whole_characters=True)
+    for token in set(range(SIZE)) - banned:
         boundaries.tokenizer.token_bytes(token).decode()
 
 

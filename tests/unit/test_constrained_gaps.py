@@ -63,7 +63,7 @@ def wild() -> Session:
         "windows",
     ],
 )
-def test_what_stands_in_a_gap_matches(wild: Session, parts: list[Part], pattern: str) -> None:
+def test_the_text_of_a_gap_matches(wild: Session, parts: list[Part], pattern: str) -> None:
     for seed in range(3):
         result = wild.infill(parts, config=replace(CONFIG, seed=seed))
         assert re.fullmatch(pattern, result.text), result.text
@@ -119,7 +119,7 @@ def test_lengths_in_which_nothing_matches_are_not_tried() -> None:
         (lambda: Gap(regex="\ud800"), "must be text"),
     ],
 )
-def test_a_gap_that_cannot_be_is_said(make: object, message: str) -> None:
+def test_a_gap_that_cannot_be_is_refused(make: object, message: str) -> None:
     assert callable(make)
     with pytest.raises(DiffGemmaError, match=message):
         make()
@@ -134,7 +134,7 @@ def test_a_gap_that_cannot_be_is_said(make: object, message: str) -> None:
         (["a", Gap(json_schema="nowhere.json"), "b"], "the schema nowhere.json cannot be read"),
     ],
 )
-def test_what_no_gap_can_match_is_said_at_once(wild: Session, parts: list[Part], message: str) -> None:
+def test_what_no_gap_can_match_is_refused_at_once(wild: Session, parts: list[Part], message: str) -> None:
     with pytest.raises(DiffGemmaError, match=message):
         wild.stream_infill(parts)
 
@@ -144,7 +144,7 @@ def test_what_an_answer_must_match_is_not_for_gaps(wild: Session) -> None:
         wild.stream_infill("a <gap>", config=replace(CONFIG, regex="a"))
 
 
-def test_the_demo_says_what_it_would_have_said_where_that_matches() -> None:
+def test_the_demo_writes_what_it_would_have_written_if_that_matches() -> None:
     session = load("demo")
     function = session.infill(
         ["def area(width, height):\n    return ", Gap(choices=["width + height", "width * height", "width"])],

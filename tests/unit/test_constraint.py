@@ -316,7 +316,7 @@ def test_the_distance_is_that_of_the_shortest_text() -> None:
     assert [int(over(pattern).distance[0]) for pattern in ("abba", "a*", "ab{5}", "c{3}")] == [2, 0, 3, 3]
 
 
-def test_only_tokens_behind_which_the_rest_fits_are_allowed() -> None:
+def test_only_tokens_after_which_the_rest_fits_are_allowed() -> None:
     automaton = over("a|abbbb")
     assert np.flatnonzero(automaton.allowed(0, 5)).tolist() == [1, 3]
     assert np.flatnonzero(automaton.allowed(0, 1)).tolist() == [1]

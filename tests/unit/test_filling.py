@@ -101,7 +101,9 @@ def test_the_cache_after_a_window_is_that_of_its_text(wild: Session, monkeypatch
     parts = ("one two three ", Gap(2, 2), " and " * 30, Gap(1, 1), " end")
     committed: list[int] = []
     boundaries = wild._boundaries_of(CONFIG)
-    for event in filling.fill(wild.model, boundaries, wild.tokens("Go on."), boundaries.token_parts(parts), CONFIG):
+    for event in filling.fill_template(
+        wild.model, boundaries, wild.tokens("Go on."), boundaries.token_parts(parts), CONFIG
+    ):
         if isinstance(event, CanvasStarted) and event.block == 1:
             break
         if isinstance(event, BlockCommitted):
@@ -160,7 +162,7 @@ def test_the_events_come_in_their_order(wild: Session) -> None:
         (replace(CONFIG, stop_tokens=()), "a<gap:3>", None, ""),
     ],
 )
-def test_what_cannot_be_filled_is_said_at_once(
+def test_what_cannot_be_filled_is_refused_at_once(
     wild: Session, config: GenerationConfig, template: str, error: type[DiffGemmaError] | None, message: str
 ) -> None:
     if error is None:
@@ -196,7 +198,7 @@ def test_the_demo_fills_what_is_missing_whatever_its_length(demo: Session) -> No
     assert function.gaps == ("width * height",)
 
 
-def test_the_demo_rewrites_a_span_as_it_is_told(demo: Session) -> None:
+def test_the_demo_rewrites_a_span_as_the_prompt_asks(demo: Session) -> None:
     """It knows no instructions to edit: the prompt is one that it does know."""
     parts = demo.edit_template("12 13 99 15 16 17", (6, 8), Gap(2, 2))
     assert parts == ("12 13 ", Gap(2, 2), " 15 16 17")

@@ -19,7 +19,7 @@ def gap_of(length: int) -> TokenGap:
     return TokenGap(min_tokens=length, max_tokens=length)
 
 
-def test_a_template_that_fits_stands_in_one_canvas() -> None:
+def test_a_template_that_fits_is_in_one_canvas() -> None:
     parts: tuple[TokenPart, ...] = (text(4), gap_of(3), text(2), gap_of(1), text(1))
     assert fits(parts, CAPACITY)
     assert split_leading_text(parts, CAPACITY, 0) == ((), parts)
@@ -34,18 +34,18 @@ def test_a_template_that_fits_stands_in_one_canvas() -> None:
 
 
 def test_text_before_a_canvas_is_only_read_up_to_where_the_model_would_have_begun_one() -> None:
-    """35 tokens: two canvases and three tokens of the third, where the gap has room."""
+    """35 tokens: two canvases and three tokens of the third, where there is space for the gap."""
     leading, rest = split_leading_text((text(35), gap_of(2), text(20)), CAPACITY, 0)
     assert (leading, rest) == (text(32), (text(3, 132), gap_of(2), text(20)))
     assert split_leading_text((text(35), gap_of(2), text(20)), CAPACITY, 3)[0] == text(29)
 
 
-def test_a_canvas_begins_at_the_gap_where_too_little_would_be_left_behind_it() -> None:
+def test_a_canvas_begins_at_the_gap_where_too_little_would_be_left_after_it() -> None:
     assert split_leading_text((text(30), gap_of(2), text(20)), CAPACITY, 0) == (text(30), (gap_of(2), text(20)))
     assert split_leading_text((text(3), gap_of(2), text(20)), CAPACITY, 5) == (text(3), (gap_of(2), text(20)))
 
 
-def test_text_without_a_gap_behind_it_is_only_read() -> None:
+def test_text_without_a_gap_after_it_is_only_read() -> None:
     assert split_leading_text((text(3),), CAPACITY, 0) == (text(3), ())
     assert split_leading_text((gap_of(1),), CAPACITY, 0) == ((), (gap_of(1),))
     assert split_leading_text((), CAPACITY, 0) == ((), ())
@@ -82,7 +82,7 @@ def test_an_open_gap_takes_what_is_left_and_goes_on() -> None:
     assert lay_out(found, (12,), CAPACITY, pad=0).slots == (*text(4), *[None] * 12)
 
 
-def test_longer_fillings_see_less_of_the_text_behind() -> None:
+def test_longer_fillings_see_less_of_the_text_after_them() -> None:
     found = next_window((text(2), TokenGap(min_tokens=1, max_tokens=10), text(10)), CAPACITY)
     assert found.gaps == [TokenGap(min_tokens=1, max_tokens=10)]
     short, long = lay_out(found, (1,), CAPACITY, pad=0), lay_out(found, (10,), CAPACITY, pad=0)
