@@ -30,8 +30,7 @@ from mlx_diffgemma.constraint import cache as store
 from mlx_diffgemma.constraint.byte_automaton import compiled
 from mlx_diffgemma.constraint.cache import Vocabulary, automaton_of
 from mlx_diffgemma.constraint.schema import schema_regex
-from mlx_diffgemma.constraint.token_automaton import TokenAutomaton
-from mlx_diffgemma.constraint.tokens import over_tokens
+from mlx_diffgemma.constraint.token_automaton import TokenAutomaton, over_tokens
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.config import parse_config
@@ -117,9 +116,9 @@ def automata(vocabulary: Vocabulary) -> TokenAutomaton:
         for name, wanted in SCHEMAS.items():
             pattern = schema_regex(wanted)
             bytewise = compiled(pattern)
-            made = over_tokens(bytewise, vocabulary.pieces, STOPS)
+            made = over_tokens(bytewise, vocabulary.token_bytes, STOPS)
             in_bytes = seconds(lambda pattern=pattern: compiled(pattern))
-            in_tokens = seconds(lambda bytewise=bytewise: over_tokens(bytewise, vocabulary.pieces, STOPS))
+            in_tokens = seconds(lambda bytewise=bytewise: over_tokens(bytewise, vocabulary.token_bytes, STOPS))
             automaton_of(pattern, vocabulary, STOPS, False)
             automaton_of.cache_clear()
             loading = seconds(lambda pattern=pattern: automaton_of(pattern, vocabulary, STOPS, False))
@@ -127,7 +126,7 @@ def automata(vocabulary: Vocabulary) -> TokenAutomaton:
                 f"{name:36}{made.states:6} {made.class_count:7} {len(made.targets):11} |        "
                 f"{in_bytes:7.2f} {in_tokens:7.2f} {loading:10.3f}"
             )
-    return over_tokens(compiled(schema_regex(SCHEMAS["20 fields of all kinds"])), vocabulary.pieces, STOPS)
+    return over_tokens(compiled(schema_regex(SCHEMAS["20 fields of all kinds"])), vocabulary.token_bytes, STOPS)
 
 
 def model() -> DiffusionGemma:
@@ -162,7 +161,7 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     parser.add_argument("--steps", type=int, default=5, help="steps, of which the median is taken")
     parser.add_argument("--assert", dest="asserted", action="store_true", help="exit with 1 above 15 %% of a step")
     options = parser.parse_args(words)
-    automaton = automata(Vocabulary(pieces=pieces()))
+    automaton = automata(Vocabulary(token_bytes=pieces()))
     if options.automata_only:
         return
     made = model()

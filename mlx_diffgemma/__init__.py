@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     )
     from mlx_diffgemma.generation_config import GenerationConfig
     from mlx_diffgemma.generation_options import GenerationOptions
-    from mlx_diffgemma.infilling.prompts import Infilled
+    from mlx_diffgemma.infilling.result import Infilled
     from mlx_diffgemma.infilling.template import Gap
     from mlx_diffgemma.loading import load
     from mlx_diffgemma.session import Session
@@ -53,7 +53,7 @@ __all__ = [
 ]
 _HOMES = {
     "completion": ("Completion",),
-    "infilling.prompts": ("Infilled",),
+    "infilling.result": ("Infilled",),
     "errors": ("DiffGemmaError",),
     "events": ("BlockCommitted", "CanvasStarted", "Denoised", "Event", "Finished", "GapFilled", "Prefilled", "Stats"),
     "generation_config": ("GenerationConfig",),

@@ -17,7 +17,8 @@ from mlx_diffgemma.events import (
     Prefilled,
     Stats,
 )
-from mlx_diffgemma.text.tokenizer import Tokenizer, Transcript
+from mlx_diffgemma.text.tokenizer import Tokenizer
+from mlx_diffgemma.text.transcript import Transcript
 
 CompletionReason: TypeAlias = FinishReason | Literal["interrupted"]
 

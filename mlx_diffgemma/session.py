@@ -27,22 +27,15 @@ from mlx_diffgemma.generation.engine import stream_many as stream_jobs
 from mlx_diffgemma.generation.scoring import log_probabilities, shares
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.generation_options import GenerationOptions, UnconstrainedOptions, configured
-from mlx_diffgemma.infilling.boundaries import Joints, Piece
-from mlx_diffgemma.infilling.filling import Infilling, canvas_room
-from mlx_diffgemma.infilling.prompts import (
-    Infilled,
-    check_span,
-    edit_gap,
-    edit_parts,
-    edit_prompt,
-    gather_filled,
-    infill_prompt,
-)
+from mlx_diffgemma.infilling.boundaries import Boundaries, TokenPart
+from mlx_diffgemma.infilling.filling import canvas_capacity, fill_template
+from mlx_diffgemma.infilling.prompts import check_span, edit_gap, edit_parts, edit_prompt, infill_prompt
+from mlx_diffgemma.infilling.result import Infilled, gather_filled
 from mlx_diffgemma.infilling.template import MARKER, Gap, Part, Template, parse
 from mlx_diffgemma.infilling.windows import fits
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
-from mlx_diffgemma.text.messages import conversation
-from mlx_diffgemma.text.tokenizer import Message, Tokenizer
+from mlx_diffgemma.text.messages import Message, chat_messages, require_prompt
+from mlx_diffgemma.text.tokenizer import Tokenizer
 
 Prompt: TypeAlias = str | Sequence[Message]
 """What to answer: the text of a user, or a conversation."""
@@ -60,6 +53,7 @@ class Session:
         self.model = model
         self.tokenizer = tokenizer
         self.defaults = defaults
+        self._boundaries: dict[tuple[int, ...], Boundaries] = {}
 
     def stream(
         self, prompt: Prompt, config: GenerationConfig | None = None, **options: Unpack[GenerationOptions]
@@ -112,11 +106,11 @@ class Session:
         opening, closing = self.tokenizer.thought_open, self.tokenizer.thought_close
         if not config.thinking or opening is None or closing is None:
             return automaton
-        return after_thinking(automaton, self._vocabulary.pieces, opening, closing)
+        return after_thinking(automaton, self._vocabulary.token_bytes, opening, closing)
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
-        return Vocabulary.of(self.tokenizer.table, self.model.config.vocab_size)
+        return Vocabulary.of(self.tokenizer.all_token_bytes, self.model.config.vocab_size)
 
     def _config(self, config: GenerationConfig | None, options: Mapping[str, Any]) -> GenerationConfig:
         """Return the options of a call: keywords in place of those of `config` or, without one, of the checkpoint."""
@@ -179,11 +173,7 @@ class Session:
         the model the template. Options that only a whole answer can have, such as `trim`, change nothing. Raises what
         `stream` raises, and TemplateError.
         """
-        config = self._config(config, options)
-        parts = parse(template, marker)
-        pieces = self._joints(config).pieces(parts)
-        shown = not fits(pieces, canvas_room(self.model, config))
-        return self._infilled(pieces, infill_prompt(parts, instruction, shown=shown), config)
+        return self._infill(parse(template, marker), instruction, self._config(config, options))
 
     def infill(
         self,
@@ -196,7 +186,13 @@ class Session:
     ) -> Infilled:
         """Return the filled template of `stream_infill`; the text around the gaps is unchanged, byte for byte."""
         parts = parse(template, marker)
-        return gather_filled(parts, self.stream_infill(parts, instruction, config, **options))
+        return gather_filled(parts, self._infill(parts, instruction, self._config(config, options)))
+
+    def _infill(self, parts: Sequence[Part], instruction: str | None, config: GenerationConfig) -> Generator[Event]:
+        """Fill the gaps of a parsed template."""
+        token_parts = self._boundaries_of(config).token_parts(parts)
+        shown = not fits(token_parts, canvas_capacity(self.model, config))
+        return self._fill(token_parts, infill_prompt(parts, instruction, shown=shown), config)
 
     def stream_edit(
         self,
@@ -213,10 +209,8 @@ class Session:
         gap: how many tokens the new text has; None is half to twice as many as the old one, and a few. Raises what
         `stream_infill` raises.
         """
-        config = self._config(config, options)
         parts = self.edit_template(text, span, gap)
-        pieces = self._joints(config).pieces(parts)
-        return self._infilled(pieces, edit_prompt(text, instruction, span), config)
+        return self._edit(parts, edit_prompt(text, instruction, span), self._config(config, options))
 
     def edit(
         self,
@@ -230,7 +224,12 @@ class Session:
     ) -> Infilled:
         """Return the text of `stream_edit`; every other character is unchanged."""
         parts = self.edit_template(text, span, gap)
-        return gather_filled(parts, self.stream_edit(text, instruction, span, config, gap=gap, **options))
+        events = self._edit(parts, edit_prompt(text, instruction, span), self._config(config, options))
+        return gather_filled(parts, events)
+
+    def _edit(self, parts: Sequence[Part], prompt: str, config: GenerationConfig) -> Generator[Event]:
+        """Fill the template of an edit."""
+        return self._fill(self._boundaries_of(config).token_parts(parts), prompt, config)
 
     def edit_template(self, text: str, span: tuple[int, int], gap: Gap | None = None) -> tuple[Part, ...]:
         """Return the template that `edit` fills. Raises TemplateError for a span outside the text."""
@@ -239,14 +238,19 @@ class Session:
         gap = gap or edit_gap(len(self.tokenizer.literal(text[slice(*span)])))
         return parse(edit_parts(text, span, gap))
 
-    def _joints(self, config: GenerationConfig) -> Joints:
-        return Joints(self.tokenizer, self._vocabulary, config.stop_tokens)
+    def _boundaries_of(self, config: GenerationConfig) -> Boundaries:
+        """Return the boundaries for the stop tokens of `config`; they are made once, for their tables are large."""
+        stops = config.stop_tokens
+        if stops not in self._boundaries:
+            self._boundaries[stops] = Boundaries(self.tokenizer, self._vocabulary, stops)
+        return self._boundaries[stops]
 
-    def _infilled(self, pieces: Sequence[Piece], prompt: str, config: GenerationConfig) -> Generator[Event]:
+    def _fill(self, parts: Sequence[TokenPart], prompt: str, config: GenerationConfig) -> Generator[Event]:
+        """Fill the gaps of a template in tokens."""
         if not is_free(config):
             raise OptionError("regex, json_schema and choices belong to a gap: give Gap(regex=...)")
-        infilling = Infilling(self.model, self._joints(config), self.tokens(prompt, config), pieces, config)
-        return (event for _, event in self._guarded((0, event) for event in infilling.events()))
+        events = fill_template(self.model, self._boundaries_of(config), self.tokens(prompt, config), parts, config)
+        return (event for _, event in self._guarded((0, event) for event in events))
 
     def choose(
         self,
@@ -272,25 +276,11 @@ class Session:
     def tokens(self, prompt: Prompt, config: GenerationConfig | None = None) -> list[int]:
         """Return the token ids that the model reads for a prompt. Raises PromptError for an empty prompt."""
         config = self._config(config, {})
-        require_unicode(config.system or "", "the system prompt", PromptError)
-        if isinstance(prompt, str):
-            if not prompt.strip():
-                raise PromptError("the prompt is empty: say what to write")
-            require_unicode(prompt, "the prompt", PromptError)
-            if config.raw:
-                return self.tokenizer.encode(prompt)
-            messages: list[Message] = [{"role": "user", "content": prompt}]
-        elif config.raw:
+        if not config.raw:
+            return self.tokenizer.chat(chat_messages(prompt, config.system), thinking=config.thinking)
+        if not isinstance(prompt, str):
             raise PromptError("a conversation needs the chat template: with raw give a text")
-        else:
-            messages = conversation(prompt)
-        if config.system is not None:
-            if messages[0].get("role") == "system":
-                raise PromptError(
-                    "the conversation has a system message and the options have another: give one of them"
-                )
-            messages = [{"role": "system", "content": config.system}, *messages]
-        return self.tokenizer.chat(messages, thinking=config.thinking)
+        return self.tokenizer.encode(require_prompt(prompt))
 
 
 def are_many(prompt: Prompt | Sequence[Prompt]) -> bool:

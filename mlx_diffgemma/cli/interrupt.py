@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator
 from types import FrameType, TracebackType
 
 from mlx_diffgemma.events import BlockCommitted, Denoised, Event
-from mlx_diffgemma.text.tokenizer import THOUGHT_NAME
+from mlx_diffgemma.text.chat_template import THOUGHT_NAME
 
 
 class Interrupt:

@@ -24,7 +24,7 @@ from mlx_diffgemma.infilling.template import Part
 from mlx_diffgemma.option import option
 
 if TYPE_CHECKING:
-    from mlx_diffgemma.infilling.prompts import Infilled
+    from mlx_diffgemma.infilling.result import Infilled
     from mlx_diffgemma.session import Session
 
 _ANSWERS_ONLY = (
@@ -96,7 +96,7 @@ def start(revision: Revision) -> tuple[Session, GenerationConfig]:
 def deliver(revision: Revision, document: Document, parts: Sequence[Part], events: Iterator[Event]) -> None:
     """Drain `events`, and print or write the result. Raises DiffGemmaError; SystemExit after Ctrl-C."""
     from mlx_diffgemma.display.terminal import report
-    from mlx_diffgemma.infilling.prompts import collected
+    from mlx_diffgemma.infilling.result import collected
 
     output, quiet = revision.output, revision.request.quiet
     with Interrupt() as interrupt:

@@ -14,7 +14,7 @@ from typing import Any, cast
 import mlx.core as mx
 import numpy as np
 
-from mlx_diffgemma.constraint.search import Candidates, Path, most_probable
+from mlx_diffgemma.constraint.search import TokenCandidates, TokenPath, most_probable
 from mlx_diffgemma.constraint.token_automaton import TokenAutomaton
 from mlx_diffgemma.model.logits import most_likely
 from mlx_diffgemma.sampling.sampler import Draft
@@ -71,9 +71,9 @@ def _candidates(processed: mx.array, best: mx.array, own: Bound) -> list[mx.arra
     return [likely.astype(mx.int32), logits, members, stops, best, best_logits]
 
 
-def _path(asked: Sequence[mx.array], own: Bound) -> Path:
+def _path(asked: Sequence[mx.array], own: Bound) -> TokenPath:
     likely, logits, members, stops, best, best_logits = (np.array(each[0]) for each in asked)
-    found = Candidates(
+    found = TokenCandidates(
         likely=likely,
         likely_logits=logits,
         member_logits=members,

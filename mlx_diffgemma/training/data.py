@@ -18,7 +18,8 @@ import numpy.typing as npt
 from mlx_diffgemma.checkpoint.hub import REPOSITORY
 from mlx_diffgemma.errors import DataError, TokenizerError, needs_extra, require_unicode
 from mlx_diffgemma.files import json_lines
-from mlx_diffgemma.text.tokenizer import Message, Tokenizer
+from mlx_diffgemma.text.messages import Message
+from mlx_diffgemma.text.tokenizer import Tokenizer
 
 TRAIN, VALID = "train", "valid"
 
@@ -112,7 +113,7 @@ def tokenize_conversations(
     """
     for where, exchange in conversations:
         try:
-            prompt, whole = tokenizer.chat(exchange[:-1]), tokenizer.whole(exchange)
+            prompt, whole = tokenizer.chat(exchange[:-1]), tokenizer.finished_chat(exchange)
         except TokenizerError as error:
             raise DataError(f"{where}: {error}") from None
         if whole[: len(prompt)] != prompt:

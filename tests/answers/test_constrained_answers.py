@@ -159,7 +159,7 @@ def test_an_answer_that_may_be_empty_is_so_only_if_allowed(noise: Session) -> No
         ({"regex": "a", "choices": ["a"]}, OptionError, "regex and choices cannot both be kept"),
     ],
 )
-def test_what_cannot_be_kept_is_said_before_any_work(
+def test_what_cannot_be_kept_is_refused_before_any_work(
     session: Session, matching: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message) as raised:
@@ -230,7 +230,7 @@ def test_the_likeliest_choice_is_the_right_one(session: Session) -> None:
     assert found["47 + 38 = 85"] > 0.5
 
 
-def test_choices_need_the_room_and_an_end_token(session: Session) -> None:
+def test_choices_need_an_end_token_and_must_differ(session: Session) -> None:
     with pytest.raises(ConstraintError, match="stop_tokens is empty"):
         session.choose(QUESTION, ["yes", "no"], replace(session.defaults, stop_tokens=()))
     with pytest.raises(OptionError, match="choices"):

@@ -18,10 +18,10 @@ from mlx_diffgemma.constraint.cache import Vocabulary, automaton_of
 from mlx_diffgemma.errors import DiffGemmaError
 from mlx_diffgemma.events import BlockCommitted, Denoised
 from mlx_diffgemma.generation_config import GenerationConfig
-from mlx_diffgemma.infilling.boundaries import Hole
-from mlx_diffgemma.infilling.constrained import bounded
+from mlx_diffgemma.infilling.boundaries import TokenGap
+from mlx_diffgemma.infilling.gap_constraints import with_length_limits
+from mlx_diffgemma.infilling.lengths import coarse_lengths, possible_lengths
 from mlx_diffgemma.infilling.template import Part
-from mlx_diffgemma.infilling.windows import grid, possible
 from mlx_diffgemma.text.tokenizer import load_tokenizer
 
 DEMO = Path(mlx_diffgemma.__file__).parent / "demo"
@@ -52,9 +52,18 @@ def wild() -> Session:
         (["the end is ", Gap(3, 7, regex="[01]*")], "the end is [01]+"),
         (["x" * 50, Gap(regex="[ab]{2}"), "y" * 50, Gap(choices=["p", "q"]), "z"], "x{50}[ab]{2}y{50}[pq]z"),
     ],
-    ids=["healed", "its own space", "characters of several tokens", "two", "given", "open", "ranged", "windows"],
+    ids=[
+        "absorbed space",
+        "its own space",
+        "characters of several tokens",
+        "two",
+        "given",
+        "open",
+        "ranged",
+        "windows",
+    ],
 )
-def test_what_stands_in_a_gap_matches(wild: Session, parts: list[Part], pattern: str) -> None:
+def test_the_text_of_a_gap_matches(wild: Session, parts: list[Part], pattern: str) -> None:
     for seed in range(3):
         result = wild.infill(parts, config=replace(CONFIG, seed=seed))
         assert re.fullmatch(pattern, result.text), result.text
@@ -89,13 +98,15 @@ def test_every_draft_of_a_gap_matches(wild: Session) -> None:
 def test_lengths_in_which_nothing_matches_are_not_tried() -> None:
     pieces = [bytes([byte]) for byte in range(256)]
     automaton = automaton_of("(?:abc)+", Vocabulary.of(pieces, 300), (), False)
-    assert possible(Hole(least=2, most=10, automaton=automaton)) == [3, 6, 9]
-    assert grid(Hole(least=2, most=10, automaton=automaton)) == [3, 6, 9]
-    many = grid(Hole(least=1, most=300, automaton=automaton))
+    assert possible_lengths(TokenGap(min_tokens=2, max_tokens=10, automaton=automaton)) == [3, 6, 9]
+    assert coarse_lengths(TokenGap(min_tokens=2, max_tokens=10, automaton=automaton)) == [3, 6, 9]
+    many = coarse_lengths(TokenGap(min_tokens=1, max_tokens=300, automaton=automaton))
     assert len(many) == 16
     assert all(length % 3 == 0 for length in many)
-    assert bounded(Hole(least=2, most=10, automaton=automaton), 0).least == 3
-    assert bounded(Hole(least=4, automaton=automaton), 16) == Hole(least=6, most=16, automaton=automaton)
+    assert with_length_limits(TokenGap(min_tokens=2, max_tokens=10, automaton=automaton), 0).min_tokens == 3
+    assert with_length_limits(TokenGap(min_tokens=4, automaton=automaton), 16) == TokenGap(
+        min_tokens=6, max_tokens=16, automaton=automaton
+    )
     assert np.array_equal(automaton.finishing(1, 2), automaton.finishing(0, 2) & ~automaton.accepting)
 
 
@@ -108,7 +119,7 @@ def test_lengths_in_which_nothing_matches_are_not_tried() -> None:
         (lambda: Gap(regex="\ud800"), "must be text"),
     ],
 )
-def test_a_gap_that_cannot_be_is_said(make: object, message: str) -> None:
+def test_a_gap_that_cannot_be_is_refused(make: object, message: str) -> None:
     assert callable(make)
     with pytest.raises(DiffGemmaError, match=message):
         make()
@@ -123,7 +134,7 @@ def test_a_gap_that_cannot_be_is_said(make: object, message: str) -> None:
         (["a", Gap(json_schema="nowhere.json"), "b"], "the schema nowhere.json cannot be read"),
     ],
 )
-def test_what_no_gap_can_match_is_said_at_once(wild: Session, parts: list[Part], message: str) -> None:
+def test_what_no_gap_can_match_is_refused_at_once(wild: Session, parts: list[Part], message: str) -> None:
     with pytest.raises(DiffGemmaError, match=message):
         wild.stream_infill(parts)
 
@@ -133,7 +144,7 @@ def test_what_an_answer_must_match_is_not_for_gaps(wild: Session) -> None:
         wild.stream_infill("a <gap>", config=replace(CONFIG, regex="a"))
 
 
-def test_the_demo_says_what_it_would_have_said_where_that_matches() -> None:
+def test_the_demo_writes_what_it_would_have_written_if_that_matches() -> None:
     session = load("demo")
     function = session.infill(
         ["def area(width, height):\n    return ", Gap(choices=["width + height", "width * height", "width"])],

@@ -16,8 +16,8 @@ from mlx_diffgemma.errors import DiffGemmaError, OptionError, PromptError, Templ
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Finished, GapFilled, Prefilled
 from mlx_diffgemma.generation.prefill import following
 from mlx_diffgemma.generation_config import GenerationConfig
-from mlx_diffgemma.infilling.candidates import Candidate
-from mlx_diffgemma.infilling.filling import Infilling
+from mlx_diffgemma.infilling import candidates, filling, search
+from mlx_diffgemma.infilling.candidates import Candidate, CanvasTask
 from mlx_diffgemma.text.tokenizer import load_tokenizer
 
 DEMO = Path(mlx_diffgemma.__file__).parent / "demo"
@@ -72,31 +72,38 @@ def test_the_text_around_the_gaps_is_there_byte_for_byte(wild: Session, template
             assert gap.min_tokens <= sizes[number] <= gap.max_tokens
 
 
-def test_a_filling_that_is_no_text_is_denoised_again_without_parts_of_characters(wild: Session) -> None:
+def watch_candidates(monkeypatch: pytest.MonkeyPatch, seen: list[tuple[CanvasTask, bool]]) -> None:
+    """Note for every candidate that is started what it is for, and whether its characters must be whole."""
+
+    def watched(task: CanvasTask, lengths: tuple[int, ...], *, whole_characters: bool) -> Candidate:
+        seen.append((task, whole_characters))
+        return candidates.start_candidate(task, lengths, whole_characters=whole_characters)
+
+    for module in (search, filling):
+        monkeypatch.setattr(module, "start_candidate", watched)
+
+
+def test_a_filling_that_is_no_text_is_denoised_again_without_parts_of_characters(
+    wild: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of random weights one in seven tokens is such a part: it needs no luck to meet one."""
-    seen: list[bool] = []
-    make = Infilling._candidate
-
-    def watched(self: Infilling, *args: object, strict: bool) -> Candidate:
-        seen.append(strict)
-        return make(self, *args, strict=strict)  # type: ignore[arg-type]
-
-    Infilling._candidate = watched  # type: ignore[method-assign]
-    try:
-        for seed in range(4):
-            wild.infill("a<gap:12>b", "Go on.", replace(CONFIG, seed=seed)).text.encode()
-    finally:
-        Infilling._candidate = make  # type: ignore[method-assign]
-    assert True in seen
+    seen: list[tuple[CanvasTask, bool]] = []
+    watch_candidates(monkeypatch, seen)
+    for seed in range(4):
+        wild.infill("a<gap:12>b", "Go on.", replace(CONFIG, seed=seed)).text.encode()
+    assert True in [whole_characters for _, whole_characters in seen]
 
 
-def test_the_cache_behind_a_window_is_that_of_its_text(wild: Session) -> None:
+def test_the_cache_after_a_window_is_that_of_its_text(wild: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the next canvas sees is what encoding prompt and text anew gives."""
-    joints = wild._joints(CONFIG)
+    seen: list[tuple[CanvasTask, bool]] = []
+    watch_candidates(monkeypatch, seen)
     parts = ("one two three ", Gap(2, 2), " and " * 30, Gap(1, 1), " end")
-    infilling = Infilling(wild.model, joints, wild.tokens("Go on."), joints.pieces(parts), CONFIG)
     committed: list[int] = []
-    for event in infilling.events():
+    boundaries = wild._boundaries_of(CONFIG)
+    for event in filling.fill_template(
+        wild.model, boundaries, wild.tokens("Go on."), boundaries.token_parts(parts), CONFIG
+    ):
         if isinstance(event, CanvasStarted) and event.block == 1:
             break
         if isinstance(event, BlockCommitted):
@@ -104,26 +111,23 @@ def test_the_cache_behind_a_window_is_that_of_its_text(wild: Session) -> None:
     plain = wild.model.make_cache()
     wild.model.encode(mx.array([[*wild.tokens("Go on."), *committed]]), plain)
     canvas = mx.arange(16)[None]
-    assert infilling._cache.offset == plain.offset
-    difference = mx.abs(wild.model.denoise(canvas, infilling._cache) - wild.model.denoise(canvas, plain)).max().item()
+    cache = seen[-1][0].before.cache
+    assert cache.offset == plain.offset
+    difference = mx.abs(wild.model.denoise(canvas, cache) - wild.model.denoise(canvas, plain)).max().item()
     assert difference < 1e-3
 
 
-def test_a_candidate_is_judged_as_the_encoder_finds_its_text(wild: Session) -> None:
-    joints = wild._joints(CONFIG)
+def test_a_candidate_is_judged_as_the_encoder_finds_its_text(wild: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     prompt = wild.tokens("Go on.")
     scores: dict[tuple[int, ...], float] = {}
-    judge = Infilling._judge
 
-    def watched(self: Infilling, candidate: Candidate) -> None:
-        judge(self, candidate)
+    def watched(task: CanvasTask, candidate: Candidate) -> None:
+        candidates.judge(task, candidate)
         scores[candidate.best] = candidate.score
 
-    Infilling._judge = watched  # type: ignore[method-assign]
-    try:
-        list(Infilling(wild.model, joints, prompt, joints.pieces(("a ", Gap(1, 3), " b")), CONFIG).events())
-    finally:
-        Infilling._judge = judge  # type: ignore[method-assign]
+    for module in (search, filling):
+        monkeypatch.setattr(module, "judge", watched)
+    list(wild.stream_infill(("a ", Gap(1, 3), " b"), "Go on."))
     assert len(scores) >= 3
     for tokens, score in scores.items():
         hidden = wild.model.encode(mx.array([[*prompt, *tokens]]), wild.model.make_cache())
@@ -158,7 +162,7 @@ def test_the_events_come_in_their_order(wild: Session) -> None:
         (replace(CONFIG, stop_tokens=()), "a<gap:3>", None, ""),
     ],
 )
-def test_what_cannot_be_filled_is_said_at_once(
+def test_what_cannot_be_filled_is_refused_at_once(
     wild: Session, config: GenerationConfig, template: str, error: type[DiffGemmaError] | None, message: str
 ) -> None:
     if error is None:
@@ -194,10 +198,9 @@ def test_the_demo_fills_what_is_missing_whatever_its_length(demo: Session) -> No
     assert function.gaps == ("width * height",)
 
 
-def test_the_demo_rewrites_a_span_as_it_is_told(demo: Session) -> None:
+def test_the_demo_rewrites_a_span_as_the_prompt_asks(demo: Session) -> None:
     """It knows no instructions to edit: the prompt is one that it does know."""
-    joints = demo._joints(demo.defaults)
     parts = demo.edit_template("12 13 99 15 16 17", (6, 8), Gap(2, 2))
     assert parts == ("12 13 ", Gap(2, 2), " 15 16 17")
-    events = demo._infilled(joints.pieces(parts), "Count from 12 to 17", demo.defaults)
+    events = demo.stream_infill(parts, "Count from 12 to 17")
     assert [event.text for event in events if isinstance(event, GapFilled)] == ["14"]

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from mlx_diffgemma.errors import DataError, TokenizerError
-from mlx_diffgemma.text.tokenizer import Message, Tokenizer, load_tokenizer
+from mlx_diffgemma.text.messages import Message
+from mlx_diffgemma.text.tokenizer import Tokenizer, load_tokenizer
 from mlx_diffgemma.training.data import Conversation, Example, read_conversations, tokenize_conversations
 
 BOS, OPEN, END = 2, 105, 106
@@ -41,7 +42,7 @@ def example(tokenizer: Tokenizer, *messages: Message, longest: int = 1000) -> Ex
 def said(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
     """Each piece, control tokens by name."""
     names = {BOS: "<bos>", OPEN: "<|turn>", END: "<turn|>", 1: "<eos>"}
-    return [names.get(token) or tokenizer.bytes(token).decode() for token in ids]
+    return [names.get(token) or tokenizer.token_bytes(token).decode() for token in ids]
 
 
 def refusal(data: str, name: str = "train") -> str:
@@ -220,11 +221,11 @@ def test_a_template_that_changes_the_prompt_or_refuses_is_named() -> None:
         def chat(self, messages: Sequence[Message]) -> list[int]:
             return [BOS, 7]
 
-        def whole(self, messages: Sequence[Message]) -> list[int]:
+        def finished_chat(self, messages: Sequence[Message]) -> list[int]:
             return [BOS, 9, 7, END]
 
     class Refusing(Bending):
-        def whole(self, messages: Sequence[Message]) -> list[int]:
+        def finished_chat(self, messages: Sequence[Message]) -> list[int]:
             raise TokenizerError("the chat template refused the conversation: roles must alternate")
 
     for kind, complaint in ((Bending, "does not put the answer after the prompt"), (Refusing, "roles must alternate")):
