@@ -12,7 +12,7 @@ SHAPE is a built-in one (26b: the release; wide: two of its layers; mid: its pro
 or a checkpoint: a folder, a name on the Hub, or demo.
 
 With --device gpu the graph is the one that is built where there is a GPU: functions of mx.fast are one kernel each and
-code that asks for the device is told so. It can be counted anywhere. Two things can differ on the machine itself: where
+the model is made with PLAIN_KERNELS. It can be counted anywhere. Two things can differ on the machine itself: where
 MLX has no fused attention for a head size it stores the scores, and kernels written for one GPU alone are not seen.
 """
 
@@ -90,16 +90,18 @@ def _figures(arguments: argparse.Namespace, program: str) -> dict[str, Any]:
     from counting import models, programs
     from counting.report import figures
 
+    from mlx_diffgemma.model.kernels import CPU_KERNELS, PLAIN_KERNELS
+
     mx.set_default_device(mx.Device(mx.cpu))
     subject = models.subject(arguments.shape, None if arguments.bits == 16 else arguments.bits)
     canvas = arguments.canvas or subject.sizes.canvas_length
-    dtype = getattr(mx, arguments.dtype)
+    dtype, kernels = getattr(mx, arguments.dtype), CPU_KERNELS if arguments.device == "cpu" else PLAIN_KERNELS
     if program == THEIRS:
         counted = programs.their_step(models.theirs(subject, dtype), canvas, arguments.prefix)
     elif arguments.prefill:
-        counted = programs.our_prefill(models.ours(subject, dtype), arguments.prefill, arguments.prefix)
+        counted = programs.our_prefill(models.ours(subject, dtype, kernels), arguments.prefill, arguments.prefix)
     else:
-        counted = programs.our_step(models.ours(subject, dtype), canvas, arguments.prefix, arguments.top_k)
+        counted = programs.our_step(models.ours(subject, dtype, kernels), canvas, arguments.prefix, arguments.top_k)
     logits = 0 if arguments.prefill else canvas * subject.sizes.vocab_size
     return figures(programs.measure(counted, gpu=arguments.device == "gpu"), logits)
 

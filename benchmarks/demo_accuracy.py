@@ -98,8 +98,8 @@ def next_tokens(session: Session, prompt: str) -> Iterator[int]:
     cache = session.model.make_cache()
     tokens = session.tokens(prompt)
     while True:
-        hidden = session.model.encode(mx.array([tokens]), cache)
-        token = int(mx.argmax(session.model.causal_logits(hidden[:, -1:])).item())
+        (hidden,) = session.model.encode([mx.array([tokens])], [cache])
+        token = int(mx.argmax(session.model.logits(hidden[:, -1:])).item())
         if token in session.defaults.stop_tokens:
             return
         yield token

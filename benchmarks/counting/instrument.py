@@ -23,7 +23,6 @@ MARK = 0x5EED
 
 real_compile = mx.compile
 real_contiguous = mx.contiguous
-real_default_device = mx.default_device
 real_eval, real_async_eval = mx.eval, mx.async_eval
 
 
@@ -66,16 +65,16 @@ def recording() -> Recording | None:
 
 @contextmanager
 def record(*, gpu: bool = False, inside: bool = False, marking: bool = True) -> Generator[Recording]:
-    """Nothing is evaluated; with `marking` stand-ins leave marks, with `gpu` the code is told that it has one."""
+    """Nothing is evaluated; with `marking` stand-ins leave marks, with `gpu` a function of mx.fast is one kernel."""
     _current.append(Recording(gpu=gpu, inside=inside, marking=marking))
-    mx.contiguous, mx.default_device = _contiguous, _device
+    mx.contiguous = _contiguous
     mx.eval = mx.async_eval = _leave
     try:
         yield _current[-1]
     finally:
         _current.pop()
         if not _current:
-            mx.contiguous, mx.default_device = real_contiguous, real_default_device
+            mx.contiguous = real_contiguous
             mx.eval, mx.async_eval = real_eval, real_async_eval
 
 
@@ -184,11 +183,6 @@ def _contiguous(array: mx.array, *arguments: Any, **named: Any) -> mx.array:
     if current is None or not current.marking:
         return real_contiguous(array, *arguments, **named)
     return mark(Call(kind="Contiguous"), [array], [array])[0]
-
-
-def _device() -> mx.Device:
-    current = recording()
-    return mx.Device(mx.gpu) if current is not None and current.gpu else real_default_device()
 
 
 def _fast(function: Callable[..., mx.array], kind: str) -> Callable[..., mx.array]:

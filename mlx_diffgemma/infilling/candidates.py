@@ -11,7 +11,7 @@ import mlx.core as mx
 from mlx_diffgemma.errors import require_numbers
 from mlx_diffgemma.infilling.boundaries import Joints
 from mlx_diffgemma.infilling.windows import Layout, Window
-from mlx_diffgemma.sampling.denoising import Canvas, end_of
+from mlx_diffgemma.sampling.canvas import Canvas, end_of
 from mlx_diffgemma.sampling.sampler import Draft
 
 

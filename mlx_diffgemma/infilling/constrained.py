@@ -8,7 +8,7 @@ from dataclasses import replace
 from mlx_diffgemma.errors import ConstraintError
 from mlx_diffgemma.infilling.boundaries import Hole, Piece
 from mlx_diffgemma.infilling.windows import Layout, Window, possible
-from mlx_diffgemma.sampling.constrained import Bound
+from mlx_diffgemma.sampling.constrained import ConstrainedSpan
 
 
 def bounded(hole: Hole, limit: int) -> Hole:
@@ -27,11 +27,11 @@ def bounded(hole: Hole, limit: int) -> Hole:
     return replace(hole, least=lengths[0])
 
 
-def bounds_in(window: Window, chosen: Layout) -> tuple[Bound, ...]:
+def constrained_spans(window: Window, chosen: Layout) -> tuple[ConstrainedSpan, ...]:
     """What the holes of a window must hold to, with the lengths that were chosen."""
     *_, last = window.holes
     behind = window.rest[0] if window.unfinished else None
-    bounds: list[Bound] = []
+    spans: list[ConstrainedSpan] = []
     for hole, (start, stop) in zip(window.holes, chosen.free_spans, strict=True):
         if hole.automaton is None:
             continue
@@ -39,9 +39,15 @@ def bounds_in(window: Window, chosen: Layout) -> tuple[Bound, ...]:
         least = hole.least if hole.open else room
         if hole is last and isinstance(behind, Hole):
             least, room = hole.least + behind.least, room + (behind.most or 0)
-        places = slice(start, stop)
-        bounds.append(Bound(automaton=hole.automaton, state=hole.state, places=places, least=least, room=room))
-    return tuple(bounds)
+        span = ConstrainedSpan(
+            automaton=hole.automaton,
+            state=hole.state,
+            positions=slice(start, stop),
+            min_tokens=least,
+            max_tokens=room,
+        )
+        spans.append(span)
+    return tuple(spans)
 
 
 def remaining(window: Window, chosen: Layout, best: Sequence[int]) -> tuple[Piece, ...]:

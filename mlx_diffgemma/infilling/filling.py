@@ -26,12 +26,12 @@ import mlx.core as mx
 
 from mlx_diffgemma.errors import OptionError, PromptError
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, GapFilled, Prefilled
-from mlx_diffgemma.generation.prefill import following, prefill
+from mlx_diffgemma.generation.prefill import following, prefill_with_last
 from mlx_diffgemma.generation.timing import Clock
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.infilling.boundaries import Hole, Joints, Piece
 from mlx_diffgemma.infilling.candidates import Candidate
-from mlx_diffgemma.infilling.constrained import bounded, bounds_in, remaining
+from mlx_diffgemma.infilling.constrained import bounded, constrained_spans, remaining
 from mlx_diffgemma.infilling.windows import (
     Window,
     arrange,
@@ -45,7 +45,8 @@ from mlx_diffgemma.infilling.windows import (
     window,
 )
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
-from mlx_diffgemma.sampling.denoising import Canvas, end_of, refine
+from mlx_diffgemma.sampling.canvas import Canvas, end_of
+from mlx_diffgemma.sampling.denoising import refine
 from mlx_diffgemma.sampling.pins import Pins
 from mlx_diffgemma.sampling.strategy import default_rules
 
@@ -115,11 +116,11 @@ class Infilling:
         """Tokens go into the cache; of the last one the hidden state is kept."""
         ids = mx.array([list(tokens)])
         total = ids.shape[1]
-        for done in prefill(self._model, ids[:, :-1], self._cache):
+        for reached in prefill_with_last(self._model, [ids], [self._cache]):
+            done, last = reached[0]
+            if last is not None:
+                self._last = last
             yield Prefilled(done=done, total=total)
-        self._last = self._model.encode(ids[:, -1:], self._cache)
-        mx.eval(self._last, self._cache.arrays)
-        yield Prefilled(done=total, total=total)
 
     def _given(self) -> Iterator[BlockCommitted]:
         """6: the text up to the next canvas."""
@@ -222,7 +223,7 @@ class Infilling:
             seed=self._config.seed,
             block=self._block,
             pins=pins,
-            bounds=bounds_in(window, chosen),
+            spans=constrained_spans(window, chosen),
         )
         return Candidate(lengths, chosen, canvas)
 
@@ -250,7 +251,7 @@ class Infilling:
     def _judge(self, candidate: Candidate) -> None:
         """The encoder's opinion of what a candidate says; its cache has the tokens behind its end then."""
         ids = mx.array([candidate.tokens(self._config.stop_tokens)])
-        hidden = self._model.peek(self._model.embed(ids), candidate.canvas.cache)
+        (hidden,) = self._model.peek([self._model.embed(ids)], [candidate.canvas.cache])
         before = mx.concatenate([self._last, hidden[:, :-1]], axis=1)
         score, last = following(self._model, before, ids).mean(), hidden[:, -1:]
         mx.eval(score, last)

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import mlx.core as mx
 import pytest
-from tiny import FULL, SLIDING, random_model, tiny_config
+from tiny import FULL, SLIDING, denoised, random_model, tiny_config
 
 from mlx_diffgemma.generation import prefill as prefix
 from mlx_diffgemma.generation.prefill import prefill
-from mlx_diffgemma.model.cache import GROWTH
+from mlx_diffgemma.model.cache import BUFFER_STEP
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 
 LENGTH = 32_768
@@ -29,15 +29,15 @@ def ids(length: int) -> mx.array:
 
 def test_a_prefix_of_32k_tokens_grows_the_cache_of_full_layers_alone(model: DiffusionGemma) -> None:
     cache, held = model.make_cache(), {}
-    for done in prefill(model, ids(LENGTH), cache):
-        held[done] = [layer.nbytes for layer in cache.layers]
+    for reached in prefill(model, [ids(LENGTH)], [cache]):
+        held[reached[0]] = [layer.nbytes for layer in cache.layers]
     per_token = 2 * 16 * 4  # keys and values, head_dim 16, float32
     sliding, full = cache.layers
     assert cache.offset == full.length == LENGTH
     assert sliding.length == 7
-    assert full.nbytes <= per_token * (LENGTH + GROWTH)
+    assert full.nbytes <= per_token * (LENGTH + BUFFER_STEP)
     longest_chunk = 2048
-    assert max(sizes[0] for sizes in held.values()) <= 2 * 8 * 4 * (longest_chunk + 7 + GROWTH)
+    assert max(sizes[0] for sizes in held.values()) <= 2 * 8 * 4 * (longest_chunk + 7 + BUFFER_STEP)
     chunks = [after - before for before, after in zip([0, *held], held, strict=False)]
     assert chunks[0] == longest_chunk
     assert min(chunks[:-1]) == 256
@@ -47,15 +47,15 @@ def test_a_prefix_of_32k_tokens_grows_the_cache_of_full_layers_alone(model: Diff
 
 def test_a_canvas_behind_32k_tokens_is_denoised_without_a_copy_of_them(model: DiffusionGemma) -> None:
     cache = model.make_cache()
-    for _ in prefill(model, ids(LENGTH), cache):
+    for _ in prefill(model, [ids(LENGTH)], [cache]):
         pass
     canvas = ids(16)
-    mx.eval(canvas, model.denoise(canvas, cache))
+    mx.eval(canvas, denoised(model, canvas, cache))
     full = cache.layers[1].nbytes
     mx.clear_cache()
     before = mx.get_active_memory()
     mx.reset_peak_memory()
-    mx.eval(model.denoise(canvas, cache))
+    mx.eval(denoised(model, canvas, cache))
     scores = 16 * (LENGTH + 16) * 4
     # The scores of one head, their exponentials and what these are computed from; the prefix itself is `full` bytes.
     assert mx.get_peak_memory() - before < 8 * scores
@@ -75,9 +75,9 @@ def test_a_fact_is_recalled_wherever_it_stands_in_a_chunk(chunk: int, monkeypatc
     def logits(prompt: mx.array, cells: int) -> mx.array:
         monkeypatch.setattr(prefix, "ATTENTION_CELLS", cells)
         cache = model.make_cache()
-        for _ in prefill(model, prompt, cache):
+        for _ in prefill(model, [prompt], [cache]):
             pass
-        return model.denoise(canvas, cache)
+        return denoised(model, canvas, cache)
 
     unchanged = logits(tokens, 2**40)
     for place in places:
