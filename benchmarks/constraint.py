@@ -35,8 +35,9 @@ from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.config import parse_config
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
-from mlx_diffgemma.sampling.constrained import Bound, bound
-from mlx_diffgemma.sampling.denoising import Canvas, refine
+from mlx_diffgemma.sampling.canvas import Canvas
+from mlx_diffgemma.sampling.constrained import ConstrainedSpan, constrain
+from mlx_diffgemma.sampling.denoising import refine
 from mlx_diffgemma.sampling.strategy import default_rules
 
 VOCABULARY, CANVAS = 262_144, 256
@@ -138,14 +139,14 @@ def model() -> DiffusionGemma:
     return made
 
 
-def steps(made: DiffusionGemma, layers: list[int], bounds: tuple[Bound, ...], count: int) -> float:
+def steps(made: DiffusionGemma, layers: list[int], spans: tuple[ConstrainedSpan, ...], count: int) -> float:
     """Return the seconds of a step through some of the model's layers."""
     decoder, every, config = made.model.decoder, list(made.model.decoder.layers), made.config
     decoder.layers = [every[index] for index in layers]
     cache = Cache(tuple(config.layers[index] for index in layers), config.sliding_window)
     options = GenerationConfig(max_steps=count + 2, confidence_threshold=1e-9)
     canvas = Canvas.start(
-        cache, default_rules(made, options), seed=0, block=0, length=CANVAS, forbidden=[], bounds=bounds
+        cache, default_rules(made, options), seed=0, block=0, length=CANVAS, forbidden=[], spans=spans
     )
     times = [time.perf_counter()]
     for _ in refine(made, [canvas]):
@@ -165,7 +166,7 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     if options.automata_only:
         return
     made = model()
-    own = Bound(automaton=automaton, state=0, places=slice(0, CANVAS), least=0, room=CANVAS)
+    own = ConstrainedSpan(automaton=automaton, state=0, positions=slice(0, CANVAS), min_tokens=0, max_tokens=CANVAS)
     one, two, both = (steps(made, layers, (), options.steps) for layers in ([0], [0, 0], [0, 1]))
     sliding, full = two - one, both - one
     rest = one - sliding
@@ -177,7 +178,7 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     sampler = default_rules(made, GenerationConfig()).sampler
     draft = sampler.step(logits, sampler.start((1, CANVAS), mx.random.key(0)), mx.random.key(1))
     mx.eval(logits, draft)
-    alone = seconds(lambda: mx.eval(bound(logits, draft, [(own,)])), options.steps)
+    alone = seconds(lambda: mx.eval(constrain(logits, draft, [(own,)])), options.steps)
     held = steps(made, [0, 1], (own,), options.steps)
     print(f"the constraint alone: {alone:.3f} s; in a step of two layers: {held:.2f} s with it, {both:.2f} s without")
     cost = max(alone, held - both)

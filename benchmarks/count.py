@@ -11,8 +11,8 @@ no weights are in memory. `counting/costs.py` says how each primitive is counted
 SHAPE is built in (26b: the release; wide: two of its layers; mid: its proportions, for a CPU; tiny: the tests') or a
 checkpoint: a folder, a name on the Hub, or demo.
 
-With --device gpu the graph of a GPU is counted, on any machine: functions of mx.fast are one kernel each, and code that
-asks for the device gets a GPU. Two things can differ on a real GPU: MLX stores the scores of attention if it has no
+With --device gpu the graph of a GPU is counted, on any machine: functions of mx.fast are one kernel each, and the
+model is made with PLAIN_KERNELS. Two things can differ on a real GPU: MLX stores the scores of attention if it has no
 fused kernel for a head size, and kernels that exist for one GPU only are not seen.
 """
 
@@ -92,16 +92,18 @@ def _figures(arguments: argparse.Namespace, program: str) -> dict[str, Any]:
     from counting import models, programs
     from counting.report import figures
 
+    from mlx_diffgemma.model.kernels import CPU_KERNELS, PLAIN_KERNELS
+
     mx.set_default_device(mx.Device(mx.cpu))
     subject = models.subject(arguments.shape, None if arguments.bits == 16 else arguments.bits)
     canvas = arguments.canvas or subject.sizes.canvas_length
-    dtype = getattr(mx, arguments.dtype)
+    dtype, kernels = getattr(mx, arguments.dtype), CPU_KERNELS if arguments.device == "cpu" else PLAIN_KERNELS
     if program == THEIRS:
         counted = programs.their_step(models.theirs(subject, dtype), canvas, arguments.prefix)
     elif arguments.prefill:
-        counted = programs.our_prefill(models.ours(subject, dtype), arguments.prefill, arguments.prefix)
+        counted = programs.our_prefill(models.ours(subject, dtype, kernels), arguments.prefill, arguments.prefix)
     else:
-        counted = programs.our_step(models.ours(subject, dtype), canvas, arguments.prefix, arguments.top_k)
+        counted = programs.our_step(models.ours(subject, dtype, kernels), canvas, arguments.prefix, arguments.top_k)
     logits = 0 if arguments.prefill else canvas * subject.sizes.vocab_size
     return figures(programs.measure(counted, gpu=arguments.device == "gpu"), logits)
 

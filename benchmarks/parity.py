@@ -60,20 +60,20 @@ def compare(scratch: Path) -> None:
     import mlx.core as mx
 
     from mlx_diffgemma.checkpoint.weights import load_model
+    from mlx_diffgemma.model.diffusion_gemma import CanvasRow
 
     recorded = mx.load(str(scratch / "reference.safetensors"))
     model = load_model(scratch / "model", "float32")
     cache = model.make_cache()
     chunks = [recorded["tokens"][:, start : start + CHUNK] for start in range(0, PREFIX, CHUNK)]
-    hidden = mx.concatenate([model.encode(chunk, cache) for chunk in chunks], axis=1)
+    hidden = mx.concatenate([model.encode([chunk], [cache])[0] for chunk in chunks], axis=1)
     worst = mx.max(mx.abs(hidden - recorded["hidden"]), axis=-1)[0] / mx.max(mx.abs(recorded["hidden"]))
     ranked = sorted(worst.tolist())
     print(f"hidden states of {PREFIX} positions: largest differences {ranked[-3:]}, median {ranked[PREFIX // 2]}")
     signal = model.signal(recorded["processed"])
-    for name, logits in {
-        "logits": model.denoise(recorded["canvas"], cache),
-        "conditioned": model.denoise(recorded["canvas"], cache, signal),
-    }.items():
+    for name, own in {"logits": None, "conditioned": signal}.items():
+        (denoised,) = model.denoise([CanvasRow(recorded["canvas"], cache, own)])
+        logits = model.logits(denoised)
         largest = mx.max(mx.abs(recorded[name]))
         equal = mx.mean((mx.argmax(logits, -1) == mx.argmax(recorded[name], -1)).astype(mx.float32))
         print(f"{name}: {(mx.max(mx.abs(logits - recorded[name])) / largest).item()}, argmax equal {equal.item():.1%}")

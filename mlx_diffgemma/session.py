@@ -24,7 +24,7 @@ from mlx_diffgemma.events import BlockCommitted, Event, Finished
 from mlx_diffgemma.generation.engine import Job, check_lengths
 from mlx_diffgemma.generation.engine import stream as stream_tokens
 from mlx_diffgemma.generation.engine import stream_many as stream_jobs
-from mlx_diffgemma.generation.scoring import log_probabilities, shares
+from mlx_diffgemma.generation.scoring import log_probabilities, relative_probabilities
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.generation_options import GenerationOptions, UnconstrainedOptions, configured
 from mlx_diffgemma.infilling.boundaries import Boundaries, TokenPart
@@ -271,7 +271,7 @@ class Session:
         answers = [self.tokenizer.literal(choice) for choice in choices]
         with wired(), out_of_memory("choosing", "shorten the prompt, or give fewer choices"):
             logs = log_probabilities(self.model, job.tokens, answers, job.constraint.stops)
-        return dict(zip(choices, shares(logs), strict=True))
+        return dict(zip(choices, relative_probabilities(logs), strict=True))
 
     def tokens(self, prompt: Prompt, config: GenerationConfig | None = None) -> list[int]:
         """Return the token ids that the model reads for a prompt. Raises PromptError for an empty prompt."""

@@ -85,7 +85,7 @@ class Ours:
 
     def best(self, canvas: Sequence[int]) -> list[int]:
         """See Program."""
-        logits = self._model.denoise(self._array(canvas), self._cache)
+        logits = self._loop.logits(self._model, self._cache, self._array(canvas))
         return self._mx.argmax(logits, axis=-1)[0].tolist()
 
     def peak(self, *, begin: bool = False) -> int:

@@ -24,7 +24,6 @@ MARK = 0x5EED
 
 real_compile = mx.compile
 real_contiguous = mx.contiguous
-real_default_device = mx.default_device
 real_eval, real_async_eval = mx.eval, mx.async_eval
 
 
@@ -69,17 +68,17 @@ def recording() -> Recording | None:
 def record(*, gpu: bool = False, inside: bool = False, marking: bool = True) -> Generator[Recording]:
     """Record a trace, in which nothing is evaluated.
 
-    marking: replaced functions leave marks. gpu: code that asks for the default device gets a GPU.
+    marking: replaced functions leave marks. gpu: each function of mx.fast is one kernel.
     """
     _current.append(Recording(gpu=gpu, inside=inside, marking=marking))
-    mx.contiguous, mx.default_device = _contiguous, _device
+    mx.contiguous = _contiguous
     mx.eval = mx.async_eval = _leave
     try:
         yield _current[-1]
     finally:
         _current.pop()
         if not _current:
-            mx.contiguous, mx.default_device = real_contiguous, real_default_device
+            mx.contiguous = real_contiguous
             mx.eval, mx.async_eval = real_eval, real_async_eval
 
 
@@ -188,11 +187,6 @@ def _contiguous(array: mx.array, *arguments: Any, **named: Any) -> mx.array:
     if current is None or not current.marking:
         return real_contiguous(array, *arguments, **named)
     return mark(Call(kind="Contiguous"), [array], [array])[0]
-
-
-def _device() -> mx.Device:
-    current = recording()
-    return mx.Device(mx.gpu) if current is not None and current.gpu else real_default_device()
 
 
 def _fast(function: Callable[..., mx.array], kind: str) -> Callable[..., mx.array]:

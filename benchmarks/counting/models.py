@@ -17,6 +17,7 @@ from mlx_diffgemma.checkpoint.safetensors import read_folder
 from mlx_diffgemma.files import read_json
 from mlx_diffgemma.model.config import ModelConfig, parse_config
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
+from mlx_diffgemma.model.kernels import Kernels
 
 SHAPES: dict[str, tuple[Width, int]] = {
     "26b": ("full", 30),
@@ -59,9 +60,9 @@ def subject(name: str, bits: int | None) -> Subject:
     return Subject(config=config, packing=lambda path: table.at(path) if table is not None and path in packed else None)
 
 
-def ours(subject: Subject, dtype: mx.Dtype) -> DiffusionGemma:
-    """Return this runtime's model of a subject."""
-    model = DiffusionGemma(subject.sizes)
+def ours(subject: Subject, dtype: mx.Dtype, kernels: Kernels) -> DiffusionGemma:
+    """Return this runtime's model of a subject, with the kernels of the device that is counted."""
+    model = DiffusionGemma(subject.sizes, kernels)
     prepare(model, subject.packing, dtype)
     return model
 

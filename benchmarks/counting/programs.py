@@ -65,7 +65,7 @@ def our_step(model: DiffusionGemma, canvas: int, prefix: int, top_k: int | None)
     """Return one step of this runtime after a prefix of `prefix` tokens."""
 
     def stages(cache: Cache, ids: mx.array) -> Stages:
-        sampler = _Heard(vocab_size=model.config.vocab_size, entropy_bound=0.1)
+        sampler = _Heard(vocab_size=model.config.vocab_size, entropy_bound=0.1, kernels=model.kernels)
         stepping = ours.Stepping(steps=STEPS, top_k=top_k, sampler=sampler, stop=_Never())
         heard.clear()
         *before, last = ours.drafts(model, cache, ids, stepping)
@@ -94,7 +94,7 @@ def _behind(model: DiffusionGemma, prefix: int) -> Cache:
     cache = model.make_cache()
     if prefix:
         with record(marking=False):
-            model.encode(mx.zeros((1, prefix), mx.int32), cache)
+            model.encode([mx.zeros((1, prefix), mx.int32)], [cache])
     return cache
 
 
@@ -117,7 +117,7 @@ def our_prefill(model: DiffusionGemma, tokens: int, prefix: int) -> Program:
 
     def stages(cache: Cache, *pieces: mx.array) -> Stages:
         for piece in pieces:
-            model.encode(piece, cache)
+            model.encode([piece], [cache])
         return Stages([], cache.arrays)
 
     return Program(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import mlx.core as mx
@@ -10,8 +10,9 @@ import mlx.core as mx
 from mlx_diffgemma.generation.prefill import prefill
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model.cache import Cache
-from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
-from mlx_diffgemma.sampling.denoising import Canvas, refine
+from mlx_diffgemma.model.diffusion_gemma import CanvasRow, DiffusionGemma
+from mlx_diffgemma.sampling.canvas import Canvas
+from mlx_diffgemma.sampling.denoising import refine
 from mlx_diffgemma.sampling.sampler import Draft, Sampler
 from mlx_diffgemma.sampling.stopping import StableAndConfident, StopRule
 from mlx_diffgemma.sampling.strategy import default_rules
@@ -35,7 +36,7 @@ class Stepping:
 def prefilled(model: DiffusionGemma, tokens: mx.array) -> Cache:
     """Encode tokens [1, L] in chunks; return the evaluated cache."""
     cache = model.make_cache()
-    for _ in prefill(model, tokens, cache):
+    for _ in prefill(model, [tokens], [cache]):
         pass
     return cache
 
@@ -50,10 +51,16 @@ def drafts(model: DiffusionGemma, cache: Cache, canvas: mx.array, stepping: Step
     return (each[0] for each in refine(model, [run]))
 
 
+def logits(model: DiffusionGemma, cache: Cache, canvas: mx.array) -> mx.array:
+    """The logits of canvas [1, C] behind the prefix in the cache."""
+    (hidden,) = model.denoise([CanvasRow(canvas, cache)])
+    return model.logits(hidden)
+
+
 def chunks(tokens: int, prefix: int) -> list[int]:
     """Return the lengths of the chunks in which the engine encodes `tokens` tokens after a prefix."""
     listener = _Listener(prefix)
-    for _ in prefill(listener, mx.zeros((1, tokens), mx.int32), listener):  # type: ignore[arg-type]
+    for _ in prefill(listener, [mx.zeros((1, tokens), mx.int32)], [listener]):  # type: ignore[arg-type]
         pass
     return listener.lengths
 
@@ -66,7 +73,8 @@ class _Listener:
         self.offset = offset
         self.arrays: list[mx.array] = []
 
-    def encode(self, tokens: mx.array, _: object) -> None:
+    def encode(self, rows: Sequence[mx.array], _: object) -> None:
         """Record the length."""
+        (tokens,) = rows
         self.lengths.append(tokens.shape[1])
         self.offset += tokens.shape[1]

@@ -105,7 +105,7 @@ class Diffusion:
         mx.synchronize()
         with wired():
             begin = time.perf_counter()
-            for _ in prefill(model, tokens, cache):
+            for _ in prefill(model, [tokens], [cache]):
                 pass
             mx.synchronize()
             return time.perf_counter() - begin

@@ -17,7 +17,8 @@ from mlx_diffgemma.infilling.gap_constraints import constrained_spans
 from mlx_diffgemma.infilling.windows import Layout, Window, lay_out
 from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
-from mlx_diffgemma.sampling.denoising import Canvas, end_of, refine
+from mlx_diffgemma.sampling.canvas import Canvas, end_of
+from mlx_diffgemma.sampling.denoising import refine
 from mlx_diffgemma.sampling.pins import Pins
 from mlx_diffgemma.sampling.sampler import Draft
 from mlx_diffgemma.sampling.strategy import Rules
@@ -114,7 +115,7 @@ def start_candidate(task: CanvasTask, lengths: tuple[int, ...], *, whole_charact
         seed=setup.config.seed,
         block=task.block,
         pins=pins,
-        bounds=constrained_spans(window, layout),
+        spans=constrained_spans(window, layout),
     )
     return Candidate(lengths, layout, canvas)
 
@@ -135,7 +136,7 @@ def judge(task: CanvasTask, candidate: Candidate) -> None:
     """
     model = task.setup.model
     ids = mx.array([candidate.tokens(task.setup.config.stop_tokens)])
-    hidden = model.peek(model.embed(ids), candidate.canvas.cache)
+    (hidden,) = model.peek([model.embed(ids)], [candidate.canvas.cache])
     before_each = mx.concatenate([task.before.last_hidden, hidden[:, :-1]], axis=1)
     score, last_hidden = following(model, before_each, ids).mean(), hidden[:, -1:]
     mx.eval(score, last_hidden)

@@ -20,7 +20,7 @@ import mlx.core as mx
 
 from mlx_diffgemma.errors import OptionError, PromptError
 from mlx_diffgemma.events import BlockCommitted, Event, Finished, GapFilled, Prefilled
-from mlx_diffgemma.generation.prefill import prefill
+from mlx_diffgemma.generation.prefill import prefill_with_last
 from mlx_diffgemma.generation.timing import Clock
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.infilling.boundaries import Boundaries, TokenGap, TokenPart
@@ -39,7 +39,7 @@ from mlx_diffgemma.infilling.search import find_finalists
 from mlx_diffgemma.infilling.windows import next_window, positions_needed, split_leading_text
 from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
-from mlx_diffgemma.sampling.denoising import end_of
+from mlx_diffgemma.sampling.canvas import end_of
 from mlx_diffgemma.sampling.strategy import default_rules
 
 
@@ -126,20 +126,18 @@ def _read_prompt(
     """Read the prompt and the text before the first canvas: step 1."""
     text, rest = split_leading_text(parts, setup.capacity, 0)
     tokens, cache = [*prompt, *text], setup.model.make_cache()
-    for done in prefill(setup.model, mx.array([tokens[:-1]], mx.int32), cache):
+    last_hidden: mx.array | None = None
+    for reached in prefill_with_last(setup.model, [mx.array([tokens])], [cache]):
+        done, last_hidden = reached[0]
         yield Prefilled(done=done, total=len(tokens))
-    read = _read_last(setup.model, tokens[-1], cache)
-    yield Prefilled(done=len(tokens), total=len(tokens))
     clock.prefilled()
     if text:
         yield BlockCommitted(block=0, steps=0, tokens=text, last=False)
-    return _Progress(read=read, rest=rest, position=len(text))
+    return _Progress(read=_read_so_far(cache, last_hidden), rest=rest, position=len(text))
 
 
-def _read_last(model: DiffusionGemma, token: int, cache: Cache) -> ReadText:
-    """Put one more token into the cache, and keep its hidden state."""
-    last_hidden = model.encode(mx.array([[token]]), cache)
-    mx.eval(last_hidden, cache.arrays)
+def _read_so_far(cache: Cache, last_hidden: mx.array | None) -> ReadText:
+    assert last_hidden is not None
     return ReadText(cache=cache, last_hidden=last_hidden)
 
 
@@ -220,6 +218,5 @@ def _read_text_after(setup: FillingSetup, progress: _Progress) -> Generator[Bloc
         # Nothing comes after this text, so the model need not read it.
         return progress
     cache = progress.read.cache
-    for _ in prefill(setup.model, mx.array([list(tokens[:-1])], mx.int32), cache):
-        pass
-    return progress._replace(read=_read_last(setup.model, tokens[-1], cache))
+    *_, reached = prefill_with_last(setup.model, [mx.array([tokens])], [cache])
+    return progress._replace(read=_read_so_far(cache, reached[0].last))

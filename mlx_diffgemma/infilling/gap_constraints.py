@@ -9,7 +9,7 @@ from mlx_diffgemma.errors import ConstraintError
 from mlx_diffgemma.infilling.boundaries import TokenGap, TokenPart
 from mlx_diffgemma.infilling.lengths import possible_lengths
 from mlx_diffgemma.infilling.windows import Layout, Window
-from mlx_diffgemma.sampling.constrained import Bound
+from mlx_diffgemma.sampling.constrained import ConstrainedSpan
 
 
 def with_length_limits(gap: TokenGap, longest: int) -> TokenGap:
@@ -29,14 +29,14 @@ def with_length_limits(gap: TokenGap, longest: int) -> TokenGap:
     return replace(gap, min_tokens=lengths[0])
 
 
-def constrained_spans(window: Window, layout: Layout) -> tuple[Bound, ...]:
+def constrained_spans(window: Window, layout: Layout) -> tuple[ConstrainedSpan, ...]:
     """Return the constraints of the gaps of a canvas, each for its range among the free positions.
 
     A gap that goes on in the next canvas must be able to end there, within the limits of its other part.
     """
     last = window.gaps[-1]
     continued = window.rest[0] if window.unfinished else None
-    spans: list[Bound] = []
+    spans: list[ConstrainedSpan] = []
     for gap, (start, stop) in zip(window.gaps, layout.free_spans, strict=True):
         if gap.automaton is None:
             continue
@@ -45,8 +45,15 @@ def constrained_spans(window: Window, layout: Layout) -> tuple[Bound, ...]:
         if gap is last and isinstance(continued, TokenGap):
             minimum = gap.min_tokens + continued.min_tokens
             maximum += continued.max_tokens or 0
-        positions = slice(start, stop)
-        spans.append(Bound(automaton=gap.automaton, state=gap.state, places=positions, least=minimum, room=maximum))
+        spans.append(
+            ConstrainedSpan(
+                automaton=gap.automaton,
+                state=gap.state,
+                positions=slice(start, stop),
+                min_tokens=minimum,
+                max_tokens=maximum,
+            )
+        )
     return tuple(spans)
 
 

@@ -15,6 +15,7 @@ import pytest
 from in_process import call
 from terminal import environment
 from threaded import taken_in_threads
+from tiny import encoded
 
 from mlx_diffgemma import BlockCommitted, Completion, Denoised, GenerationConfig, Session, generate, load
 from mlx_diffgemma.errors import ConstraintError, OptionError
@@ -201,7 +202,7 @@ def test_confidence_in_causal_mode_is_the_encoders(session: Session, matching: d
     config = replace(session.defaults, max_tokens=12, mode="causal", seed=2)
     answer: Completion = session.generate(QUESTION, config, **matching)
     tokens = [*session.tokens(QUESTION, config), *answer.tokens]
-    logits = session.model.causal_logits(session.model.encode(mx.array([tokens[:-1]]), session.model.make_cache()))
+    logits = session.model.logits(encoded(session.model, mx.array([tokens[:-1]]), session.model.make_cache()))
     expected = np.array(mx.softmax(logits[0, -len(answer.tokens) :], axis=-1))
     expected = [expected[place, token] for place, token in enumerate(answer.tokens)]
     assert answer.confidence == pytest.approx(expected, abs=1e-4)
@@ -215,8 +216,8 @@ def test_the_distribution_over_choices_is_that_of_writing_them_one_by_one(sessio
     prompt, logs = session.tokens(QUESTION), []
     for choice in choices:
         ids = session.tokenizer.literal(choice)
-        hidden = session.model.encode(mx.array([[*prompt, *ids]]), session.model.make_cache())
-        logits = session.model.causal_logits(hidden)[0, len(prompt) - 1 :]
+        hidden = encoded(session.model, mx.array([[*prompt, *ids]]), session.model.make_cache())
+        logits = session.model.logits(hidden)[0, len(prompt) - 1 :]
         steps = np.array(mx.softmax(logits, axis=-1))
         stops = [stop for stop in session.defaults.stop_tokens if stop < steps.shape[-1]]
         logs.append(sum(np.log(steps[n, token]) for n, token in enumerate(ids)) + np.log(steps[-1, stops].sum()))

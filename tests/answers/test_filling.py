@@ -8,7 +8,7 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 from threaded import taken_in_threads
-from tiny import random_model, tiny_config
+from tiny import denoised, encoded, random_model, tiny_config
 
 import mlx_diffgemma
 from mlx_diffgemma import Denoised, Gap, Session, load
@@ -109,11 +109,11 @@ def test_the_cache_after_a_window_is_that_of_its_text(wild: Session, monkeypatch
         if isinstance(event, BlockCommitted):
             committed += event.tokens
     plain = wild.model.make_cache()
-    wild.model.encode(mx.array([[*wild.tokens("Go on."), *committed]]), plain)
+    encoded(wild.model, mx.array([[*wild.tokens("Go on."), *committed]]), plain)
     canvas = mx.arange(16)[None]
     cache = seen[-1][0].before.cache
     assert cache.offset == plain.offset
-    difference = mx.abs(wild.model.denoise(canvas, cache) - wild.model.denoise(canvas, plain)).max().item()
+    difference = mx.abs(denoised(wild.model, canvas, cache) - denoised(wild.model, canvas, plain)).max().item()
     assert difference < 1e-3
 
 
@@ -130,7 +130,7 @@ def test_a_candidate_is_judged_as_the_encoder_finds_its_text(wild: Session, monk
     list(wild.stream_infill(("a ", Gap(1, 3), " b"), "Go on."))
     assert len(scores) >= 3
     for tokens, score in scores.items():
-        hidden = wild.model.encode(mx.array([[*prompt, *tokens]]), wild.model.make_cache())
+        hidden = encoded(wild.model, mx.array([[*prompt, *tokens]]), wild.model.make_cache())
         likely = following(wild.model, hidden[:, len(prompt) - 1 : -1], mx.array([tokens]))
         assert likely.mean().item() == pytest.approx(score, abs=1e-3)
 

@@ -253,7 +253,7 @@ def test_running_out_of_memory_is_one_clear_error(session: Session, monkeypatch:
     def fail(*_: object) -> None:
         raise RuntimeError("[metal::malloc] Attempting to allocate 99999 bytes which is greater than the maximum")
 
-    monkeypatch.setattr(session.model, "denoise_rows", fail)
+    monkeypatch.setattr(session.model, "denoise", fail)
     with pytest.raises(OutOfMemoryError, match="out of memory while generating: lower canvas_length"):
         session.generate("Hello", CONFIG)
 
@@ -264,7 +264,7 @@ def test_other_runtime_errors_are_not_taken_for_missing_memory(
     def fail(*_: object) -> None:
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(session.model, "denoise_rows", fail)
+    monkeypatch.setattr(session.model, "denoise", fail)
     with pytest.raises(RuntimeError, match="something else"):
         session.generate("Hello", CONFIG)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
-from tiny import FULL, SLIDING, random_model, tiny_config
+from tiny import FULL, SLIDING, denoised, random_model, tiny_config
 
 from mlx_diffgemma import GenerationConfig, load
 from mlx_diffgemma.generation import prefill as prefix
 from mlx_diffgemma.generation.prefill import prefill
-from mlx_diffgemma.model.cache import GROWTH, Cache
+from mlx_diffgemma.model.cache import BUFFER_STEP, Cache
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 
 LENGTH = 32_768
@@ -32,8 +32,8 @@ def model() -> DiffusionGemma:
 def long_prefix(model: DiffusionGemma) -> tuple[Cache, dict[int, list[int]]]:
     """A cache of 32k tokens, and the bytes of its layers after each chunk by the tokens encoded until then."""
     cache, held = model.make_cache(), {}
-    for done in prefill(model, ids(LENGTH), cache):
-        held[done] = [layer.nbytes for layer in cache.layers]
+    for reached in prefill(model, [ids(LENGTH)], [cache]):
+        held[reached[0]] = [layer.nbytes for layer in cache.layers]
     return cache, held
 
 
@@ -49,9 +49,9 @@ def test_a_prefix_of_32k_tokens_grows_the_cache_of_full_layers_alone(
     sliding, full = cache.layers
     assert cache.offset == full.length == LENGTH
     assert sliding.length == 7
-    assert full.nbytes <= per_token * (LENGTH + GROWTH)
+    assert full.nbytes <= per_token * (LENGTH + BUFFER_STEP)
     longest_chunk = 2048
-    assert max(sizes[0] for sizes in held.values()) <= 2 * 8 * 4 * (longest_chunk + 7 + GROWTH)
+    assert max(sizes[0] for sizes in held.values()) <= 2 * 8 * 4 * (longest_chunk + 7 + BUFFER_STEP)
     chunks = [after - before for before, after in zip([0, *held], held, strict=False)]
     assert chunks[0] == longest_chunk
     assert min(chunks[:-1]) == 256
@@ -64,12 +64,12 @@ def test_a_canvas_behind_32k_tokens_is_denoised_without_a_copy_of_them(
 ) -> None:
     cache, _ = long_prefix
     canvas = ids(16)
-    mx.eval(canvas, model.denoise(canvas, cache))
+    mx.eval(canvas, denoised(model, canvas, cache))
     full = cache.layers[1].nbytes
     mx.clear_cache()
     before = mx.get_active_memory()
     mx.reset_peak_memory()
-    mx.eval(model.denoise(canvas, cache))
+    mx.eval(denoised(model, canvas, cache))
     scores = 16 * (LENGTH + 16) * 4
     # The scores of one head, their exponentials and what these are computed from; the prefix itself is `full` bytes.
     assert mx.get_peak_memory() - before < 8 * scores
@@ -92,9 +92,9 @@ class Recall:
         cache = self.model.make_cache()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(prefix, "ATTENTION_CELLS", cells)
-            for _ in prefill(self.model, prompt, cache):
+            for _ in prefill(self.model, [prompt], [cache]):
                 pass
-        logits = self.model.denoise(self.canvas, cache)
+        logits = denoised(self.model, self.canvas, cache)
         mx.eval(logits)
         return logits
 

@@ -21,6 +21,7 @@ from mlx_vlm.utils import load_model as load_with_mlx_vlm
 from random_checkpoint import CALM, write_checkpoint
 from random_packed import write_packed
 from rich.console import Console
+from tiny import denoised, encoded
 
 from mlx_diffgemma.checkpoint.weights import load_model
 
@@ -128,8 +129,8 @@ def test_packed_random_weights_are_a_checkpoint_for_both(tmp_path: Path) -> None
     theirs.set_dtype(mx.float32)
     tokens, canvas = (mx.random.randint(0, 512, (1, length), key=mx.random.key(length)) for length in (40, 16))
     cache = ours.make_cache()
-    ours.encode(tokens, cache)
-    found, expected = ours.denoise(canvas, cache), theirs(input_ids=tokens, canvas_ids=canvas).logits
+    encoded(ours, tokens, cache)
+    found, expected = denoised(ours, canvas, cache), theirs(input_ids=tokens, canvas_ids=canvas).logits
     assert mx.max(mx.abs(found - expected)).item() < 1e-4 * mx.max(mx.abs(expected)).item()
     assert mx.array_equal(mx.argmax(found, axis=-1), mx.argmax(expected, axis=-1))
 

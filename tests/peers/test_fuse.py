@@ -44,7 +44,7 @@ from mlx_diffgemma_convert.parameters import text_shapes
 from mlx_diffgemma_convert.recipe import make_quantization, make_recipe
 from peer import assert_same_logits
 from random_checkpoint import write_checkpoint
-from tiny import PUBLISHED
+from tiny import PUBLISHED, denoised, encoded
 
 from mlx_diffgemma.checkpoint import adapters
 from mlx_diffgemma.checkpoint.adapters import LoRA, adapter_config, attach_adapter, load_adapter, save_adapter
@@ -88,8 +88,8 @@ def logits(folder: Path, adapter: Path | None = None) -> mx.array:
     if adapter is not None:
         load_adapter(model, adapter)
     cache = model.make_cache()
-    model.encode(mx.array([[2, 5, 9, 11, 300]]), cache)
-    return model.denoise(mx.array([[7, 8, 9, 10]]), cache)
+    encoded(model, mx.array([[2, 5, 9, 11, 300]]), cache)
+    return denoised(model, mx.array([[7, 8, 9, 10]]), cache)
 
 
 def distance(found: mx.array, expected: mx.array) -> float:

@@ -12,6 +12,7 @@ from mlx.utils import tree_map
 from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.config import LayerConfig, ModelConfig
 from mlx_diffgemma.model.diffusion_gemma import CanvasRow, DiffusionGemma
+from mlx_diffgemma.model.kernels import default_kernels
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 PARITY = FIXTURES / "parity"
@@ -56,6 +57,18 @@ def random_model(config: ModelConfig | None = None, seed: int = 0) -> DiffusionG
     return model
 
 
+def encoded(model: DiffusionGemma, tokens: mx.array, cache: Cache) -> mx.array:
+    """The final hidden states of one row, which goes into its cache."""
+    (hidden,) = model.encode([tokens], [cache])
+    return hidden
+
+
+def denoised(model: DiffusionGemma, canvas: mx.array, cache: Cache, signal: mx.array | None = None) -> mx.array:
+    """The logits of one canvas."""
+    (hidden,) = model.denoise([CanvasRow(canvas, cache, signal)])
+    return model.logits(hidden)
+
+
 class ScriptedModel:
     """Predicts, in its k-th denoising step, the k-th canvas of the script, with certainty `margin` (a logit).
 
@@ -67,6 +80,7 @@ class ScriptedModel:
         self.margin = margin
         self.step = 0
         self.encoded: list[list[int]] = []
+        self.kernels = default_kernels()
         self.config = SimpleNamespace(
             vocab_size=vocab_size, canvas_length=len(self.script[0]), max_position_embeddings=1000
         )
@@ -75,13 +89,14 @@ class ScriptedModel:
         """Return a cache without layers."""
         return Cache((), 1)
 
-    def encode(self, tokens: mx.array, cache: Cache) -> mx.array:
+    def encode(self, rows: Sequence[mx.array], caches: Sequence[Cache]) -> list[mx.array]:
         """Remembers the tokens."""
-        self.encoded.append(tokens[0].tolist())
-        cache.offset += tokens.shape[1]
-        return tokens
+        for tokens, cache in zip(rows, caches, strict=True):
+            self.encoded.append(tokens[0].tolist())
+            cache.offset += tokens.shape[1]
+        return list(rows)
 
-    def denoise_rows(self, rows: Sequence[CanvasRow]) -> list[mx.array]:
+    def denoise(self, rows: Sequence[CanvasRow]) -> list[mx.array]:
         """The next canvas of the script as logits."""
         (row,) = rows
         if row.signal is None and self.step:

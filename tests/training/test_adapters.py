@@ -13,7 +13,7 @@ import mlx.nn as nn
 import pytest
 from mlx.utils import tree_flatten, tree_map
 from mlx_lm.tuner.utils import load_adapters
-from tiny import random_model, tiny_config
+from tiny import denoised, encoded, random_model, tiny_config
 
 from mlx_diffgemma import load
 from mlx_diffgemma.checkpoint.adapters import (
@@ -41,9 +41,9 @@ def logits(model: DiffusionGemma) -> mx.array:
     vocabulary = model.config.vocab_size
     canvas = mx.random.randint(0, vocabulary, (1, model.config.canvas_length), key=PLACES)
     cache = model.make_cache()
-    causal = model.causal_logits(model.encode(TOKENS, cache))
-    first = model.denoise(canvas, cache)
-    return mx.concatenate([causal, model.denoise(canvas, cache, model.signal(first))], axis=1)
+    causal = model.logits(encoded(model, TOKENS, cache))
+    first = denoised(model, canvas, cache)
+    return mx.concatenate([causal, denoised(model, canvas, cache, model.signal(first))], axis=1)
 
 
 def largest(difference: mx.array) -> float:

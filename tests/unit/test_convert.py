@@ -22,6 +22,7 @@ from convert_helpers import (
     tiny_source,
 )
 from mlx_diffgemma_convert.recipe import Recipe, make_quantization, make_recipe
+from tiny import denoised, encoded
 
 from mlx_diffgemma.checkpoint.quantization import parse_table
 from mlx_diffgemma.checkpoint.safetensors import read_folder
@@ -248,8 +249,8 @@ def logits(folder: Path) -> mx.array:
     """Compute one encoding and one denoising step in our runtime, in float32."""
     model = load_model(folder, "float32")
     cache = model.make_cache()
-    model.encode(mx.array([[2, 5, 9]]), cache)
-    return model.denoise(mx.array([[7, 8, 9, 10]]), cache)
+    encoded(model, mx.array([[2, 5, 9]]), cache)
+    return denoised(model, mx.array([[7, 8, 9, 10]]), cache)
 
 
 def test_our_runtime_computes_the_same_from_unpacked_results(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -13,14 +15,17 @@ import numpy.typing as npt
 import pytest
 from tiny import tiny_config
 
-from mlx_diffgemma.model import experts as moe
+from mlx_diffgemma.device import cpu
+from mlx_diffgemma.device.cpu import attention, exp, softcap, softmax, tile_height
 from mlx_diffgemma.model import functions
-from mlx_diffgemma.model.experts import Experts, tile_height, tiled
-from mlx_diffgemma.model.functions import attention, cross_entropy, exp, geglu, softcap, softmax
+from mlx_diffgemma.model.experts import Experts, tiled
+from mlx_diffgemma.model.kernels import CPU_KERNELS, PLAIN_KERNELS
 
 Array = npt.NDArray[np.float64]
 Masks = mx.array | str | None
 CAP = 30.0
+geglu = partial(functions.geglu, kernels=CPU_KERNELS)
+cross_entropy = partial(functions.cross_entropy, cap=CAP, kernels=CPU_KERNELS)
 EXTREMES = (-1e6, -1e3, -87.5, -87.0, -30.0, -3.0, -1.0, -1e-3, 0.0, 1e-6, 0.5, 1.0, 3.0, 30.0, 87.0, 87.5, 1e3, 1e6)
 ROUNDINGS = 4e-7
 """What three or four roundings of float32 (6e-8 each) and the polynomial of exp (3e-7) come to, relatively."""
@@ -115,16 +120,17 @@ def test_a_number_that_is_none_is_none_afterwards() -> None:
     """A training finds out by this that it has failed."""
     none, one = mx.array([[float("nan"), 1.0]]), mx.ones((1, 2))
     targets = mx.array([1])
-    for found in (exp(none), softmax(none), softcap(none, CAP), geglu(none, one), cross_entropy(CAP)(none, targets)):
+    for found in (exp(none), softmax(none), softcap(none, CAP), geglu(none, one), cross_entropy(none, targets)):
         assert mx.isnan(found.flatten()[0]).item()
 
 
-def test_other_devices_take_the_functions_of_mlx(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_devices_take_the_functions_of_mlx() -> None:
     """Both forms of attention and exp give the same within the error of MLX's exp, 4e-6."""
     queries, keys, values = (as_mlx(normal(shape)) for shape in ((1, 4, 3, 8), (1, 2, 5, 8), (1, 2, 5, 8)))
-    ours = [exp(queries), attention(queries, keys, values, "causal"), attention(queries, keys, values, None)]
-    monkeypatch.setattr(functions, "on_cpu", lambda: False)
-    theirs = [exp(queries), attention(queries, keys, values, "causal"), attention(queries, keys, values, None)]
+    ours, theirs = (
+        [kernels.exp(queries), *(kernels.attention(queries, keys, values, mask) for mask in ("causal", None))]
+        for kernels in (CPU_KERNELS, PLAIN_KERNELS)
+    )
     assert mx.array_equal(theirs[0], mx.exp(queries))
     for own, other in zip(ours, theirs, strict=True):
         assert_close(as_numpy(own), as_numpy(other), 1e-5, 1e-6)
@@ -223,12 +229,11 @@ def test_cross_entropy_is_that_of_the_capped_logits(kind: str) -> None:
     """Two terms of up to 30 nats, each off by the 8e-6 of softcap; a slope is at most 1, off by a few roundings."""
     raw = RAW[kind]
     targets = np.full(raw.shape[0], 4)
-    function = cross_entropy(CAP)
-    found = function(as_mlx(raw), mx.array(targets))
+    found = cross_entropy(as_mlx(raw), mx.array(targets))
     assert_close(as_numpy(found), nats(raw, targets), 1e-6, 2e-5)
     cotangent = normal((raw.shape[0],), seed=1)
     expected = slopes(lambda raw: nats(raw, targets), [raw.copy()], cotangent)[0]
-    made = gradients(lambda raw: function(raw, mx.array(targets)), [raw], cotangent)[0]
+    made = gradients(lambda raw: cross_entropy(raw, mx.array(targets)), [raw], cotangent)[0]
     assert_close(made, expected, 1e-5, 1e-5)
 
 
@@ -278,8 +283,8 @@ def test_attention_in_parts_is_attention(kind: str, monkeypatch: pytest.MonkeyPa
     mask, cotangent = MASKS[kind][0], normal((2, 4, 5, 6), seed=9)
     whole = attention(*map(as_mlx, arguments), mask)
     slope = gradients(lambda *given: attention(*given, mask), arguments, cotangent)
-    monkeypatch.setattr(functions, "SCORES", 1)
-    monkeypatch.setattr(functions, "FEWEST", 2)
+    monkeypatch.setattr(cpu, "MAX_SCORES", 1)
+    monkeypatch.setattr(cpu, "MIN_QUERIES", 2)
     assert_close(as_numpy(attention(*map(as_mlx, arguments), mask)), as_numpy(whole), 1e-6, 1e-6)
     for made, wanted in zip(
         gradients(lambda *given: attention(*given, mask), arguments, cotangent), slope, strict=True
@@ -296,7 +301,7 @@ def test_the_scores_of_a_long_prefix_are_not_held_together() -> None:
     mx.eval(attention(queries, keys, keys, None))
     scores = 4 * 512 * 16_384 * 4
     # MLX holds what the ten operations make that it has under way at most: arrays of 4 MB each, some of several steps.
-    assert mx.get_peak_memory() - before < 25 * 4 * functions.SCORES < scores
+    assert mx.get_peak_memory() - before < 25 * 4 * cpu.MAX_SCORES < scores
 
 
 def test_a_key_that_nobody_sees_does_not_matter() -> None:
@@ -355,10 +360,9 @@ def test_padding_stands_behind_the_pairs_of_an_expert() -> None:
     assert of_tile.tolist() == [0, 0, 2, 2, 2, 2]
 
 
-def test_only_the_many_rows_of_a_training_batch_on_the_cpu_are_tiled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_many_rows_of_a_training_batch_on_the_cpu_are_tiled() -> None:
     assert [tile_height(pairs, 4) for pairs in (1, 511, 512, 100_000)] == [1, 1, 64, 64]
-    monkeypatch.setattr(moe, "on_cpu", lambda: False)
-    assert tile_height(100_000, 4) == 1
+    assert PLAIN_KERNELS.tile_height(100_000, 4) == 1
 
 
 CONFIG = tiny_config()
@@ -375,16 +379,15 @@ def mixture(hidden: mx.array, weights: mx.array, gate_up: mx.array, down: mx.arr
 
 
 @pytest.mark.parametrize(("tokens", "height"), [(1, 1), (1, 4), (37, 1), (37, 4), (400, None)])
-def test_experts_and_their_gradients_equal_a_slow_loop(
-    monkeypatch: pytest.MonkeyPatch, tokens: int, height: int | None
-) -> None:
+def test_experts_and_their_gradients_equal_a_slow_loop(tokens: int, height: int | None) -> None:
     """float32 sums of 32 and 16 products in another order; results are of order 1, gradients of weights of order 10."""
+    kernels = CPU_KERNELS
     if height is None:
         assert tile_height(2 * tokens, CONFIG.num_experts) > 1
     else:
-        monkeypatch.setattr(moe, "tile_height", lambda pairs, experts: height)
+        kernels = replace(CPU_KERNELS, tile_height=lambda pairs, experts: height)
     keys = mx.random.split(mx.random.key(0), 6)
-    experts = Experts(CONFIG)
+    experts = Experts(CONFIG, kernels)
     sizes = experts.gate_up_proj.weight.shape, experts.down_proj.weight.shape
     arguments = [
         mx.random.normal((tokens, CONFIG.hidden_size), key=keys[0]),

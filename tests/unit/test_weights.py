@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
-from tiny import PUBLISHED, random_model, tiny_config
+from tiny import PUBLISHED, denoised, encoded, random_model, tiny_config
 
 from mlx_diffgemma.checkpoint.names import TensorSource
 from mlx_diffgemma.checkpoint.quantization import parse_table
@@ -86,8 +86,8 @@ def outputs(model: DiffusionGemma) -> tuple[mx.array, mx.array]:
     canvas = mx.random.randint(0, 96, (1, 16), key=mx.random.key(2))
     processed = mx.random.normal((1, 16, 96), key=mx.random.key(3))
     cache = model.make_cache()
-    hidden = model.encode(tokens, cache)
-    return model.denoise(canvas, cache, model.signal(processed)), model.causal_logits(hidden)
+    hidden = encoded(model, tokens, cache)
+    return denoised(model, canvas, cache, model.signal(processed)), model.logits(hidden)
 
 
 def assert_same(first: DiffusionGemma, second: DiffusionGemma, tolerance: float = 1e-4) -> None:
