@@ -6,6 +6,10 @@ from collections.abc import Iterator
 from dataclasses import MISSING
 from pathlib import Path
 
+from mlx_diffgemma_convert.command_line import ResultOptions
+from mlx_diffgemma_convert.convert_program import ConvertSettings
+from mlx_diffgemma_convert.fuse_program import FuseSettings
+
 from mlx_diffgemma.benchmark.settings import BenchmarkSettings
 from mlx_diffgemma.cli.benchmark import ReportOptions
 from mlx_diffgemma.cli.options import CommonOptions, ExactOptions, ModelOptions
@@ -30,13 +34,16 @@ This page is made from the code by `python docs/make_options.py`; `--help` of ea
 Three ways to set them, the first in Python, the second on a command line, the third in a line of a `--batch` file:
 
 ```python
-session.generate("Why is the sky blue?", max_tokens=64, seed=1)
+from mlx_diffgemma import load
+
+session = load("demo")
+print(session.generate("Count from 1 to 5", max_tokens=64, seed=1).text)
 ```
 ```sh
-mlx_diffgemma generate --max-tokens 64 --seed 1 'Why is the sky blue?'
+mlx_diffgemma generate --max-tokens 64 --seed 1 'Count from 1 to 5'
 ```
 ```json
-{"prompt": "Why is the sky blue?", "max_tokens": 64, "seed": 1}
+{"prompt": "Count from 1 to 5", "max_tokens": 64, "seed": 1}
 ```
 
 An option that is not set is the checkpoint's own (its `generation_config.json`), and otherwise the default below.
@@ -50,6 +57,8 @@ PROGRAMS: dict[str, tuple[type, ...]] = {
     "edit": (PartOptions, RevisionOptions),
     "train": (SourceOptions, AdapterOptions, TrainingSettings, RunOptions),
     "bench": (BenchmarkSettings, ReportOptions),
+    "convert": (ConvertSettings, ResultOptions),
+    "fuse": (FuseSettings, ResultOptions),
     "Every program": (CommonOptions,),
 }
 """The options of the programs besides those of a generation, by heading."""

@@ -75,8 +75,8 @@ PLAIN_KERNELS = Kernels(
 CPU_KERNELS = Kernels(
     exp=cpu.exp,
     sigmoid=cpu.sigmoid,
-    softcap=cpu.softcap,
-    attention=cpu.attention,
+    softcap=cpu.softcap_by_sigmoid,
+    attention=cpu.attention_in_parts,
     tile_height=cpu.tile_height,
     in_parts=cpu.in_parts,
 )

@@ -29,7 +29,7 @@ FALLBACK_TEMPLATE = (
 """The turn format of Google's release, for model folders without a chat template of their own."""
 
 
-def render(wrapper: TokenizerWrapper, messages: Sequence[Message], *, thinking: bool, answering: bool) -> str:
+def render_chat(wrapper: TokenizerWrapper, messages: Sequence[Message], *, thinking: bool, answering: bool) -> str:
     """Return the text of a conversation.
 
     thinking: ask the model to think first. answering: end where the model's next turn begins. Raises TokenizerError

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_diffgemma.errors import TokenizerError, loading_errors
-from mlx_diffgemma.text.chat_template import THOUGHT_CLOSE, THOUGHT_OPEN, TURN_CLOSE, render
+from mlx_diffgemma.text.chat_template import THOUGHT_CLOSE, THOUGHT_OPEN, TURN_CLOSE, render_chat
 from mlx_diffgemma.text.messages import Message
 
 if TYPE_CHECKING:
@@ -82,14 +82,14 @@ class Tokenizer:
 
         Raises TokenizerError if the chat template refuses the conversation.
         """
-        return self._encode_text(render(self._wrapper, messages, thinking=thinking, answering=True))
+        return self._encode_text(render_chat(self._wrapper, messages, thinking=thinking, answering=True))
 
     def finished_chat(self, messages: Sequence[Message], *, thinking: bool = False) -> list[int]:
         """Return the ids of a conversation that ends with the model's answer.
 
         Raises TokenizerError if the chat template refuses the conversation.
         """
-        return self._encode_text(render(self._wrapper, messages, thinking=thinking, answering=False))
+        return self._encode_text(render_chat(self._wrapper, messages, thinking=thinking, answering=False))
 
     def _encode_text(self, text: str) -> list[int]:
         return list(self._wrapper.encode(text, add_special_tokens=False))

@@ -122,6 +122,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, demo: Path) -> Path:
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(config | {"canvas_length": 64}))
     (model / "generation_config.json").write_text('{"max_denoising_steps": 1, "eos_token_id": [1, 106, 50]}')
+    shutil.copytree(model, folder / "my-fine-tune")
     (folder / "README.md").write_text("A short text about a lighthouse.")
     (folder / "mine.jsonl").write_text(next(block.text for block in BLOCKS if block.language == "jsonl"))
     (folder / "person.json").write_text('{"properties": {"age": {"enum": [34, 35]}}, "required": ["age"]}')

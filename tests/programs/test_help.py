@@ -16,7 +16,9 @@ from terminal import environment, run_in_terminal
 
 from mlx_diffgemma.__main__ import PROGRAMS
 
-NAMES = ("generate", "infill", "edit", "train", "bench")
+DTYPES = {"convert": "bfloat16|float16|float32"}
+MODES = {"generate": ["canvas|causal"], "bench": ["canvas|causal"], "convert": ["affine|mxfp4|mxfp8|nvfp4"]}
+NAMES = ("generate", "infill", "edit", "train", "bench", "convert", "fuse")
 UMBRELLA = (sys.executable, "-m", "mlx_diffgemma")
 HEAVY = "{'mlx', 'transformers', 'numpy', 'mlx_lm', 'huggingface_hub', 'rich', 'mlx_diffgemma_convert'}"
 
@@ -50,8 +52,10 @@ def test_help_fits_80_columns_cuts_no_name_and_ends_with_examples(name: str) -> 
     assert max(map(len, shown.rows)) <= 80
     assert not option_names(name) - set(re.findall(r"(?<![\w-])--?[\w-]+", text))
     assert "--install-completion" not in text
-    assert "--dtype <bfloat16|float32>" in text
-    assert ("--mode <canvas|causal>" in text) == (name in ("generate", "bench"))
+    assert f"--dtype <{DTYPES.get(name, 'bfloat16|float32')}>" in text
+    modes = re.findall(r"--mode <([\w|]+)>", text)
+    assert modes == MODES.get(name, [])
+    assert ("--bits <4|5|6|8>" in text) == (name == "convert")
     examples = shown.rows[shown.rows.index("Examples:") + 1 :]
     assert 2 <= len(examples) <= 3
     assert all(f"mlx_diffgemma {name} " in example for example in examples)
