@@ -33,10 +33,10 @@ def trace(function: Function, arguments: Sequence[mx.array], *, gpu: bool = Fals
     return _expand(graph, recording)
 
 
-def between(graph: Graph, wanted: Iterable[Ref], given: Iterable[Ref] = ()) -> list[Node]:
-    """Return the nodes that compute `wanted` from `given` and from constants, in order."""
-    needed = {ref.name for ref in wanted} - {ref.name for ref in given}
-    known = {ref.name for ref in given}
+def between(graph: Graph, wanted: Iterable[Ref], sources: Iterable[Ref] = ()) -> list[Node]:
+    """Return the nodes that compute `wanted` from `sources` and from constants, in order."""
+    needed = {ref.name for ref in wanted} - {ref.name for ref in sources}
+    known = {ref.name for ref in sources}
     nodes: list[Node] = []
     for node in reversed(graph.nodes):
         if any(output.name in needed for output in node.outputs):
@@ -45,14 +45,14 @@ def between(graph: Graph, wanted: Iterable[Ref], given: Iterable[Ref] = ()) -> l
     return nodes[::-1]
 
 
-def runs(wanted: Sequence[mx.array], before: Sequence[mx.array], given: Sequence[mx.array]) -> list[str]:
-    """Return the names of the primitives in a run that computes `wanted` from `given` after it computed `before`.
+def runs(wanted: Sequence[mx.array], before: Sequence[mx.array], sources: Sequence[mx.array]) -> list[str]:
+    """Return the names of the primitives in a run that computes `wanted` from `sources` after it computed `before`.
 
     They are read from MLX's drawing of an untraced graph, which has all equal primitives. Views are left out.
     """
     text = io.StringIO()
-    # `given` may have been computed too: one array that depends on all of it represents that.
-    gate = mx.depends([mx.zeros((1,))], list(given))
+    # `sources` may have been computed too: one array that depends on all of it represents that.
+    gate = mx.depends([mx.zeros((1,))], list(sources))
     mx.export_to_dot(
         text,
         *before,
@@ -115,7 +115,7 @@ def _export(function: Function, arguments: Sequence[mx.array], *, shapeless: boo
                 pass
 
     try:
-        mx.export_function(take, lambda *given: tuple(function(*given)), *arguments, shapeless=shapeless)
+        mx.export_function(take, lambda *sources: tuple(function(*sources)), *arguments, shapeless=shapeless)
     except (ValueError, RuntimeError) as error:
         raise CountError(f"MLX cannot trace this: {error}") from error
     return graph
@@ -148,10 +148,10 @@ def _expand(graph: Graph, recording: Recording) -> Graph:
 
 def _call(node: Node, constants: Mapping[str, mx.array], recording: Recording) -> tuple[int, Call] | None:
     """Return the call that a node marks, with its number; None for a node that is not marked."""
-    place = len(node.outputs)
-    if node.kind != "Depends" or len(node.inputs) <= place:
+    position = len(node.outputs)
+    if node.kind != "Depends" or len(node.inputs) <= position:
         return None
-    tag = constants.get(node.inputs[place].name)
+    tag = constants.get(node.inputs[position].name)
     if tag is None or tag.shape != (2,) or tag[0].item() != MARK:
         return None
     index = int(tag[1].item())

@@ -149,26 +149,26 @@ def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Call
 
 
 def _taken_apart_later(
-    call: Call, function: Callable[..., Any], kernel: Callable[..., Any] | None, given: tuple[Any, Any]
+    call: Call, function: Callable[..., Any], kernel: Callable[..., Any] | None, passed: tuple[Any, Any]
 ) -> Any:
     """Call the function for the shapes of its results; return arrays that a mark makes in its place."""
     current = recording()
     assert current is not None
-    leaves = [leaf for _, leaf in tree_flatten(given)]
+    leaves = [leaf for _, leaf in tree_flatten(passed)]
     arrays = [leaf for leaf in leaves if isinstance(leaf, mx.array)]
     fixed = tuple(repr(leaf) for leaf in leaves if not isinstance(leaf, mx.array))
 
     def flat(inner: Callable[..., Any]) -> Callable[..., list[mx.array]]:
         def on_arrays(*values: mx.array) -> list[mx.array]:
             left = iter(values)
-            arguments, named = tree_map(lambda leaf: next(left) if isinstance(leaf, mx.array) else leaf, given)
+            arguments, named = tree_map(lambda leaf: next(left) if isinstance(leaf, mx.array) else leaf, passed)
             return [leaf for _, leaf in tree_flatten(inner(*arguments, **named))]
 
         return on_arrays
 
     inside, current.inside = current.inside, True
     try:
-        result = function(*given[0], **given[1])
+        result = function(*passed[0], **passed[1])
     finally:
         current.inside = inside
     outputs = [leaf for _, leaf in tree_flatten(result)]

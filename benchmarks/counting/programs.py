@@ -105,9 +105,9 @@ class _Never:
         """Return an empty memory."""
         return mx.zeros((0, *shape), mx.int32)
 
-    def judge(self, *given: Any) -> tuple[mx.array, mx.array]:
+    def judge(self, *values: Any) -> tuple[mx.array, mx.array]:
         """Return that no canvas converged."""
-        memory, best, _ = given[-3:]
+        memory, best, _ = values[-3:]
         return memory, mx.zeros((best.shape[0],), mx.bool_)
 
 
@@ -177,15 +177,15 @@ class _EnoughError(Exception):
 def measure(program: Program, *, gpu: bool) -> Measured:
     """Trace a program, count its nodes and assign them to parts. Raises CountError."""
     weights, prefix = arrays(program.model), arrays(program.cache())
-    given, mine = len(program.inputs), len(program.inputs) + len(weights)
+    weights_at, prefix_at = len(program.inputs), len(program.inputs) + len(weights)
     lengths: list[int] = []
 
     def flat(*values: mx.array) -> list[mx.array]:
         cache = program.cache()
-        put(cache, dict(zip(prefix, values[mine:], strict=True)))
-        put(program.model, dict(zip(weights, values[given:mine], strict=True)))
+        put(cache, dict(zip(prefix, values[prefix_at:], strict=True)))
+        put(program.model, dict(zip(weights, values[weights_at:prefix_at], strict=True)))
         try:
-            stages = program.stages(cache, *values[:given])
+            stages = program.stages(cache, *values[:weights_at])
         finally:
             put(program.model, weights)
         lengths[:] = map(len, stages)
@@ -198,7 +198,7 @@ def measure(program: Program, *, gpu: bool) -> Measured:
         with record(marking=False):
             results = flat(*arguments)
         found = runs(results[lengths[0] :], results[: lengths[0]], arguments)
-    parameters = dict(zip((ref.name for ref in graph.inputs[given:mine]), weights, strict=True))
+    parameters = dict(zip((ref.name for ref in graph.inputs[weights_at:prefix_at]), weights, strict=True))
     return _sorted(program, graph, lengths, parameters, found)
 
 

@@ -99,7 +99,7 @@ def read_case(where: str, record: object, name: str) -> Case:
         _text(where, "prompt", None)
     if "check" not in entries:
         raise DataError(f'{where}: no check; {{"regex": "."}} accepts every answer that is not empty')
-    options = {key: _listed(value) for key, value in entries.items() if key in _OPTIONS}
+    options: dict[str, Any] = {key: _listed(value) for key, value in entries.items() if key in _OPTIONS}
     max_tokens, seed = options.pop("max_tokens", None), options.pop("seed", 0)
     if max_tokens is not None and (isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 1):
         raise DataError(f"{where}: max_tokens must be a whole number, at least 1, not {max_tokens!r}")
