@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, TypedDict, cast
 
-from mlx_diffgemma.constraint.spec import SchemaSource, read_schema
+from mlx_diffgemma.constraint.spec import Matching, SchemaSource, pattern_of, read_schema
 from mlx_diffgemma.errors import OptionError
 from mlx_diffgemma.generation_config import GenerationConfig, Mode
 from mlx_diffgemma.option import option_fields
 
 _CONSTRAINTS = ("regex", "json_schema", "choices")
+PERMISSIVE = GenerationConfig(t_min=0.0, t_max=sys.float_info.max)
+"""Options with which any option can be combined that some checkpoint's defaults allow: for checks before loading."""
 
 
 class UnconstrainedOptions(TypedDict, total=False):
@@ -106,3 +109,13 @@ def _require_known(name: str) -> None:
     wrong = unknown_option(name)
     if wrong is not None:
         raise OptionError(wrong)
+
+
+def require_usable(source: Matching) -> None:
+    """Raise ConstraintError for a pattern or a schema that cannot be used with any model."""
+    pattern = pattern_of(source)
+    if pattern is not None:
+        # Imported here: it needs numpy, and most programs have no constraint.
+        from mlx_diffgemma.constraint.byte_automaton import compiled
+
+        compiled(pattern)

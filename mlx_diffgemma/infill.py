@@ -11,8 +11,9 @@ import typer
 from mlx_diffgemma.cli.console import run_program
 from mlx_diffgemma.cli.options import CommonOptions, ModelOptions
 from mlx_diffgemma.cli.program import add_command, make_app
-from mlx_diffgemma.cli.request import Request, require_usable
+from mlx_diffgemma.cli.request import Request
 from mlx_diffgemma.cli.revision import InfillChoices, Revision, RevisionOptions, deliver, open_document, start
+from mlx_diffgemma.generation_options import require_usable
 from mlx_diffgemma.infilling.template import MARKER, Gap, matched, parse, sized
 from mlx_diffgemma.option import option
 

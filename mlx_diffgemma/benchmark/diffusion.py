@@ -15,13 +15,14 @@ import mlx.core as mx
 
 from mlx_diffgemma.benchmark.results import Loaded, Reply
 from mlx_diffgemma.benchmark.subject import TEXT, repeated, steady, weight_bytes
-from mlx_diffgemma.benchmark.suite import PERMISSIVE, Case
+from mlx_diffgemma.benchmark.suite import Case
 from mlx_diffgemma.device.wired import wired
 from mlx_diffgemma.errors import DiffGemmaError, PromptError
 from mlx_diffgemma.events import CanvasStarted, Denoised
 from mlx_diffgemma.generation import engine
 from mlx_diffgemma.generation.prefill import prefill
 from mlx_diffgemma.generation_config import GenerationConfig
+from mlx_diffgemma.generation_options import PERMISSIVE
 from mlx_diffgemma.loading import load
 from mlx_diffgemma.session import Session
 

@@ -19,22 +19,18 @@ and choices apply to the text of every gap. The built-in suites are in `prompts`
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from mlx_diffgemma.benchmark.checks import Check, read_check
-from mlx_diffgemma.constraint.byte_automaton import compiled
-from mlx_diffgemma.constraint.spec import pattern_of
 from mlx_diffgemma.errors import ConstraintError, DataError, OptionError, TemplateError, require_unicode
 from mlx_diffgemma.files import json_lines
 from mlx_diffgemma.generation_config import GenerationConfig
+from mlx_diffgemma.generation_options import PERMISSIVE, configured, require_usable
 from mlx_diffgemma.infilling.template import Part, matched, parse
 
-PERMISSIVE = GenerationConfig(t_min=0.0, t_max=sys.float_info.max)
-"""Options beside which no valid option is refused: what GenerationConfig refuses here is wrong for every model."""
 KEYS = ("name", "group", "prompt", "template", "check", "seed", "max_tokens")
 """The keys of a line that are no options of a generation or that have a meaning of their own."""
 CONSTRAINTS = ("regex", "json_schema", "choices")
@@ -104,7 +100,7 @@ def read_case(where: str, record: object, name: str) -> Case:
     if max_tokens is not None and (isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 1):
         raise DataError(f"{where}: max_tokens must be a whole number, at least 1, not {max_tokens!r}")
     try:
-        require_usable_options({**options, "seed": seed})
+        require_usable(configured(PERMISSIVE, {**options, "seed": seed}))
         template = _template(texts.get("template"), options)
     except (OptionError, TemplateError, ConstraintError) as error:
         raise DataError(f"{where}: {error}") from None
@@ -118,13 +114,6 @@ def read_case(where: str, record: object, name: str) -> Case:
         seed=cast("int", seed),
         options={key: value for key, value in options.items() if not template or key not in CONSTRAINTS},
     )
-
-
-def require_usable_options(options: Mapping[str, Any]) -> None:
-    """Raise OptionError or ConstraintError for options that no model can be given."""
-    pattern = pattern_of(dataclasses.replace(PERMISSIVE, **options))
-    if pattern is not None:
-        compiled(pattern)
 
 
 def _text(where: str, key: str, value: object) -> str:

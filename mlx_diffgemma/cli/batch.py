@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, cast
 from mlx_diffgemma.cli.console import INTERRUPTED, stdout_line
 from mlx_diffgemma.cli.interrupt import Interrupt
 from mlx_diffgemma.cli.prompt import choice_probabilities
-from mlx_diffgemma.cli.request import UNBOUNDED, Request, load_session, require_usable
+from mlx_diffgemma.cli.request import Request, load_session
 from mlx_diffgemma.errors import ConstraintError, DataError, OptionError
 from mlx_diffgemma.events import Event, Finished
 from mlx_diffgemma.files import json_lines
 from mlx_diffgemma.generation_config import GenerationConfig
-from mlx_diffgemma.generation_options import configured, current_names, unknown_option
+from mlx_diffgemma.generation_options import PERMISSIVE, configured, current_names, require_usable, unknown_option
 
 if TYPE_CHECKING:
     from mlx_diffgemma.session import Prompt
@@ -79,7 +79,7 @@ def answer_file(request: Request, file: Path, batch_size: int | None) -> None:
     # Everything is checked first: gigabytes are not read for a request that cannot be met.
     lines = read_batch(file)
     for line in lines:
-        require_usable(line.over(request.over(UNBOUNDED)))
+        require_usable(line.over(request.over(PERMISSIVE)))
     session = load_session(request.model, quiet=request.quiet)
     configs = [line.over(request.over(session.defaults)) for line in lines]
     prompts = [line.prompt for line in lines]

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from mlx_diffgemma.cli.console import INTERRUPTED, stdout_line
 from mlx_diffgemma.cli.interrupt import Interrupt
-from mlx_diffgemma.cli.request import UNBOUNDED, Request, load_session, refuse, require_usable
+from mlx_diffgemma.cli.request import Request, load_session, refuse
 from mlx_diffgemma.errors import PromptError
+from mlx_diffgemma.generation_options import PERMISSIVE, require_usable
 
 if TYPE_CHECKING:
     from mlx_diffgemma.completion import Completion
@@ -31,7 +32,7 @@ def answer_prompt(request: Request, argument: str | None, *, live: bool, json: b
     if argument is None and piped is None:
         refuse("no prompt: pass it as an argument or pipe it in")
     prompt = compose(argument, piped)
-    require_usable(request.over(UNBOUNDED))
+    require_usable(request.over(PERMISSIVE))
     session = load_session(request.model, quiet=request.quiet)
     config = request.over(session.defaults)
     completion = _shown(session.stream(prompt, config), live=live and not request.quiet, json=json)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from mlx_diffgemma.checkpoint.hub import DEMO
 from mlx_diffgemma.cli.console import complain
 from mlx_diffgemma.cli.options import ModelOptions
-from mlx_diffgemma.constraint.spec import Matching
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.generation_options import configured
 
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 MISUSED = 2
 """The exit code of usage errors, typer's own too."""
 NO_MODEL = "no --model is named: this is the demo, which knows sudokus, sums, JSON, counting, sorting and functions"
-UNBOUNDED = GenerationConfig(t_min=0.0, t_max=sys.float_info.max)
-"""Options over which everything is allowed that is allowed over some checkpoint's defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,17 +48,6 @@ def load_session(model: ModelOptions, *, quiet: bool) -> Session:
         from mlx_diffgemma.loading import load
 
         return load(name, revision=model.revision, dtype=model.dtype, adapter=model.adapter)
-
-
-def require_usable(source: Matching) -> None:
-    """Raise ConstraintError for a pattern or a schema that cannot be used with any model."""
-    from mlx_diffgemma.constraint.spec import pattern_of
-
-    pattern = pattern_of(source)
-    if pattern is not None:
-        from mlx_diffgemma.constraint.byte_automaton import compiled
-
-        compiled(pattern)
 
 
 def refuse(message: str) -> NoReturn:

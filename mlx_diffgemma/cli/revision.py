@@ -17,9 +17,10 @@ from mlx_diffgemma.cli.console import INTERRUPTED, stdout_line
 from mlx_diffgemma.cli.document import STDIN, Document, differences, read_document, write_document
 from mlx_diffgemma.cli.interrupt import Interrupt
 from mlx_diffgemma.cli.options import OUTPUT, Chosen
-from mlx_diffgemma.cli.request import UNBOUNDED, Request, load_session, refuse
+from mlx_diffgemma.cli.request import Request, load_session, refuse
 from mlx_diffgemma.events import BlockCommitted, Event
 from mlx_diffgemma.generation_config import GenerationConfig
+from mlx_diffgemma.generation_options import PERMISSIVE
 from mlx_diffgemma.infilling.template import Part
 from mlx_diffgemma.option import option
 
@@ -82,7 +83,7 @@ def open_document(revision: Revision) -> Document:
         refuse("--in-place needs a file: stdin cannot be written to")
     if revision.file == STDIN and sys.stdin is not None and sys.stdin.isatty():
         refuse("no text: name a file or pipe it in")
-    revision.request.over(UNBOUNDED)
+    revision.request.over(PERMISSIVE)
     return read_document(revision.file)
 
 
