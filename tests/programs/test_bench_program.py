@@ -207,7 +207,7 @@ def test_an_error_in_the_middle_does_not_cost_what_was_measured(tmp_path: Path) 
         (("demo", "--lengths", "1,x"), "error: --lengths 1,x: give whole numbers above 0, separated by commas"),
         (("demo", "--no-speed", "--no-answers"), "error: neither speeds nor answers: there is nothing to measure"),
         (("demo", "--plot", "figures.jpg"), "error: the plot must be a .png file, not figures.jpg"),
-        (("demo", "--prompts", "none.jsonl"), "error: none.jsonl cannot be read: No such file or directory"),
+        (("demo", "--prompts", "none.jsonl"), "error: none.jsonl: no such file"),
         (
             ("demo", "--prompts", "x", "--suite", "demo"),
             "error: --suite and --prompts are both given: choose",
