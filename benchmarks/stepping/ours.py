@@ -52,7 +52,7 @@ def drafts(model: DiffusionGemma, cache: Cache, canvas: mx.array, stepping: Step
 
 
 def logits(model: DiffusionGemma, cache: Cache, canvas: mx.array) -> mx.array:
-    """The logits of canvas [1, C] behind the prefix in the cache."""
+    """Return the logits of canvas [1, C] after the prefix in the cache."""
     (hidden,) = model.denoise([CanvasRow(canvas, cache)])
     return model.logits(hidden)
 

@@ -80,7 +80,7 @@ def load_state(folder: Path, facts: Mapping[str, Any]) -> State:
         tree = cast("Tree", tree_unflatten(list(arrays.items())))
         state = State(step=record["step"], parameters=tree["parameters"], optimizer=tree["optimizer"])
     except (OSError, RuntimeError, KeyError) as error:
-        raise TrainingError(f"the saved state in {folder} is damaged ({error}): delete it to start anew") from None
+        raise TrainingError(f"the saved state in {folder} is damaged ({error}): delete it to start over") from None
     before, now = _flat(record["facts"]), _flat(facts)
     changed = [
         f"{name} was {before.get(name)} and is {now.get(name)}"
@@ -122,7 +122,7 @@ def _record(folder: Path) -> dict[str, Any]:
         record = cast("dict[str, Any]", json.loads((folder / _RECORD).read_text(encoding="utf-8")))
         return {"step": int(record["step"]), "facts": dict(record["facts"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainingError(f"the saved state in {folder} is damaged ({error}): delete it to start anew") from None
+        raise TrainingError(f"the saved state in {folder} is damaged ({error}): delete it to start over") from None
 
 
 def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:

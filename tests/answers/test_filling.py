@@ -95,7 +95,7 @@ def test_a_filling_that_is_no_text_is_denoised_again_without_parts_of_characters
 
 
 def test_the_cache_after_a_window_is_that_of_its_text(wild: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the next canvas sees is what encoding prompt and text anew gives."""
+    """The next canvas sees the same prefix as after encoding prompt and text in one go."""
     seen: list[tuple[CanvasTask, bool]] = []
     watch_candidates(monkeypatch, seen)
     parts = ("one two three ", Gap(2, 2), " and " * 30, Gap(1, 1), " end")

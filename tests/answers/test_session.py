@@ -133,7 +133,7 @@ def test_prompts_that_say_nothing_or_too_much_are_refused(
     session: Session, prompt: Any, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(PromptError, match=message):
-        # Not drained: it must not take an iteration to be told.
+        # Not drained: the error must not wait for the first iteration.
         session.stream(prompt, replace(CONFIG, **changes))
 
 

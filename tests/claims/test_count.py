@@ -122,7 +122,7 @@ def test_top_k_conditioning_spares_the_products_of_the_exact_one() -> None:
 
 
 def test_a_prefill_does_not_compute_what_nothing_needs() -> None:
-    """Behind the last layer's keys and values only the cache is wanted."""
+    """A prefill needs only the cache: what follows the keys and values of the last layer is not computed."""
     figures = counted("tiny", "--device", "cpu", "--prefill", "64", "--prefix", "0", "--bits", "16")["ours"]
     config = parse_config(make_config(4, "tiny"))
     mlp = 2 * 64 * 3 * config.hidden_size * config.intermediate_size

@@ -81,10 +81,10 @@ END = Finished(reason="stop", stats=figures())
 
 
 def test_answers_come_in_the_order_of_the_prompts() -> None:
-    told: list[int] = []
+    counts: list[int] = []
     events: list[tuple[int, Event]] = [(0, BLOCK), (1, BLOCK), (1, END), (2, BLOCK), (2, END), (0, END)]
-    assert [number for number, _ in in_order(events, told.append)] == [0, 1, 2]
-    assert told == [1, 2, 3]
+    assert [number for number, _ in in_order(events, counts.append)] == [0, 1, 2]
+    assert counts == [1, 2, 3]
 
 
 def test_what_was_finished_before_an_interruption_is_not_lost() -> None:

@@ -112,13 +112,13 @@ class Scripted:
     def _denoise(self, block: int, part: list[str], thinking: int) -> Iterator[Event]:
         chance = random.Random(block)
         target = part + [""] * (self.length - len(part))
-        # Positions settle roughly from the left, as a model's do.
+        # Positions are accepted roughly from the left, as a model's do.
         order = sorted(range(self.length), key=lambda n: n / self.length + chance.random())
         before: list[str] = []
         for step in range(1, self.steps + 1):
-            settled = set(order[: self.length * step // self.steps])
+            accepted = set(order[: self.length * step // self.steps])
             best = [
-                piece if n in settled or chance.random() < 0.5 else chance.choice(target)
+                piece if n in accepted or chance.random() < 0.5 else chance.choice(target)
                 for n, piece in enumerate(target)
             ]
             yield Denoised(
@@ -126,7 +126,7 @@ class Scripted:
                 step=step,
                 max_steps=48,
                 best=tuple(100 + n for n in range(self.length)),
-                accepted=tuple(n in settled for n in range(self.length)),
+                accepted=tuple(n in accepted for n in range(self.length)),
                 changed=tuple(not before or before[n] != piece for n, piece in enumerate(best)),
                 mean_entropy=2.0 / step**2,
                 end=len(part) if len(part) < self.length else None,

@@ -32,7 +32,7 @@ os.execvp(sys.argv[1], sys.argv[1:])
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """What a program left behind: exit code, all rows on the screen and above it, raw bytes.
+    """What a program left on the terminal: exit code, all rows on the screen and above it, raw bytes.
 
     `shots` are the rows at each moment in which a key was typed.
     """

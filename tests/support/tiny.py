@@ -100,7 +100,7 @@ class ScriptedModel:
         """The next canvas of the script as logits."""
         (row,) = rows
         if row.signal is None and self.step:
-            # Behind the last step of a canvas the graph of another is built, and not used.
+            # After the last step of a canvas the graph of another step is built, and not used.
             self.step -= 1
         target = mx.array([self.script[min(self.step, len(self.script) - 1)]])
         self.step += 1

@@ -388,7 +388,7 @@ def test_a_damaged_state_is_refused(stopped: TrainingPlan, tmp_path: Path, damag
     harm(out / "state" / name)
     complaint = refusal(replace(stopped, resume=True, out=out))
     assert complaint.startswith(f"the saved state in {out}/state is damaged (")
-    assert complaint.endswith("): delete it to start anew")
+    assert complaint.endswith("): delete it to start over")
 
 
 # it fails

@@ -24,7 +24,7 @@ from mlx_diffgemma.training.data import Example
 from mlx_diffgemma.training.objective import Batch
 
 CANVAS, VOCABULARY, PAD, END, FIRST = 4, 600, 0, 1, 100
-"""Example n begins with the token FIRST + n, which stands nowhere else."""
+"""Example n begins with the token FIRST + n, which is nowhere else."""
 
 
 def example(number: int, prompt: int, response: int) -> Example:

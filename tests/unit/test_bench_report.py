@@ -90,7 +90,7 @@ NO_STEPS = replace(DIFFUSION, steps=())
 
 
 def printed(benchmark: Benchmark, width: int = 100) -> str:
-    """What stands on a terminal of `width` columns, without the blanks at the ends of lines."""
+    """The text on a terminal of `width` columns, without the blanks at the ends of lines."""
     file = io.StringIO()
     show(benchmark, MACHINE, Console(file=file, width=width, highlight=False, force_terminal=True, color_system=None))
     return "".join(line.rstrip() + "\n" for line in file.getvalue().splitlines())

@@ -106,7 +106,7 @@ def test_canvases_are_cut_short_in_any_thread() -> None:
 
 
 class Doubting(ScriptedModel):
-    """Its encoder finds the tokens of `doubted`, by position in the text behind the prompt, unlikely."""
+    """Its encoder finds the tokens of `doubted`, by position in the text after the prompt, unlikely."""
 
     def __init__(self, script: Sequence[Sequence[int]], doubted: Sequence[int]) -> None:
         super().__init__(script)
@@ -146,7 +146,7 @@ def test_an_answer_without_doubts_is_committed_as_it_is() -> None:
 
 
 def test_a_block_is_cut_before_its_first_doubtful_token() -> None:
-    """Position 2 is doubted: two tokens stand, and what follows is denoised behind them."""
+    """Position 2 is doubted: two tokens are kept, and the rest is denoised again after them."""
     model = Doubting([A, A, [3, STOP, 3, 4], [3, STOP, 3, 4]], doubted=[2])
     events = run(model, VERIFIED)
     blocks = of(BlockCommitted, events)
@@ -197,7 +197,7 @@ def test_a_checked_answer_of_a_real_model_leaves_the_cache_as_encoding_its_token
 
 
 def greedy(model: DiffusionGemma, prompt: Sequence[int], count: int) -> list[int]:
-    """The whole text encoded anew for every token."""
+    """The whole text, encoded again for every token."""
     text = list(prompt)
     for _ in range(count):
         logits = model.logits(encoded(model, mx.array([text]), model.make_cache()))

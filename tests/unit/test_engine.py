@@ -262,7 +262,7 @@ def test_prefill_reports_every_chunk_and_fills_the_cache() -> None:
 
 
 def test_prompts_that_are_encoded_together_are_in_their_caches_as_alone() -> None:
-    """Behind prefixes of their own, beyond the window; a long one goes by itself while others would be too many."""
+    """After prefixes of their own, beyond the window; a long one goes by itself while others would be too many."""
     model = random_model()
     lengths, known = (3, 2048 + 30, 21, 9), (0, 5, 12, 0)
     prompts = [mx.random.randint(0, 64, (1, length), key=mx.random.key(length)) for length in lengths]

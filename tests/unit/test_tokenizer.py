@@ -170,7 +170,7 @@ def test_the_tokenizer_configuration_of_the_release_is_understood(demo: Path, tm
         assert tokenizer.decode(tokenizer.encode(text)) == text
     question = [{"role": "user", "content": "Hi"}]
     assert tokenizer.chat(question, thinking=True) == plain.chat(question, thinking=True)
-    # The control tokens that the demo's vocabulary lacks are added behind it, and are no text either.
+    # The control tokens that the demo's vocabulary lacks are added after it, and they are not text either.
     assert tokenizer.decode(tokenizer.encode("a<|image|><|audio>b")) == "ab"
 
 
