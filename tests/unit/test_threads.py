@@ -34,7 +34,7 @@ def test_many_threads_that_generate_leave_nothing_behind() -> None:
         thread.join()
         counts.append(len(list(TASKS.iterdir())) if TASKS.exists() else threading.active_count())
     assert answers == [True] * 12
-    # MLX itself leaves one thread running for each that has computed; a thread that has just ended may still be counted.
+    # MLX leaves one thread running for each that has computed; one that has just ended may still be counted.
     assert counts[-1] <= counts[0] + 11 + 2
 
 
