@@ -88,7 +88,7 @@ def softmax(scores: mx.array) -> mx.array:
 
 
 def attention(queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array | str | None) -> mx.array:
-    """Compute what `kernels.attention` computes, of long prefixes one group of heads and a few queries at a time."""
+    """Compute `Kernels.attention`; for long prefixes one group of heads and a few queries at a time."""
     heads, length = queries.shape[1:3]
     groups, seen = keys.shape[1:3]
     if isinstance(mask, str):
