@@ -2,8 +2,7 @@
 
     python benchmarks/side_by_side.py demo --width 8 --assert
 
-On a CPU preload OpenBLAS with OPENBLAS_NUM_THREADS=1: two threads of this runtime compute, from which threads of the
-BLAS's own would take the cores.
+On a CPU preload OpenBLAS with OPENBLAS_NUM_THREADS=1, so that its threads do not compete with MLX's.
 
 Both ways take turns in one process, and give the same answers (checked). Prompts are held-out questions of all kinds of
 the demo model, as they come in demo_accuracy.py.

@@ -165,11 +165,11 @@ class DiffusionGemma(nn.Module):
         """Do what `encode_embeddings` does, but leave it to `Cache.advance` how many of the tokens are kept."""
         window = self.config.sliding_window
         lengths = [embeddings.shape[1] for embeddings in rows]
-        behind = [
+        destinations = [
             _Row(length, cache, encoder_masks(length, cache.offset, window))
             for length, cache in zip(lengths, caches, strict=True)
         ]
-        return self._run_rows(_joined(rows), behind, self.encoder_scalars)
+        return self._run_rows(_joined(rows), destinations, self.encoder_scalars)
 
     def denoise(self, rows: Sequence[CanvasRow]) -> list[mx.array]:
         """Denoise canvases after their prefixes, which are only read -> final hidden states [1, C, D] of each.
@@ -182,8 +182,8 @@ class DiffusionGemma(nn.Module):
             zeros = mx.zeros_like(embeddings)
             signal = _joined([zeros[:, : row.canvas.shape[1]] if row.signal is None else row.signal for row in rows])
         hidden = self.model.decoder.self_conditioning.mix(embeddings, signal)
-        behind = [_Row(row.canvas.shape[1], row.cache, Masks()) for row in rows]
-        return self._run_rows(hidden, behind, self.decoder_scalars)
+        destinations = [_Row(row.canvas.shape[1], row.cache, Masks()) for row in rows]
+        return self._run_rows(hidden, destinations, self.decoder_scalars)
 
     def _run_rows(self, hidden: mx.array, rows: Sequence[_Row], scalars: Sequence[mx.array]) -> list[mx.array]:
         """Run hidden states [B, L, D], the tokens of all rows one after another, through the layers -> those of each"""
