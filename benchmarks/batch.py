@@ -2,7 +2,7 @@
 
     python benchmarks/run.py batch demo --width 8 --assert
 
-On a CPU preload OpenBLAS with OPENBLAS_NUM_THREADS=1, so that its threads do not compete with those of this runtime.
+On a CPU preload OpenBLAS with OPENBLAS_NUM_THREADS=1, so that its threads do not compete with MLX's.
 
 Both ways take turns in one process; the benchmark ends if their answers differ. The prompts are questions of all kinds
 from the suite demo-accuracy.

@@ -54,7 +54,7 @@ def sigmoid(x: mx.array) -> mx.array:
 
 
 @mx.compile
-def softcap_by_sigmoid(logits: mx.array, cap: float) -> mx.array:
+def softcap(logits: mx.array, cap: float) -> mx.array:
     """Compute cap * tanh(logits / cap), in float32."""
     return cap * (2 * sigmoid(logits.astype(mx.float32) * (2 / cap)) - 1)
 
@@ -87,8 +87,8 @@ def softmax(scores: mx.array) -> mx.array:
     return cast("mx.array", _differentiable_softmax(scores))
 
 
-def attention_in_parts(queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array | str | None) -> mx.array:
-    """Compute what `kernels.attention` computes, of long prefixes one group of heads and a few queries at a time."""
+def attention(queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array | str | None) -> mx.array:
+    """Compute `Kernels.attention`; for long prefixes one group of heads and a few queries at a time."""
     heads, length = queries.shape[1:3]
     groups, seen = keys.shape[1:3]
     if isinstance(mask, str):

@@ -13,6 +13,7 @@ Source of every formula: transformers 5.23, models/diffusion_gemma.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import NamedTuple, TypeAlias, cast
 
@@ -226,7 +227,7 @@ class DiffusionGemma(nn.Module):
         if top_k is None or top_k >= processed.shape[-1]:
             rounded = processed.astype(self.dtype).astype(mx.float32)
             return self.soft_embedding(probabilities(rounded, self.kernels).astype(self.dtype))
-        likely, logits = most_likely(processed, top_k)
+        likely, logits = self.kernels.in_parts(partial(most_likely, count=top_k), processed)
         total = mx.logsumexp(processed, axis=-1) if total is None else total
         weights = mx.exp(logits - total[..., None]).astype(self.dtype)
         return self._scale(

@@ -15,7 +15,7 @@ import mlx.core as mx
 from mlx_diffgemma.device import cpu
 
 Mask: TypeAlias = mx.array | str | None
-"""Which keys a query sees: None for all, "causal", or bool, True where it sees one; see `attention`."""
+"""Which keys a query sees: None for all, "causal", or bool, True where it sees one; see `Kernels.attention`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,7 +29,11 @@ class Kernels:
     softcap: Callable[[mx.array, float], mx.array]
     """(logits, cap) -> cap * tanh(logits / cap), in float32"""
     attention: Callable[[mx.array, mx.array, mx.array, Mask], mx.array]
-    """see `attention`"""
+    """(queries [B, H, L, d], keys [B, G, S, d], values [B, G, S, e], mask) -> [B, H, L, e]
+
+    Grouped-query attention with scale 1. mask: None, "causal" for queries that are the last of the keys, or bool,
+    broadcast to [B, H, L, S].
+    """
     tile_height: Callable[[int, int], int]
     """(pairs of a token and an expert, experts) -> rows of one expert that are multiplied together"""
     in_parts: Callable[..., tuple[mx.array, ...]]
@@ -41,42 +45,36 @@ class Kernels:
 
 
 @mx.compile
-def softcap(logits: mx.array, cap: float) -> mx.array:
-    """Compute cap * tanh(logits / cap), in float32."""
+def _softcap(logits: mx.array, cap: float) -> mx.array:
     return cap * mx.tanh(logits.astype(mx.float32) / cap)
 
 
-def attention(queries: mx.array, keys: mx.array, values: mx.array, mask: Mask) -> mx.array:
-    """Compute grouped-query attention with scale 1: [B, H, L, d], [B, G, S, d], [B, G, S, e] -> [B, H, L, e].
-
-    mask: None, "causal" for queries that are the last of the keys, or bool, broadcast to [B, H, L, S].
-    """
+def _attention(queries: mx.array, keys: mx.array, values: mx.array, mask: Mask) -> mx.array:
     return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=1.0, mask=mask)
 
 
-def single_rows(_pairs: int, _experts: int) -> int:
-    """Return 1: GPU kernels find the rows of one expert themselves."""
+def _single_rows(_pairs: int, _experts: int) -> int:
+    # GPU kernels find the rows of one expert themselves.
     return 1
 
 
-def at_once(function: Callable[..., tuple[mx.array, ...]], *arrays: mx.array) -> tuple[mx.array, ...]:
-    """Return function(*arrays)."""
+def _at_once(function: Callable[..., tuple[mx.array, ...]], *arrays: mx.array) -> tuple[mx.array, ...]:
     return function(*arrays)
 
 
 PLAIN_KERNELS = Kernels(
     exp=mx.exp,
     sigmoid=mx.sigmoid,
-    softcap=softcap,
-    attention=attention,
-    tile_height=single_rows,
-    in_parts=at_once,
+    softcap=_softcap,
+    attention=_attention,
+    tile_height=_single_rows,
+    in_parts=_at_once,
 )
 CPU_KERNELS = Kernels(
     exp=cpu.exp,
     sigmoid=cpu.sigmoid,
-    softcap=cpu.softcap_by_sigmoid,
-    attention=cpu.attention_in_parts,
+    softcap=cpu.softcap,
+    attention=cpu.attention,
     tile_height=cpu.tile_height,
     in_parts=cpu.in_parts,
 )

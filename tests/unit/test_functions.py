@@ -16,7 +16,7 @@ import pytest
 from tiny import tiny_config
 
 from mlx_diffgemma.device import cpu
-from mlx_diffgemma.device.cpu import attention_in_parts, exp, softcap_by_sigmoid, softmax, tile_height
+from mlx_diffgemma.device.cpu import attention, exp, softcap, softmax, tile_height
 from mlx_diffgemma.model import functions
 from mlx_diffgemma.model.experts import Experts, tiled
 from mlx_diffgemma.model.kernels import CPU_KERNELS, PLAIN_KERNELS
@@ -123,7 +123,7 @@ def test_a_number_that_is_none_is_none_afterwards() -> None:
     for found in (
         exp(none),
         softmax(none),
-        softcap_by_sigmoid(none, CAP),
+        softcap(none, CAP),
         geglu(none, one),
         cross_entropy(none, targets),
     ):
@@ -214,7 +214,7 @@ def test_the_gradient_of_softmax_is_that_of_its_formula() -> None:
 def test_softcap_is_the_tanh_that_it_stands_for() -> None:
     """2 * sigmoid - 1 cancels near 0: what is left of a rounding there, times the cap, is 8e-6."""
     values = np.array([*EXTREMES, *np.linspace(-200, 200, 5001)]).astype(np.float32).astype(np.float64)
-    found = as_numpy(softcap_by_sigmoid(as_mlx(values), CAP))
+    found = as_numpy(softcap(as_mlx(values), CAP))
     assert_close(found, CAP * np.tanh(values / CAP), 0, 8e-6)
     assert np.abs(found).max() <= CAP
 
@@ -265,7 +265,7 @@ def test_grouped_attention_equals_its_formula(kind: str, scale: float) -> None:
     """Scores of magnitude s have a rounding of s * 6e-8, and so have the probabilities: 20 * 20 * 8 * 6e-8 = 2e-4."""
     mask, literal = MASKS[kind]
     arguments = [normal(shape, seed, scale if seed < 2 else 1.0) for seed, shape in enumerate(SHAPES)]
-    found = attention_in_parts(*map(as_mlx, arguments), mask)
+    found = attention(*map(as_mlx, arguments), mask)
     tolerance = 1e-6 if scale == 1 else 2e-4
     assert_close(as_numpy(found), attended(*arguments, literal), tolerance, 2 * tolerance)
 
@@ -277,7 +277,7 @@ def test_the_gradients_of_attention_are_those_of_its_formula(kind: str) -> None:
     arguments = [normal(shape, seed) for seed, shape in enumerate(SHAPES)]
     cotangent = normal((2, 4, 5, 6), seed=9)
     expected = slopes(lambda *given: attended(*given, literal), arguments, cotangent)
-    found = gradients(lambda *given: attention_in_parts(*given, mask), arguments, cotangent)
+    found = gradients(lambda *given: attention(*given, mask), arguments, cotangent)
     for made, wanted in zip(found, expected, strict=True):
         assert_close(made, wanted, 1e-5, 1e-5)
 
@@ -287,24 +287,24 @@ def test_attention_in_parts_is_attention(kind: str, monkeypatch: pytest.MonkeyPa
     """Two queries of one group at a time: five are three parts, in each of two groups. The same up to rounding."""
     arguments = [normal(shape, seed) for seed, shape in enumerate(SHAPES)]
     mask, cotangent = MASKS[kind][0], normal((2, 4, 5, 6), seed=9)
-    whole = attention_in_parts(*map(as_mlx, arguments), mask)
-    slope = gradients(lambda *given: attention_in_parts(*given, mask), arguments, cotangent)
+    whole = attention(*map(as_mlx, arguments), mask)
+    slope = gradients(lambda *given: attention(*given, mask), arguments, cotangent)
     monkeypatch.setattr(cpu, "MAX_SCORES", 1)
     monkeypatch.setattr(cpu, "MIN_QUERIES", 2)
-    assert_close(as_numpy(attention_in_parts(*map(as_mlx, arguments), mask)), as_numpy(whole), 1e-6, 1e-6)
+    assert_close(as_numpy(attention(*map(as_mlx, arguments), mask)), as_numpy(whole), 1e-6, 1e-6)
     for made, wanted in zip(
-        gradients(lambda *given: attention_in_parts(*given, mask), arguments, cotangent), slope, strict=True
+        gradients(lambda *given: attention(*given, mask), arguments, cotangent), slope, strict=True
     ):
         assert_close(made, wanted, 1e-5, 1e-5)
 
 
 def test_the_scores_of_a_long_prefix_are_not_held_together() -> None:
     queries, keys = mx.zeros((1, 4, 512, 8)), mx.zeros((1, 2, 16_384, 8))
-    mx.eval(queries, keys, attention_in_parts(queries, keys, keys, None))
+    mx.eval(queries, keys, attention(queries, keys, keys, None))
     mx.clear_cache()
     before = mx.get_active_memory()
     mx.reset_peak_memory()
-    mx.eval(attention_in_parts(queries, keys, keys, None))
+    mx.eval(attention(queries, keys, keys, None))
     scores = 4 * 512 * 16_384 * 4
     # MLX holds what the ten operations make that it has under way at most: arrays of 4 MB each, some of several steps.
     assert mx.get_peak_memory() - before < 25 * 4 * cpu.MAX_SCORES < scores
@@ -312,17 +312,17 @@ def test_the_scores_of_a_long_prefix_are_not_held_together() -> None:
 
 def test_a_key_that_nobody_sees_does_not_matter() -> None:
     arguments = [normal(shape, seed) for seed, shape in enumerate(SHAPES)]
-    first = attention_in_parts(*map(as_mlx, arguments), MASKS["one key"][0])
+    first = attention(*map(as_mlx, arguments), MASKS["one key"][0])
     for changed in arguments[1:]:
         changed[0, :, :7], changed[0, :, 8:] = 1e4, -1e4
-    second = attention_in_parts(*map(as_mlx, arguments), MASKS["one key"][0])
+    second = attention(*map(as_mlx, arguments), MASKS["one key"][0])
     assert_close(as_numpy(second), as_numpy(first), 1e-6, 1e-6)
 
 
 def test_attention_of_bfloat16_is_bfloat16() -> None:
     """Inputs and result have 8 bits, and the probabilities are rounded to them: 4 / 256 of values of order 1."""
     arguments = [as_mlx(normal(shape, seed)).astype(mx.bfloat16) for seed, shape in enumerate(SHAPES)]
-    found = attention_in_parts(*arguments, "causal")
+    found = attention(*arguments, "causal")
     assert found.dtype == mx.bfloat16
     exact = attended(*map(as_numpy, arguments), MASKS["causal"][1])
     assert_close(as_numpy(found), exact, 4 / 256, 4 / 256)
