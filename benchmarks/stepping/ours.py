@@ -17,7 +17,7 @@ from mlx_diffgemma.sampling.sampler import Draft, Sampler
 from mlx_diffgemma.sampling.stopping import StableAndConfident, StopRule
 from mlx_diffgemma.sampling.strategy import default_rules
 
-ENDLESS = StableAndConfident(stability=1, confidence=-1.0)
+ENDLESS = StableAndConfident(stability_threshold=1, confidence_threshold=-1.0)
 """The reference's stop rule with an entropy threshold that no canvas is below, so that all steps run."""
 
 

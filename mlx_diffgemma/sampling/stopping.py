@@ -30,24 +30,26 @@ class StopRule(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class StableAndConfident:
-    """The reference's rule: `best` equals that of the last `stability` steps, and the mean entropy is < `confidence`.
+    """The reference's rule: `best` equals that of the steps before, and the mean entropy is low.
 
-    The memory holds the ids of those steps [stability, B, C], oldest first, -1 for steps before the first.
+    The memory holds the ids of those steps [stability_threshold, B, C], oldest first, -1 for steps before the first.
     """
 
-    stability: int
-    confidence: float
+    stability_threshold: int
+    """how many steps before must have had the same most likely tokens"""
+    confidence_threshold: float
+    """nats, above the mean entropy of a finished canvas"""
 
     def start(self, shape: tuple[int, int]) -> mx.array:
         """Return a memory of no steps."""
-        return mx.full((self.stability, *shape), -1, dtype=mx.int32)
+        return mx.full((self.stability_threshold, *shape), -1, dtype=mx.int32)
 
     def judge(self, step: mx.array, memory: mx.array, best: mx.array, entropy: mx.array) -> tuple[mx.array, mx.array]:
         """Return the memory with `best` added, and which rows are stable and confident."""
         del step
         stable = mx.all(memory == best[None], axis=(0, 2))
-        confident = mx.mean(entropy, axis=-1) < self.confidence
-        kept = mx.concatenate([memory, best[None]])[1:] if self.stability else memory
+        confident = mx.mean(entropy, axis=-1) < self.confidence_threshold
+        kept = mx.concatenate([memory, best[None]])[1:] if self.stability_threshold else memory
         return kept, stable & confident
 
 

@@ -46,7 +46,7 @@ def stop_rule(config: GenerationConfig) -> StopRule:
     """Return the reference's rule, wrapped in those that `config` asks for."""
     # A canvas cannot be stable over more steps than it has.
     stability = min(config.stability_threshold, config.max_steps)
-    rule: StopRule = StableAndConfident(stability=stability, confidence=config.confidence_threshold)
+    rule: StopRule = StableAndConfident(stability_threshold=stability, confidence_threshold=config.confidence_threshold)
     if config.mean_entropy is not None:
         rule = Unsurprised(rule=rule, mean_entropy=config.mean_entropy, min_steps=config.min_steps)
     if config.until_end and config.stop_tokens:

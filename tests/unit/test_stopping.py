@@ -33,25 +33,25 @@ A, B = [1, 2, 3], [1, 2, 4]
     ],
 )
 def test_a_canvas_is_stable_after_as_many_equal_steps_before_it(stability: int, expected: list[bool]) -> None:
-    rule = StableAndConfident(stability=stability, confidence=0.1)
+    rule = StableAndConfident(stability_threshold=stability, confidence_threshold=0.1)
     assert judgements(rule, [A, A, B, B, B]) == expected
 
 
 def test_a_stable_canvas_must_be_confident_too() -> None:
-    rule = StableAndConfident(stability=1, confidence=0.1)
+    rule = StableAndConfident(stability_threshold=1, confidence_threshold=0.1)
     assert judgements(rule, [A, A], mx.array([[0.0, 0.0, 0.29]])) == [False, True]
     assert judgements(rule, [A, A], mx.array([[0.0, 0.0, 0.31]])) == [False, False]
 
 
 def test_rows_are_judged_apart() -> None:
-    rule = StableAndConfident(stability=1, confidence=0.1)
+    rule = StableAndConfident(stability_threshold=1, confidence_threshold=0.1)
     memory = rule.start((2, 2))
     memory, _ = rule.judge(mx.array([1, 1]), memory, mx.array([[1, 1], [2, 2]]), mx.zeros((2, 2)))
     _, done = rule.judge(mx.array([2, 2]), memory, mx.array([[1, 1], [2, 3]]), mx.zeros((2, 2)))
     assert done.tolist() == [True, False]
 
 
-STABLE = StableAndConfident(stability=1, confidence=0.1)
+STABLE = StableAndConfident(stability_threshold=1, confidence_threshold=0.1)
 
 
 def test_low_entropy_ends_a_changing_canvas_after_its_steps() -> None:
