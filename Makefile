@@ -1,9 +1,12 @@
-# Two commands do everything: `make demo` solves a sudoku, `make test` passes the tests.
-# Both set up .venv with the first Python >= 3.11 they find, and are quick the second time.
+# `make demo` solves a sudoku, `make check` judges a change in a minute, `make test` runs the tests,
+# `make slow-test` the one that takes minutes. Each sets up .venv with the first Python >= 3.11 it finds,
+# and is quick the second time.
 
 VENV := .venv
 BIN := $(VENV)/bin
 WORK := demo
+# All cores. A file's tests stay in one process, and files start in the order of their folders: the slow ones first.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 define PROMPT
 Solve this sudoku:
@@ -14,13 +17,29 @@ Solve this sudoku:
 endef
 export PROMPT
 
-.PHONY: demo test demo-model picture clean
+.PHONY: demo check types unit test slow-test demo-model picture clean
 
 demo: $(VENV)/.runtime
 	@$(BIN)/mlx_diffgemma.generate --model demo "$$PROMPT"
 
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/python .ci/structure.py
+	@$(MAKE) --no-print-directory --jobs 2 types unit
+
+types: $(VENV)/.dev
+	$(BIN)/basedpyright
+
+unit: $(VENV)/.dev
+	$(PYTEST) tests/unit
+
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow"
+
+slow-test: $(VENV)/.dev
+	$(PYTEST) -m slow
 
 $(VENV)/.runtime: pyproject.toml constraints.txt
 	@.ci/venv $(VENV) ".[plot]"

@@ -1,19 +1,19 @@
-"""What a denoising step costs, or the encoding of N tokens: arithmetic, bytes, primitives, passes over the vocabulary.
+"""Count the cost of a denoising step or of a prefill: arithmetic, bytes, primitives, passes over the vocabulary.
 
-    python benchmarks/count.py 26b --prefix 8192
-    python benchmarks/count.py 26b --prefix 8192 --top-k 64 --program ours
-    python benchmarks/count.py mid --device cpu --prefill 8192
-    python benchmarks/count.py FOLDER --program mlx-vlm --json counts.json
+    python benchmarks/run.py count 26b --prefix 8192
+    python benchmarks/run.py count 26b --prefix 8192 --top-k 64 --program ours
+    python benchmarks/run.py count mid --device cpu --prefill 8192
+    python benchmarks/run.py count FOLDER --program mlx-vlm --json counts.json
 
-The figures are exact and the same on every machine: they are read off the graph that MLX builds, of which nothing is
-computed and no weight is held. What is counted how is in `counting/costs.py`, what a step is in `stepping`.
+The figures are exact and equal on every machine: they are read from the graph that MLX builds; nothing is computed and
+no weights are in memory. `counting/costs.py` says how each primitive is counted, `stepping` what one step is.
 
-SHAPE is a built-in one (26b: the release; wide: two of its layers; mid: its proportions, for a CPU; tiny: the tests')
-or a checkpoint: a folder, a name on the Hub, or demo.
+SHAPE is built in (26b: the release; wide: two of its layers; mid: its proportions, for a CPU; tiny: the tests') or a
+checkpoint: a folder, a name on the Hub, or demo.
 
-With --device gpu the graph is the one that is built where there is a GPU: functions of mx.fast are one kernel each and
-code that asks for the device is told so. It can be counted anywhere. Two things can differ on the machine itself: where
-MLX has no fused attention for a head size it stores the scores, and kernels written for one GPU alone are not seen.
+With --device gpu the graph of a GPU is counted, on any machine: functions of mx.fast are one kernel each, and the
+model is made with PLAIN_KERNELS. Two things can differ on a real GPU: MLX stores the scores of attention if it has no
+fused kernel for a head size, and kernels that exist for one GPU only are not seen.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,10 @@ from counting.instrument import CountError, install
 OURS, THEIRS = "ours", "mlx-vlm"
 
 
-def main() -> None:
+def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     """Count, print the tables, write the JSON."""
-    arguments = _arguments()
-    # Before anything is imported that compiles functions.
+    arguments = _arguments(parser, words)
+    # Before the import of a module that compiles functions.
     install()
     from counting.report import notes, table
     from rich.console import Console
@@ -59,56 +60,55 @@ def main() -> None:
         arguments.json.write_text(json.dumps({**options, "programs": found}, indent=1) + "\n")
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def _arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("shape", help="26b, wide, mid, tiny, or a checkpoint")
     parser.add_argument("--program", action="append", choices=[OURS, THEIRS], help="both by default")
     parser.add_argument("--canvas", type=int, help="positions; the shape's own by default")
     parser.add_argument("--prefix", type=int, default=1024, help="tokens in the cache")
-    parser.add_argument("--top-k", type=int, help="condition by the k most likely tokens, ours only; all by default")
-    parser.add_argument("--prefill", type=int, metavar="N", help="count the encoding of N tokens instead, ours only")
-    parser.add_argument("--bits", type=int, choices=[4, 5, 6, 8, 16], default=4, help="of a built-in shape; 16 is bf16")
+    parser.add_argument("--top-k", type=int, help="tokens that condition the next step, ours only; all by default")
+    parser.add_argument("--prefill", type=int, metavar="N", help="count a prefill of N tokens instead, ours only")
+    parser.add_argument("--bits", type=int, choices=[4, 5, 6, 8, 16], default=4, help="of a built-in shape; 16: bf16")
     parser.add_argument("--device", choices=["cpu", "gpu"], default="gpu")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="float32 on the CPU, bfloat16 on a GPU")
-    parser.add_argument("--kinds", action="store_true", help="a second table, by primitive")
+    parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16"], help="by default float32 on the CPU, bfloat16 on a GPU"
+    )
+    parser.add_argument("--kinds", action="store_true", help="print a second table, by primitive")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     arguments.program = arguments.program or ([OURS] if arguments.prefill else [OURS, THEIRS])
     arguments.dtype = arguments.dtype or {"cpu": "float32", "gpu": "bfloat16"}[arguments.device]
     if (arguments.canvas is not None and arguments.canvas < 1) or arguments.prefix < 0 or (arguments.prefill or 1) < 1:
-        parser.error("a canvas and a prefill have one position or more, a prefix has none or more")
+        parser.error("--canvas and --prefill must be at least 1, --prefix at least 0")
     if arguments.top_k is not None and arguments.top_k < 1:
         parser.error(f"--top-k {arguments.top_k} must be at least 1")
     if arguments.prefill and THEIRS in arguments.program:
-        parser.error(f"--prefill counts this runtime alone: leave out --program {THEIRS}")
+        parser.error(f"--prefill counts only this runtime: leave out --program {THEIRS}")
     return arguments
 
 
 def _figures(arguments: argparse.Namespace, program: str) -> dict[str, Any]:
-    """The figures of one program. Raises CountError or DiffGemmaError."""
+    """Return the figures of one program. Raises CountError or DiffGemmaError."""
     import mlx.core as mx
     from counting import models, programs
     from counting.report import figures
 
+    from mlx_diffgemma.model.kernels import CPU_KERNELS, PLAIN_KERNELS
+
     mx.set_default_device(mx.Device(mx.cpu))
     subject = models.subject(arguments.shape, None if arguments.bits == 16 else arguments.bits)
     canvas = arguments.canvas or subject.sizes.canvas_length
-    dtype = getattr(mx, arguments.dtype)
+    dtype, kernels = getattr(mx, arguments.dtype), CPU_KERNELS if arguments.device == "cpu" else PLAIN_KERNELS
     if program == THEIRS:
         counted = programs.their_step(models.theirs(subject, dtype), canvas, arguments.prefix)
     elif arguments.prefill:
-        counted = programs.our_prefill(models.ours(subject, dtype), arguments.prefill, arguments.prefix)
+        counted = programs.our_prefill(models.ours(subject, dtype, kernels), arguments.prefill, arguments.prefix)
     else:
-        counted = programs.our_step(models.ours(subject, dtype), canvas, arguments.prefix, arguments.top_k)
+        counted = programs.our_step(models.ours(subject, dtype, kernels), canvas, arguments.prefix, arguments.top_k)
     logits = 0 if arguments.prefill else canvas * subject.sizes.vocab_size
     return figures(programs.measure(counted, gpu=arguments.device == "gpu"), logits)
 
 
 def _title(arguments: argparse.Namespace, program: str) -> str:
-    what = f"{arguments.prefill} tokens encoded" if arguments.prefill else "one step"
+    what = f"prefill of {arguments.prefill}" if arguments.prefill else "one step"
     kept = "" if arguments.top_k is None or program != OURS else f", top-{arguments.top_k}"
-    return f"{what} behind {arguments.prefix}, {arguments.shape} in {arguments.dtype}, {arguments.device}{kept}"
-
-
-if __name__ == "__main__":
-    main()
+    return f"{what} after {arguments.prefix}, {arguments.shape} in {arguments.dtype}, {arguments.device}{kept}"

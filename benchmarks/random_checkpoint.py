@@ -1,15 +1,12 @@
-"""Write a random DiffusionGemma checkpoint in Google's layout, of any depth and four widths, a few MB at a time.
+"""Make a random DiffusionGemma checkpoint in Google's layout, of any depth and four widths, a few MB at a time.
 
-    python benchmarks/random_checkpoint.py FOLDER --width full --layers 3
-
-The values are scaled as a fresh initialization is, so that every layer does something; the text is noise. Tests use the
-tiny width, the conversion benchmark the full one (three layers: 6.4 GB), and the comparison with mlx-vlm the bench one:
-the release's proportions, small enough for a CPU, with a vocabulary and a window that are large beside the rest.
+The values are scaled as for a fresh initialization, so that every layer has an effect; the generated text is noise.
+Tests use the tiny width, the conversion benchmark the full one, the comparison with mlx-vlm the bench one: it has the
+release's proportions, but is small enough for a CPU, with a vocabulary and a window that are large beside the rest.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -20,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from mlx_diffgemma_convert.parameters import google_name, text_shapes
-from mlx_diffgemma_convert.shards import Entry, group, index, lay_out
+from mlx_diffgemma_convert.shards import Entry, group_into_shards, index_contents, lay_out
 from mlx_diffgemma_convert.writer import shard_file, write_text
 
 from mlx_diffgemma.checkpoint.names import SCALAR
@@ -71,17 +68,17 @@ GENERATION = {
     "t_max": 0.8,
     "t_min": 0.4,
 }
-"""The defaults of the public checkpoint."""
+"""The generation_config.json of the public checkpoint."""
 
 CALM = {
     ".post_attention_layernorm.weight": 0.06,
     ".post_feedforward_layernorm.weight": 0.06,
     "model.decoder.norm.weight": 0.1,
 }
-"""Factors by the end of a parameter's name that make a calm checkpoint."""
+"""End of a parameter's name -> the factor on its values in a calm checkpoint."""
 
 BLOCK = 4 << 20
-"""Values made at a time."""
+"""How many values are made at a time."""
 
 
 def write_checkpoint(
@@ -95,18 +92,20 @@ def write_checkpoint(
     seed: int = 0,
     shard_bytes: int = 5_000_000_000,
 ) -> None:
-    """Write a checkpoint of bf16 values into `folder`, which is created: weights, index, both configurations.
+    """Write a checkpoint of bf16 values into a new folder: weights, index, both configurations, no tokenizer.
 
-    Layers are sliding but for every sixth and the last. `vision` adds a tower of two small layers. In a `calm` one
-    layers add little and the head is unsure: rounding sends no token to another expert, and no canvas settles. The same
-    arguments give the same bytes. There is no tokenizer.
+    Every sixth layer and the last are full, the others sliding. vision: add a tower of two small layers. calm: layers
+    add little and the head is unsure, so that rounding sends no token to another expert and no canvas converges.
+    Equal arguments give equal bytes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = make_config(layers, width, vocab_size, vision=vision)
     shapes = {google_name(name): shape for name, shape in text_shapes(parse_config(config)).items()}
     if vision:
         shapes |= _vision_shapes(WIDTHS[width]["hidden_size"])
-    groups = group(([Entry(name=name, dtype="BF16", shape=shape)] for name, shape in shapes.items()), shard_bytes)
+    groups = group_into_shards(
+        ([Entry(name=name, dtype="BF16", shape=shape)] for name, shape in shapes.items()), shard_bytes
+    )
     shards = lay_out(groups)
     random = np.random.default_rng(seed)
     for shard in shards:
@@ -116,13 +115,13 @@ def write_checkpoint(
                 for block in values(entry.name, entry.shape, random, calm=calm):
                     file.write(entry.name, start, block.data)
                     start += block.nbytes
-    write_text(folder / INDEX, json.dumps(index(shards), indent=1))
+    write_text(folder / INDEX, json.dumps(index_contents(shards), indent=1))
     write_text(folder / "config.json", json.dumps(config, indent=1))
     write_text(folder / "generation_config.json", json.dumps(GENERATION, indent=1))
 
 
 def make_config(layers: int, width: Width, vocab_size: int | None = None, *, vision: bool = False) -> dict[str, Any]:
-    """The config.json of such a checkpoint."""
+    """Return the config.json of a checkpoint of this size."""
     kinds = ["full_attention" if (i + 1) % 6 == 0 else "sliding_attention" for i in range(layers - 1)]
     sizes = WIDTHS[width] if vocab_size is None else {**WIDTHS[width], "vocab_size": vocab_size}
     text = {
@@ -197,14 +196,14 @@ def _vision_shapes(text_hidden: int) -> dict[str, tuple[int, ...]]:
 
 
 def values(name: str, shape: Sequence[int], random: np.random.Generator, *, calm: bool = False) -> Iterator[Bits]:
-    """The values of one tensor as bf16 bits, in blocks of BLOCK values."""
+    """Yield the values of one tensor as bf16 bits, in blocks of BLOCK values."""
     factor = next((factor for end, factor in CALM.items() if calm and name.endswith(end)), 1.0)
     mean, spread = (factor * value for value in _scale(name, shape))
     count = math.prod(shape)
     if count <= 65_536:
         yield bf16(mean + spread * random.standard_normal(count, dtype=np.float32))
         return
-    # Normal values by table: 65,536 quantiles drawn by uniform 16-bit numbers, ten times as fast as drawing normals.
+    # Uniform 16-bit numbers index a table of 65,536 normal quantiles: ten times as fast as drawing normal values.
     table = bf16(mean + spread * QUANTILES)
     for start in range(0, count, BLOCK):
         draws = random.integers(0, 65_536, min(BLOCK, count - start), dtype=np.uint16)
@@ -212,9 +211,9 @@ def values(name: str, shape: Sequence[int], random: np.random.Generator, *, calm
 
 
 def _scale(name: str, shape: Sequence[int]) -> tuple[float, float]:
-    """(mean, standard deviation) of a tensor's values."""
+    """Return (mean, standard deviation) of a tensor's values."""
     if name.endswith(SCALAR):
-        # Far from 1, as trained ones are; the encoder's differ from the decoder's, as after fine-tuning.
+        # Trained scalars are far from 1, and after fine-tuning the encoder's differ from the decoder's.
         return (0.7 if name.startswith("model.decoder.") else 0.5), 0.07
     if len(shape) == 1:
         return (0.0 if name.endswith("std_bias") else 1.0), 0.1
@@ -222,35 +221,9 @@ def _scale(name: str, shape: Sequence[int]) -> tuple[float, float]:
 
 
 def bf16(values: npt.NDArray[np.float32]) -> Bits:
-    """float32 values rounded to bf16, as bits."""
+    """Round float32 values to bf16; return their bits."""
     bits = values.astype(np.float32).view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
 QUANTILES = np.array([NormalDist().inv_cdf((i + 0.5) / 65_536) for i in range(65_536)], dtype=np.float32)
-
-
-def main() -> None:
-    """Write the checkpoint that the command line asks for."""
-    parser = argparse.ArgumentParser(description="Write a random DiffusionGemma checkpoint.")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--width", choices=list(WIDTHS), default="tiny")
-    parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--vocab-size", type=int)
-    parser.add_argument("--vision", action="store_true")
-    parser.add_argument("--calm", action="store_true", help="layers that add little, a head that is unsure")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    write_checkpoint(
-        options.folder,
-        layers=options.layers,
-        width=options.width,
-        vocab_size=options.vocab_size,
-        vision=options.vision,
-        calm=options.calm,
-        seed=options.seed,
-    )
-
-
-if __name__ == "__main__":
-    main()

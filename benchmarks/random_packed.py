@@ -1,14 +1,10 @@
-"""Write a random DiffusionGemma checkpoint with packed weights, as a conversion leaves it, without a source.
+"""Make a random DiffusionGemma checkpoint with packed weights, as a conversion leaves it, without a bf16 source.
 
-    python benchmarks/random_packed.py FOLDER --width full --layers 30 --bits 4
-
-All 30 layers of the release in 4 bits are 15.4 GB; their bf16 source would be 50.5 GB. Means and spreads are those of
-random_checkpoint.py, of its calm kind; packed values are uniform instead of normal.
+Means and spreads are those of a calm checkpoint of `random_checkpoint`; packed values are uniform instead of normal.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from collections.abc import Iterator
@@ -17,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from mlx_diffgemma_convert.parameters import text_shapes
-from mlx_diffgemma_convert.recipe import choose, make_recipe
-from mlx_diffgemma_convert.shards import Entry, group, index, lay_out
+from mlx_diffgemma_convert.recipe import make_quantization, make_recipe
+from mlx_diffgemma_convert.shards import Entry, group_into_shards, index_contents, lay_out
 from mlx_diffgemma_convert.writer import shard_file, write_text
-from random_checkpoint import BLOCK, GENERATION, WIDTHS, Width, bf16, make_config, values
+from random_checkpoint import BLOCK, GENERATION, Width, bf16, make_config, values
 
 from mlx_diffgemma.checkpoint.quantization import Quantization, QuantizationTable
 from mlx_diffgemma.checkpoint.safetensors import INDEX
@@ -32,13 +28,15 @@ PARTS = (".weight", ".scales", ".biases")
 def write_packed(
     folder: Path, *, layers: int = 30, width: Width = "full", bits: int = 4, seed: int = 0, shard_bytes: int = 5 << 30
 ) -> None:
-    """Write a checkpoint in the mixed recipe into `folder`, which is created. The same arguments, the same bytes."""
+    """Write a checkpoint in the mixed recipe into a new folder; equal arguments give equal bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     config = make_config(layers, width)
     shapes = text_shapes(parse_config(config))
-    recipe = make_recipe("mixed", choose("affine", bits, None), {})
+    recipe = make_recipe("mixed", make_quantization("affine", bits, None), {})
     packed = {name: packing for name in shapes if (packing := recipe.at(name)) is not None}
-    shards = lay_out(group((_entries(name, shape, packed.get(name)) for name, shape in shapes.items()), shard_bytes))
+    shards = lay_out(
+        group_into_shards((_entries(name, shape, packed.get(name)) for name, shape in shapes.items()), shard_bytes)
+    )
     random = np.random.default_rng(seed)
     for shard in shards:
         with shard_file(folder, shard) as file:
@@ -51,7 +49,7 @@ def write_packed(
     paths = {name.removesuffix(PARTS[0]): packing for name, packing in packed.items()}
     overrides = {path: packing for path, packing in paths.items() if packing != recipe.default}
     table = QuantizationTable(default=recipe.default, overrides=overrides)
-    write_text(folder / INDEX, json.dumps(index(shards), indent=1))
+    write_text(folder / INDEX, json.dumps(index_contents(shards), indent=1))
     write_text(folder / "config.json", json.dumps({**config, "quantization": table.to_dict()}, indent=1))
     write_text(folder / "generation_config.json", json.dumps(GENERATION, indent=1))
 
@@ -69,7 +67,7 @@ def _entries(name: str, shape: tuple[int, ...], packing: Quantization | None) ->
 def _blocks(
     entry: Entry, shapes: dict[str, tuple[int, ...]], packed: dict[str, Quantization], random: np.random.Generator
 ) -> Iterator[npt.NDArray[np.uint16] | npt.NDArray[np.uint32]]:
-    """The values of one tensor of the file."""
+    """Yield the values of one tensor of the file."""
     path, _, part = entry.name.rpartition(".")
     name = f"{path}{PARTS[0]}"
     if name not in packed or f".{part}" not in PARTS:
@@ -80,24 +78,8 @@ def _blocks(
         for start in range(0, count, BLOCK):
             yield random.integers(0, 2**32, min(BLOCK, count - start), dtype=np.uint32)
         return
-    # Whole numbers below 2^bits, spread evenly, have this spread; the bias puts their mean at 0.
+    # Uniform whole numbers below 2^bits times this scale have the wanted spread; the bias moves their mean to 0.
     levels = 2 ** packed[name].bits
     scale = shapes[name][-1] ** -0.5 * math.sqrt(12) / levels
     value = scale if f".{part}" == PARTS[1] else -scale * (levels - 1) / 2
     yield np.broadcast_to(bf16(np.array([value], dtype=np.float32)), count).copy()
-
-
-def main() -> None:
-    """Write the checkpoint that the command line asks for."""
-    parser = argparse.ArgumentParser(description="Write a random DiffusionGemma checkpoint with packed weights.")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--width", choices=list(WIDTHS), default="full")
-    parser.add_argument("--layers", type=int, default=30)
-    parser.add_argument("--bits", type=int, choices=[4, 5, 6, 8], default=4)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    write_packed(options.folder, layers=options.layers, width=options.width, bits=options.bits, seed=options.seed)
-
-
-if __name__ == "__main__":
-    main()

@@ -2,8 +2,8 @@
 
     python examples/demo_checkpoint.py FOLDER
 
-What it generates is noise: it shows the machinery, not a language model. The tokenizer is a real one of Gemma's kind
-(byte-pair merges over characters, bytes for the rest, the release's control tokens at the release's ids), trained here.
+It generates noise, which shows the machinery and not a language model. The tokenizer is of Gemma's kind and trained
+here: byte-pair merges over characters, bytes for other characters, the release's control tokens at the release's ids.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from random_checkpoint import write_checkpoint
 
 VOCABULARY = 1024
 CANVAS = 64
-SETTLING = {
+SURER_NORMS = {
     ".post_attention_layernorm.weight": 0.06,
     ".post_feedforward_layernorm.weight": 0.06,
     "decoder.norm.weight": 3.0,
 }
-"""Factors by the end of a parameter's name."""
+"""End of a parameter's name -> the factor on its values."""
 CONTROLS = {
     0: "<pad>", 1: "<eos>", 2: "<bos>", 3: "<unk>", 4: "<mask>",
     46: "<|tool>", 47: "<tool|>", 48: "<|tool_call>", 49: "<tool_call|>",
@@ -41,7 +41,7 @@ SAMPLES = [
     '{"name": "Ana", "age": 34, "city": "Rome"}\n',
     "0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 + - = < > ( ) [ ]\n",
 ]
-"""What the license, the rest of the tokenizer's training text, has too little of."""
+"""Text of the kinds that the license, which is the rest of the tokenizer's training text, has too little of."""
 
 BYTES = [f"<0x{value:02X}>" for value in range(256)]
 TEMPLATE = """\
@@ -64,23 +64,23 @@ TEMPLATE = """\
 
 
 def write_demo(folder: Path, *, layers: int = 6, seed: int = 0) -> None:
-    """A checkpoint of `layers` tiny layers, ready for the converter or for `load`, whose canvases settle."""
+    """Write a checkpoint of tiny layers for the converter or for `load`; its canvases converge."""
     write_checkpoint(folder, layers=layers, width="tiny", vocab_size=VOCABULARY, seed=seed)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"canvas_length": CANVAS}, indent=1))
-    make_settle(folder)
+    make_converge(folder)
     write_tokenizer(folder)
 
 
-def make_settle(folder: Path) -> None:
+def make_converge(folder: Path) -> None:
     """Scale the norms so that layers add little and the head is sure: a token then mostly predicts itself.
 
-    With random weights as they are nothing ever settles, and there would be nothing to see.
+    With unchanged random weights no canvas would converge, and there would be nothing to see.
     """
     for shard in folder.glob("*.safetensors"):
         weights = mx.load(str(shard))
         for name in weights:
-            factor = next((factor for end, factor in SETTLING.items() if name.endswith(end)), None)
+            factor = next((factor for end, factor in SURER_NORMS.items() if name.endswith(end)), None)
             if factor is not None:
                 weights[name] = (weights[name] * factor).astype(weights[name].dtype)
         mx.eval(weights)
@@ -88,7 +88,7 @@ def make_settle(folder: Path) -> None:
 
 
 def write_tokenizer(folder: Path) -> None:
-    """tokenizer.json, tokenizer_config.json and chat_template.jinja, as the release has them."""
+    """Write tokenizer.json, tokenizer_config.json and chat_template.jinja, as the release has them."""
     folder.mkdir(parents=True, exist_ok=True)
     controls = [CONTROLS.get(token, f"<unused{token}>") for token in range(107)]
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
@@ -100,7 +100,7 @@ def write_tokenizer(folder: Path) -> None:
     license_text = (Path(__file__).parent.parent / "LICENSE").read_text(encoding="utf-8")
     tokenizer.train_from_iterator([*license_text.splitlines(keepends=True), *SAMPLES], trainer)
     content = json.loads(tokenizer.to_str())
-    # The trainer only reserves ids for special tokens; the byte pieces are ordinary ones.
+    # The trainer reserves ids only for special tokens, but the pieces of bytes are ordinary tokens.
     content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in BYTES]
     (folder / "tokenizer.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     names = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}

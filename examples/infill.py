@@ -1,4 +1,4 @@
-"""Fill the gaps of texts with the demo model: the text around them stands on the canvas from the first step on.
+"""Fill the gaps of texts with the demo model: the text around a gap is on the canvas from the first step on.
 
 python examples/infill.py [--model MODEL] [--seed 0]
 """
@@ -12,7 +12,7 @@ from mlx_diffgemma import Gap, GapFilled, load
 
 
 def main() -> None:
-    """A record with gaps of any length, a count with one of a fixed length, a list of texts and gaps as events."""
+    """Fill a record with gaps of several lengths, a count with a gap of four tokens, and a function as events."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="demo")
     parser.add_argument("--seed", type=int, default=0)

@@ -1,8 +1,8 @@
-"""Rows of a terminal, frame by frame, as one animated SVG that holds everything it needs.
+"""Draw rows of a terminal, frame by frame, as one animated SVG that loads nothing.
 
     typed rows, frames -> draw -> SVG: the window, the command being typed, one <g> per frame
 
-Rows that several frames show are defined once and used by each of them.
+A row that several frames show is defined once.
 """
 
 from __future__ import annotations
@@ -13,27 +13,25 @@ from itertools import accumulate, groupby
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
-from rich.cells import cell_len
-
-from mlx_diffgemma.display.frame import Ink, ScreenRow, clusters
+from mlx_diffgemma.display.cells import Ink, ScreenRow, graphemes
 
 KEY, PAUSE = 0.03, 0.4
-"""Seconds to type one character, and from the last one to the first frame."""
+"""Seconds for typing a character, and seconds between the last character and the first frame."""
 CELL, LINE, BASE, MIDDLE = 9, 22, 16, 11
-"""Width and height of a cell, where in it letters stand and where its middle is, in pixels."""
+"""Width and height of a cell, the baseline and the middle in it, in pixels."""
 SIDE, BAR, ABOVE, GAP, BELOW = 24, 40, 16, 8, 18
-"""Left and right of the text, title bar, above the command, below the command, below the text, in pixels."""
+"""Margins left and right of the text, height of the title bar, margins above and below the command and the text."""
 NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-"""Characters that an XML file cannot hold, not even escaped."""
+"""Characters that XML cannot contain, not even escaped."""
 
-INKS = {Ink.SETTLED: "s", Ink.CHANGED: "c", Ink.THOUGHT: "t", Ink.STATUS: "t"}
+INKS = {Ink.FINISHED: "s", Ink.CHANGED: "c", Ink.THOUGHT: "t", Ink.STATUS: "t"}
 SHADES = {"▓": "d", "▒": "m", "░": "n"}
-"""Inks and the glyphs of noise as classes of STYLE. Noise is drawn and not written: every font shades differently."""
+"""Inks and glyphs of noise -> classes of STYLE. Noise is drawn as lines, because fonts shade differently."""
 
-# CSS and not SMIL: GitHub shows the picture in <img> and allows styles in it. Browsers play both there, run no script
-# and load nothing; but only CSS can ask who prefers reduced motion. Those readers, and programs that play nothing, see
-# the last frame: it is the only one that is visible by itself. The font is whichever of these the reader has, so
-# letters are placed by x and textLength.
+# CSS instead of SMIL, because only CSS can ask for reduced motion; GitHub shows the picture in <img>, where browsers
+# play both, run no script and load nothing. Readers who prefer reduced motion, and programs that play nothing, see the
+# last frame, which is the only one visible without animation. The reader's font is unknown, so x and textLength place
+# the letters.
 STYLE = """
 text{font:15px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono","Liberation Mono",monospace}
 text{white-space:pre}.s{fill:#f0f6fc}.c{fill:#56d364;font-weight:700}.t{fill:#8b98a8}
@@ -53,26 +51,26 @@ WINDOW = f"""\
 
 
 class Typed(NamedTuple):
-    """A row of the command; the first `given` cells are the shell's own."""
+    """A row of the command; the first `given` cells are the shell's prompt."""
 
     row: ScreenRow
     given: int
 
     @property
     def strokes(self) -> int:
-        """Keys pressed to type it, the return of an empty one included."""
+        """Number of keys to type the row; an empty row takes the return key."""
         return max(1, self.row.cells - self.given)
 
 
 class Frame(NamedTuple):
-    """What the terminal shows below the command, and for how long."""
+    """The rows below the command, and the seconds for which they are shown."""
 
     rows: tuple[ScreenRow, ...]
     seconds: float
 
 
 def draw(typed: Sequence[Typed], frames: Sequence[Frame], columns: int) -> str:
-    """The SVG: a terminal where a command is typed and then every frame is shown in turn, again and again."""
+    """Return the SVG of a terminal in which a command is typed and every frame is shown, again and again."""
     top = LINE * len(typed) + GAP
     width, height = columns * CELL, top + LINE * max(len(frame.rows) for frame in frames)
     across, down = width + 2 * SIDE, BAR + ABOVE + height + BELOW
@@ -97,7 +95,7 @@ def draw(typed: Sequence[Typed], frames: Sequence[Frame], columns: int) -> str:
 
 
 def _animation(typed: Sequence[Typed], frames: Sequence[Frame]) -> str:
-    """The rules: all of them run for the whole length, so that they stay together when they begin anew."""
+    """Return the animation rules; each lasts for the whole picture, so that they restart together."""
     keys = list(accumulate((KEY * line.strokes for line in typed), initial=0.0))
     shown = list(accumulate((frame.seconds for frame in frames), initial=keys[-1] + PAUSE))
     starts, ticks = ([f"{100 * at / shown[-1]:.3f}%" for at in times] for times in (keys, shown))
@@ -109,7 +107,7 @@ def _animation(typed: Sequence[Typed], frames: Sequence[Frame]) -> str:
 
 
 def _typing(n: int, strokes: int, start: str, end: str, hidden: str) -> str:
-    """Line `n` appears at `start`. Its cover moves off the letters one by one until `end`, and is gone at `hidden`."""
+    """Return the rules of line `n`: it appears at `start`, its cover moves off until `end`, hidden at `hidden`."""
     return (
         f"@keyframes l{n}{{0%{{visibility:hidden}}{start}{{visibility:visible}}}}\n"
         f"@keyframes y{n}{{0%{{visibility:hidden}}"
@@ -132,7 +130,7 @@ def _line(n: int, line: Typed) -> str:
 
 
 def _frame(n: int, ids: Iterable[int], top: int) -> str:
-    used = "".join(f'<use href="#r{row}" y="{top + LINE * place}"/>' for place, row in enumerate(ids))
+    used = "".join(f'<use href="#r{row}" y="{top + LINE * index}"/>' for index, row in enumerate(ids))
     return f'<g class="f" style="animation-name:f{n}">{used}</g>\n'
 
 
@@ -144,7 +142,7 @@ class _Glyph(NamedTuple):
 
 
 def _row(row: ScreenRow) -> Iterator[str]:
-    """Each run of glyphs of one ink and one width at its column; blanks around it are left out."""
+    """Yield each run of glyphs of one ink and one width at its column, without the blanks around it."""
     for (ink, cells), run in groupby(_glyphs(row), lambda glyph: (glyph.ink, glyph.cells)):
         glyphs = list(run)
         if ink is Ink.NOISE:
@@ -162,14 +160,14 @@ def _glyphs(row: ScreenRow) -> Iterator[_Glyph]:
     column = 0
     for span in row.spans:
         text = NO_XML.sub("\ufffd", span.text)
-        for start, end in clusters(text):
-            cells = 2 if cell_len(text[start:end]) > 1 else 1
-            yield _Glyph(column, cells, text[start:end], span.ink)
+        for grapheme, cells in graphemes(text):
+            if cells:
+                yield _Glyph(column, cells, grapheme, span.ink)
             column += cells
 
 
 def _noise(glyphs: Sequence[_Glyph]) -> Iterator[str]:
-    """One path per shade: strokes as high as a letter and almost as wide as a cell."""
+    """Yield a path per shade, with strokes as high as a letter and almost as wide as a cell."""
     for shade, name in SHADES.items():
         strokes = "".join(f"M{glyph.column * CELL} {MIDDLE}h{CELL - 1}" for glyph in glyphs if glyph.text == shade)
         if strokes:

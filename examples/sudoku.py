@@ -1,4 +1,4 @@
-"""Watch the demo model solve a sudoku: the grid after every step, what is not settled yet in brackets.
+"""Watch the demo model solve a sudoku: the grid after every step, positions that are not accepted in brackets.
 
 python examples/sudoku.py [..2./.3../...4/1...] [--model MODEL] [--seed 0]
 """
@@ -16,7 +16,7 @@ PUZZLE = "..2./.3../...4/1..."
 
 
 def puzzle(text: str) -> list[str]:
-    """Four rows of digits and dots. Raises ArgumentTypeError for anything else."""
+    """Parse four rows of digits and dots. Raises ArgumentTypeError for any other text."""
     rows = text.replace("/", "\n").split()
     if len(rows) != SIZE or any(len(row) != SIZE or set(row) - set("1234.") for row in rows):
         raise argparse.ArgumentTypeError(f"{text!r} is no sudoku: four rows of 1 to 4 and dots, such as {PUZZLE}")
@@ -24,17 +24,17 @@ def puzzle(text: str) -> list[str]:
 
 
 def drawn(pieces: Sequence[str], accepted: Sequence[bool]) -> str:
-    """The first rows of a canvas, positions that are not accepted in brackets."""
+    """Return the grid at the beginning of a canvas, with positions that are not accepted in brackets."""
     cells = [piece if sure else f"[{piece}]" for piece, sure in zip(pieces, accepted, strict=True)]
     return "".join(cells[: SIZE * (SIZE + 1) - 1]).replace("[\n]", "\n").strip()
 
 
-def broken_rule(given: Sequence[str], solved: Sequence[str]) -> str | None:
-    """What is wrong with a solution, None for a right one."""
+def broken_rule(givens: Sequence[str], solved: Sequence[str]) -> str | None:
+    """Return what is wrong with a solution; None for a right one."""
     if [len(row) for row in solved] != [SIZE] * SIZE:
         return "it is no grid"
     if any(
-        g not in (".", s) for before, row in zip(given, solved, strict=True) for g, s in zip(before, row, strict=True)
+        g not in (".", s) for before, row in zip(givens, solved, strict=True) for g, s in zip(before, row, strict=True)
     ):
         return "a given digit was changed"
     columns = ["".join(column) for column in zip(*solved, strict=True)]
@@ -51,16 +51,16 @@ def main() -> None:
     parser.add_argument("--model", default="demo")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    given = arguments.puzzle
+    givens = arguments.puzzle
     session = load(arguments.model)
     config = replace(session.defaults, seed=arguments.seed, max_tokens=32)
     best: Sequence[str] = ()
-    for event in session.stream("Solve this sudoku:\n" + "\n".join(given), config):
+    for event in session.stream("Solve this sudoku:\n" + "\n".join(givens), config):
         if isinstance(event, Denoised):
             print(f"step {event.step}\n{drawn(event.pieces, event.accepted)}\n")
             best = event.pieces
     solved = "".join(best).split()[:SIZE]
-    wrong = broken_rule(given, solved)
+    wrong = broken_rule(givens, solved)
     print("solved" if wrong is None else f"not solved: {wrong}")
 
 

@@ -2,9 +2,9 @@
 
     from mlx_diffgemma import load
     session = load("path/or/repository")
-    print(session.generate("Why is the sky blue?").text)
+    print(session.generate("Why is the sky blue?", max_tokens=64, seed=1).text)
 
-Names are imported when they are first used, so that the programs can answer --help without loading MLX.
+A name is imported when it is first used, so that the programs answer --help without loading MLX.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
         Stats,
     )
     from mlx_diffgemma.generation_config import GenerationConfig
-    from mlx_diffgemma.infilling.prompts import Infilled
+    from mlx_diffgemma.generation_options import GenerationOptions
+    from mlx_diffgemma.infilling.result import Infilled
     from mlx_diffgemma.infilling.template import Gap
     from mlx_diffgemma.loading import load
     from mlx_diffgemma.session import Session
@@ -43,6 +44,7 @@ __all__ = [
     "Gap",
     "GapFilled",
     "GenerationConfig",
+    "GenerationOptions",
     "Infilled",
     "Prefilled",
     "Session",
@@ -51,10 +53,11 @@ __all__ = [
 ]
 _HOMES = {
     "completion": ("Completion",),
-    "infilling.prompts": ("Infilled",),
+    "infilling.result": ("Infilled",),
     "errors": ("DiffGemmaError",),
     "events": ("BlockCommitted", "CanvasStarted", "Denoised", "Event", "Finished", "GapFilled", "Prefilled", "Stats"),
     "generation_config": ("GenerationConfig",),
+    "generation_options": ("GenerationOptions",),
     "loading": ("load",),
     "session": ("Session",),
     "infilling.template": ("Gap",),
@@ -69,4 +72,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted([*__all__, "__version__"])

@@ -1,4 +1,4 @@
-"""Expected failures: one class per thing a user can put right, each message saying what to do."""
+"""Expected failures: one class per thing that a user can correct, with messages that say what to do."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 
 class DiffGemmaError(Exception):
-    """Base of every expected failure; the programs print its message as one line and exit 1."""
+    """Base of all expected failures; the programs print the message in one line and exit with 1."""
 
 
 class ModelNotFoundError(DiffGemmaError):
-    """No such folder or Hub repository, or a folder that lacks a file it must have."""
+    """There is no such folder or Hub repository, or the folder lacks a required file."""
 
 
 class ConfigError(DiffGemmaError):
@@ -20,23 +20,23 @@ class ConfigError(DiffGemmaError):
 
 
 class QuantizationError(ConfigError):
-    """A quantization that no kernel here can run, or that the shapes do not allow."""
+    """A quantization that MLX cannot run, or that does not fit the shapes of the weights."""
 
 
 class WeightsError(DiffGemmaError):
-    """A tensor is missing, unknown, mis-shaped or damaged; the message names it."""
+    """A tensor is missing, unknown, damaged or of a wrong shape; the message names it."""
 
 
 class TokenizerError(DiffGemmaError):
-    """The folder has no usable tokenizer, or the chat template refused the conversation."""
+    """The folder has no usable tokenizer, or the chat template rejects the conversation."""
 
 
 class OptionError(DiffGemmaError):
-    """An option of the caller is out of range; the message names option, value and range."""
+    """An option is unknown or out of range; the message names option, value and range."""
 
 
 class ConstraintError(DiffGemmaError):
-    """What the answer must match cannot be used, or cannot be met; the message names the pattern or the keyword."""
+    """A constraint cannot be used, or no answer can meet it; the message names the pattern or the keyword."""
 
 
 class PromptError(DiffGemmaError):
@@ -44,39 +44,43 @@ class PromptError(DiffGemmaError):
 
 
 class OutOfMemoryError(DiffGemmaError):
-    """The device cannot hold the model or the context."""
+    """The device has too little memory for the model or the context."""
 
 
 class ConvertError(DiffGemmaError):
-    """The conversion cannot start or cannot go on; nothing is left under the destination's name."""
+    """A conversion cannot start or cannot continue; the destination is left as it was."""
 
 
 class DataError(DiffGemmaError):
-    """Training data, or a file of prompts, is missing or damaged; the message names the file and the line."""
+    """Training data or a file of prompts is missing or damaged; the message names the file and the line."""
 
 
 class TemplateError(DiffGemmaError):
-    """A template has no gap, or one that cannot be filled; or a span lies outside its text."""
+    """A template has no gap, or a gap that cannot be filled; or a span is outside its text."""
 
 
 class DocumentError(DiffGemmaError):
-    """A file to be filled or edited is no text, cannot be read or written, or has changed since it was read."""
+    """A file to fill or edit is not text, cannot be read or written, or has changed since it was read."""
 
 
 class AdapterError(DiffGemmaError):
-    """An adapter is missing, damaged, or made for another model; the message names its folder."""
+    """An adapter is missing, damaged or made for another model; the message names its folder."""
 
 
 class TrainingError(DiffGemmaError):
-    """Training cannot start, resume or go on; what was saved last is kept."""
+    """A training cannot start, resume or continue; the last save is kept."""
+
+
+class AutoregressiveError(DiffGemmaError):
+    """An autoregressive model cannot be loaded by mlx-lm, or refused a prompt; the message begins with its name."""
 
 
 class BenchmarkError(DiffGemmaError):
-    """A benchmark cannot be run as asked: its baseline does not load, or its result cannot be written."""
+    """A benchmark cannot be run: its baseline does not load, or its result cannot be written."""
 
 
 def require_numbers(value: float) -> None:
-    """Raise WeightsError for what weights of NaN or Inf make of everything."""
+    """Raise WeightsError for a value that is NaN or Inf, which weights of NaN or Inf make of everything."""
     if not math.isfinite(value):
         raise WeightsError("the model computes no numbers: its weights hold NaN or Inf, convert or download it again")
 
@@ -99,29 +103,29 @@ def require_unicode(text: str, name: str, error: type[DiffGemmaError]) -> None:
 
 @contextmanager
 def out_of_memory(doing: str, remedy: str) -> Generator[None]:
-    """Turn an allocation failure, which MLX reports in a different way per device, into one OutOfMemoryError."""
+    """Raise OutOfMemoryError for an allocation failure, which MLX reports in a different way on each device."""
     try:
         yield
     except MemoryError:
         raise OutOfMemoryError(f"out of memory while {doing}: {remedy}") from None
     except RuntimeError as error:
-        if not any(sign in str(error).lower() for sign in ALLOCATION_FAILURES):
+        if not any(sign in str(error).lower() for sign in _ALLOCATION_FAILURES):
             raise
         raise OutOfMemoryError(f"out of memory while {doing}: {remedy}") from error
 
 
-ALLOCATION_FAILURES = (
+_ALLOCATION_FAILURES = (
     "malloc",
     "out of memory",
     "insufficient memory",
     "unable to allocate",
     "failed to allocate",
 )
-"""What MLX's allocators say on Metal, CUDA and the CPU."""
+"""Parts of the messages of MLX's allocators on Metal, CUDA and the CPU."""
 
 
 def loading_errors() -> tuple[type[Exception], ...]:
-    """What mlx-lm, transformers and huggingface_hub raise for a folder that they cannot make sense of."""
+    """Return the errors that mlx-lm, transformers and huggingface_hub raise for a folder that they cannot load."""
     from huggingface_hub.errors import StrictDataclassError
 
     return (

@@ -1,11 +1,11 @@
-"""What happens during one generation, as frozen values in the order of their happening.
+"""The events of one generation, as frozen values, in order:
 
     Prefilled+ -> (CanvasStarted -> Denoised+ -> BlockCommitted)+ -> Finished
 
-Where a template is filled in, BlockCommitted also comes for the text around its gaps, and GapFilled behind the block in
+When a template is filled, BlockCommitted also comes for the text around its gaps, and GapFilled after the block in
 which a gap ends.
 
-`engine.stream` yields them without text; `Session.stream` yields the same ones with text attached.
+`engine.stream` yields events without text, `Session.stream` with text.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FinishReason: TypeAlias = Literal["stop", "length"]
 class Stats:
     """Figures of one generation.
 
-    Seconds are wall clock, what the watcher does between two events included. `peak_memory` is the most that MLX ever
+    Seconds are wall clock and include what the consumer does between two events. `peak_memory` is the most that MLX has
     held in this process, loading included, in bytes.
     """
 
@@ -36,7 +36,7 @@ class Stats:
 
     @property
     def steps(self) -> int:
-        """Denoising steps of all blocks: forwards of the decoder."""
+        """Denoising steps of all blocks, which are forward passes of the decoder."""
         return sum(self.steps_per_block)
 
     @property
@@ -52,7 +52,7 @@ class Stats:
 
 @dataclass(frozen=True, kw_only=True)
 class Prefilled:
-    """`done` of `total` prompt tokens are in the cache; sent once per chunk, the last with done == total."""
+    """`done` of `total` prompt tokens are in the cache. Comes once per chunk; in the last done equals total."""
 
     done: int
     total: int
@@ -62,9 +62,10 @@ class Prefilled:
 class CanvasStarted:
     """Block `block` (from 0) begins as noise: `canvas` are uniformly random token ids.
 
-    Here and in Denoised, positions that max_tokens has no room for are left out, and `pinned` tells, where text is
-    filled in, which positions hold tokens of the text around the gaps; it is empty where none does. Attached by the
-    session: `pieces` is the text of a canvas that has pinned positions.
+    Here and in Denoised, positions beyond max_tokens are left out. `pinned` says which positions hold tokens of the
+    text around the gaps; it is empty if none does.
+
+    Attached by the session: `pieces` is the text of every position of a canvas that has pinned positions.
     """
 
     block: int
@@ -77,13 +78,13 @@ class CanvasStarted:
 class Denoised:
     """One denoising step of block `block`.
 
-    `step` counts from 1 to at most `max_steps`. `best` is the most likely token at every position, `accepted`
-    tells which positions were kept for the next step, `changed` at which positions `best` differs from the
-    step before (all of them at step 1). `mean_entropy` is in nats per position that is not pinned. `end` is the
-    position of the first end token in `best`, None where it has none.
+    `step` counts from 1 to at most `max_steps`. `best` is the most likely token at every position. `accepted` says
+    which positions were kept for the next step, `changed` at which positions `best` differs from the step before (all
+    of them at step 1). `mean_entropy` is in nats per position that is not pinned. `end` is the position of the first
+    end token in `best`, None if it has none.
 
-    Attached by the session: `pieces` is the text of `best`, one string per position, "" where a token has none.
-    Positions before `thought` belong to the model's thinking, its tags included, and are no part of the answer.
+    Attached by the session: `pieces` is the text of `best`, one string per position, "" if a token has no text.
+    Positions before `thought` belong to the model's thinking, its tags included, and are not part of the answer.
     """
 
     block: int
@@ -101,13 +102,13 @@ class Denoised:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockCommitted:
-    """Block `block` is final: `tokens` are its tokens up to and with the end token, `text` what they add to it.
+    """Block `block` is final: `tokens` are its tokens up to the end token, which is included.
 
-    One of no steps is text that was given, and stood in no canvas.
+    steps: the steps of its canvas; 0 for text of a template that was not in a canvas. last: no block follows.
+    confidence: the probability of each token in the last step; in causal mode by the encoder, without temperature.
 
-    `thought` is what they add to the model's thinking, which is never part of `text`. `last`: no block follows.
-    `confidence` are the probabilities that the last step gave these tokens; in causal mode the encoder, without
-    temperature.
+    Attached by the session: `text` is what the tokens add to the answer, `thought` what they add to the model's
+    thinking, which is never part of `text`.
     """
 
     block: int
@@ -121,7 +122,7 @@ class BlockCommitted:
 
 @dataclass(frozen=True, kw_only=True)
 class GapFilled:
-    """Gap `gap` (from 0) of a template is filled with `text`, `tokens` tokens of it."""
+    """Gap `gap` (from 0) of a template is filled with `text`, which has `tokens` tokens."""
 
     gap: int
     tokens: int
@@ -130,7 +131,7 @@ class GapFilled:
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """The generation is over: "stop" at an end token, "length" at max_tokens."""
+    """The generation is over. reason: "stop" at an end token, "length" at max_tokens."""
 
     reason: FinishReason
     stats: Stats

@@ -1,4 +1,4 @@
-"""Reading and writing files so that an error names the file, and so that no file is ever half written."""
+"""Reading and writing files: errors name the file, and no file is ever half written."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from mlx_diffgemma.errors import ConfigError, DataError, ModelNotFoundError
 
 
 class JsonLine(NamedTuple):
-    """One line of a file of JSON lines."""
+    """One line of a file with a JSON value per line."""
 
     number: int
-    """counted from 1, blank lines included"""
+    """the number of the line, counted from 1; blank lines count"""
     where: str
-    """file and line, for messages"""
+    """file and line, for messages of errors"""
     value: object
 
 
 @contextmanager
 def replacing(path: Path) -> Generator[Path]:
-    """Yield the name of a temporary file; it becomes `path` when the block succeeds, and is deleted when it fails.
+    """Yield a temporary path for the block to write; it is renamed to `path` if the block succeeds, else deleted.
 
-    The temporary file is in the folder of `path` and has its suffix, because some libraries choose a format by suffix.
-    It is on the disk before it is renamed. Raises OSError.
+    The temporary path is in the folder of `path` and has its suffix, because some libraries choose a format by suffix.
+    The file is flushed to the disk before it is renamed. It gets the permissions of a new file: a block that wants
+    those of the old file sets them. Raises OSError.
     """
     temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
@@ -40,7 +41,10 @@ def replacing(path: Path) -> Generator[Path]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Parse a JSON object. Raises ModelNotFoundError where the file is absent, ConfigError where it is broken."""
+    """Parse a file of a model that holds a JSON object.
+
+    Raises ModelNotFoundError for a file that is missing, ConfigError for one that is damaged or cannot be read.
+    """
     try:
         parsed = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -55,16 +59,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def json_lines(path: Path) -> Iterator[JsonLine]:
-    """Parse a file with one JSON value per line; blank lines are skipped.
+    """Parse a file with one JSON value per line, and yield the lines that are not blank.
 
-    Only a newline ends a line, and a byte order mark is ignored. Raises DataError that names the file and the line.
+    Only a newline ends a line; a byte order mark is ignored. Raises DataError that names the file and the line.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
-        # `error.object` holds the bytes that were decoded: the file without its byte order mark.
+        # Positions in the error are those in `error.object`: the bytes after the byte order mark.
         number = error.object[: error.start].count(b"\n") + 1
         raise DataError(f"{path}, line {number}: not UTF-8 text ({error.reason})") from None
     except OSError as error:

@@ -3,7 +3,9 @@
 With `convert` the one place where the runtime imports the converter; nothing imports this module.
 """
 
-from mlx_diffgemma_convert.fuse_program import main
+from mlx_diffgemma_convert.fuse_program import app, main
+
+__all__ = ["app", "main"]
 
 if __name__ == "__main__":
     main()

@@ -1,112 +1,80 @@
-"""The program `mlx_diffgemma.infill`: a file with gaps, filled.
-
-FILE -> template -> session.stream_infill -> events -> revising.deliver
-"""
+"""The program `mlx_diffgemma infill`: the gaps of a text are filled."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mlx_diffgemma.cli import options
-from mlx_diffgemma.cli.console import reported, run_program
-from mlx_diffgemma.cli.document import Document
-from mlx_diffgemma.cli.request import require_usable
-from mlx_diffgemma.cli.revision import Revision, deliver, opened, started
-from mlx_diffgemma.infilling.template import MARKER, Gap, Part, matched, parse, sized
+from mlx_diffgemma.cli.console import run_program
+from mlx_diffgemma.cli.options import CommonOptions, ModelOptions
+from mlx_diffgemma.cli.program import add_command, make_app
+from mlx_diffgemma.cli.request import Request
+from mlx_diffgemma.cli.revision import InfillChoices, Revision, RevisionOptions, deliver, open_document, start
+from mlx_diffgemma.generation_options import require_usable
+from mlx_diffgemma.infilling.template import MARKER, Gap, matched, parse, sized
+from mlx_diffgemma.option import option
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = make_app()
 
 
-@app.command()
-def infill(  # noqa: PLR0917 - its parameters are the options
+@dataclass(frozen=True, kw_only=True)
+class GapOptions:
+    """What is written into the gaps."""
+
+    instruction: str | None = option(
+        None, "What to write; without it the model is shown the text.", "Gaps", flags=("-i",)
+    )
+    marker: str = option(MARKER, "What marks a gap; <gap:40> has 40 tokens, <gap:5-40> has 5 to 40.", "Gaps")
+    gap_tokens: int | None = option(
+        None,
+        "Tokens of a gap whose marker does not say how many.",
+        "Gaps",
+        minimum=1,
+        default_text="the most likely number",
+    )
+    regex: str | None = option(None, "Every gap matches this pattern.", "Gaps", metavar="PATTERN")
+    json_schema: Path | None = option(
+        None, "Every gap is JSON that is valid for the schema in this file.", "Gaps", metavar="FILE"
+    )
+    choices: tuple[str, ...] | None = option(None, "Every gap is one of these texts.", "Gaps", metavar="A,B,C")
+
+
+@add_command(
+    app,
+    "mlx_diffgemma infill draft.txt --instruction 'A friendly letter.'",
+    "mlx_diffgemma infill area.py --marker '<?>' --gap-tokens 12 --diff",
+    "echo 'The capital of Peru is <gap:1-3>.' | mlx_diffgemma infill -",
+)
+def infill(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Text with gaps; - is stdin.")],
-    instruction: options.Instruction = None,
-    marker: options.Marker = MARKER,
-    gap_tokens: options.GapTokens = None,
-    max_tokens: options.MaxTokens = None,
-    regex: options.Regex = None,
-    json_schema: options.JsonSchema = None,
-    choices: options.Choices = None,
-    model: options.Model = None,
-    adapter: options.Adapter = None,
-    revision: options.Revision = None,
-    dtype: options.Dtype = None,
-    system: options.System = None,
-    seed: options.Seed = None,
-    canvas_length: options.CanvasLength = None,
-    max_steps: options.MaxSteps = None,
-    t_min: options.TMin = None,
-    t_max: options.TMax = None,
-    entropy_bound: options.EntropyBound = None,
-    stability: options.Stability = None,
-    confidence: options.Confidence = None,
-    greedy: options.Greedy = None,
-    conditioning_top_k: options.ConditioningTopK = None,
-    mean_entropy: options.MeanEntropy = None,
-    min_steps: options.MinSteps = None,
-    in_place: options.InPlace = False,
-    diff: options.Diff = False,
-    live: options.Live = True,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
-    version: options.Version = False,  # noqa: ARG001 - its callback has answered it
+    *,
+    gaps: GapOptions,
+    model: ModelOptions,
+    chosen: InfillChoices,
+    output: RevisionOptions,
+    common: CommonOptions,
 ) -> None:
     """Fill the gaps of FILE, drawing the canvas while it is denoised, and print the result.
 
-    What stands around the gaps stays as it is, byte for byte.
+    The text around the gaps stays as it is, byte for byte. An option that is not given is the checkpoint's own.
     """
-    chosen = {
-        "system": system,
-        "seed": seed,
-        "canvas_length": canvas_length,
-        "max_steps": max_steps,
-        "t_min": t_min,
-        "t_max": t_max,
-        "entropy_bound": entropy_bound,
-        "stability": stability,
-        "confidence": confidence,
-        "greedy": greedy,
-        "conditioning_top_k": conditioning_top_k,
-        "mean_entropy": mean_entropy,
-        "min_steps": min_steps,
-        "max_tokens": max_tokens,
-    }
-    request = Revision(
-        file=file,
-        in_place=in_place,
-        diff=diff,
-        json=json,
-        live=live,
-        quiet=quiet,
-        model=model,
-        adapter=adapter,
-        revision=revision,
-        dtype=dtype,
-        choices=chosen,
-    )
-    with reported(debug=debug, quiet=quiet):
-        # Everything is checked first: gigabytes are not read for a request that cannot be met.
-        document = opened(request)
-        parts = sized(parse(document.text, marker), gap_tokens)
-        parts = matched(parts, regex, json_schema, options.listed(choices))
-        for gap in parts:
-            if isinstance(gap, Gap):
-                require_usable(gap)
-        fill(request, instruction, document, parts)
-
-
-def fill(request: Revision, instruction: str | None, document: Document, parts: Sequence[Part]) -> None:
-    """Load the model, fill, deliver. Raises DiffGemmaError; SystemExit for usage errors and after Ctrl-C."""
-    session, config = started(request)
-    deliver(request, document, parts, session.stream_infill(parts, instruction, config))
+    revision = Revision(file=file, request=Request(model=model, chosen=chosen, quiet=common.quiet), output=output)
+    # Everything is checked first: gigabytes are not read for a request that cannot be met.
+    document = open_document(revision)
+    parts = sized(parse(document.text, gaps.marker), gaps.gap_tokens)
+    parts = matched(parts, gaps.regex, gaps.json_schema, gaps.choices)
+    for part in parts:
+        if isinstance(part, Gap):
+            require_usable(part)
+    session, config = start(revision)
+    deliver(revision, document, parts, session.stream_infill(parts, gaps.instruction, config))
 
 
 def main() -> None:
-    """Entry point of the program."""
+    """Run the program on the command line's arguments."""
     run_program(app, "mlx_diffgemma.infill")
 
 

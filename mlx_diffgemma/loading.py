@@ -1,10 +1,10 @@
-"""From a folder or a name to a Session."""
+"""Load a model: from a folder or a name to a Session."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from mlx_diffgemma.checkpoint.adapters import load_adapter, read_settings
+from mlx_diffgemma.checkpoint.adapters import load_adapter, read_adapter_config
 from mlx_diffgemma.checkpoint.hub import model_folder
 from mlx_diffgemma.checkpoint.weights import open_checkpoint
 from mlx_diffgemma.session import Session
@@ -21,16 +21,16 @@ def load(
     """Load a model from a folder or a Hub repository id; "demo" is the small one in the package.
 
     revision: branch, tag or commit of a Hub repository. dtype: "bfloat16" or "float32" to compute in; None is bfloat16
-    on a GPU and float32 on the CPU. adapter: folder of an adapter to put on the model. Raises a DiffGemmaError that
+    on a GPU and float32 on the CPU. adapter: folder of an adapter to apply to the model. Raises a DiffGemmaError that
     says what is wrong with the folder.
     """
     folder = model_folder(model, revision)
-    # Everything else comes first: whatever is wrong is found out before gigabytes are read.
+    # Everything is checked before gigabytes are read.
     checkpoint = open_checkpoint(folder, dtype)
     tokenizer = load_tokenizer(folder)
     changes = None if adapter is None else Path(adapter).expanduser()
     if changes is not None:
-        read_settings(changes)
+        read_adapter_config(changes)
     loaded = checkpoint.load()
     if changes is not None:
         load_adapter(loaded, changes)

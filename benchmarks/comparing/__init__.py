@@ -1,9 +1,10 @@
-"""Several programs on the same checkpoint, each in a process of its own, in turns.
+"""Measure several programs on one checkpoint, each in its own process, in turns.
 
-worker      the process: reads requests, has its program do them, says how long it took and how much memory
-programs    what each program is to the worker: this runtime, mlx-vlm, transformers
-link        the other end of the pipe
+worker      the process: reads requests, lets its program do them, answers with seconds and memory
+programs    this runtime and mlx-vlm behind one protocol
+reference   transformers behind the same protocol
+link        the parent's end of the pipe
 shapes      the checkpoints
-turns       who is asked what, in which order -> seconds and bytes
+turns       the order of the requests -> seconds and bytes
 report      medians, ratios and their spread, as a table and as JSON
 """

@@ -1,4 +1,4 @@
-"""The parent's end of a worker's pipe."""
+"""Start a worker and talk to it over a pipe."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ class Worker:
     name: str
     folder: Path
     options: tuple[str, ...]
-    """--dtype, --device and others, as the worker takes them."""
+    """options of the worker's command line"""
     python: str = sys.executable
     started: dict[str, Any] = field(default_factory=dict)
-    """What it said when it was ready."""
+    """its first message: version and size of the vocabulary"""
     _process: subprocess.Popen[str] | None = None
     _errors: TextIO | None = None
 
     @property
     def running(self) -> bool:
-        """Whether there is a process, with a model in it."""
+        """Whether the process runs and holds a model."""
         return self._process is not None
 
     def ask(self, **request: Any) -> dict[str, Any]:
-        """Send a request and wait for its answer. Raises ProgramError."""
+        """Send a request and wait for the answer. Raises ProgramError."""
         process = self._process or self._start()
         assert process.stdin is not None
         try:
@@ -49,7 +49,7 @@ class Worker:
         return self._reply(process)
 
     def close(self) -> None:
-        """End the process, and with it free its memory."""
+        """End the process, which frees its memory."""
         if self._process is None:
             return
         assert self._process.stdin is not None
@@ -89,7 +89,7 @@ class Worker:
         assert self._errors is not None
         self._errors.seek(0)
         lines = self._errors.read().strip().splitlines()
-        said = lines[-1] if lines else "it said nothing"
+        last = lines[-1] if lines else "it printed nothing"
         code = process.returncode
         self._process = None
-        return ProgramError(f"{self.name} ended with {code} on {self.folder}: {said}")
+        return ProgramError(f"{self.name} ended with {code} on {self.folder}: {last}")

@@ -1,6 +1,7 @@
-"""What each program is to the worker. Every class imports its own program when it is made, and no other.
+"""This runtime and mlx-vlm behind one protocol; a class imports its program when it is created.
 
-Tokens come as numbers drawn from a seed, the same for all. `steps` times steps in their steady state only (`stepping`).
+Tokens are numbers drawn from a seed, equal for all programs. `steps` times only steps in their steady state: see
+`stepping`.
 """
 
 from __future__ import annotations
@@ -16,30 +17,30 @@ import numpy as np
 
 
 class Program(Protocol):
-    """A model in memory, and a prefix behind which it denoises."""
+    """A model in memory, and the prefix after which it denoises."""
 
     def version(self) -> str:
-        """Of the program and of what it computes with."""
+        """Return the versions of the program and of its array library."""
         ...
 
     def vocabulary(self) -> int:
-        """Number of tokens."""
+        """Return the number of tokens."""
         ...
 
     def prefill(self, tokens: Sequence[int]) -> float:
-        """Begin a new prefix with these tokens -> seconds."""
+        """Begin a new prefix with these tokens; return the seconds."""
         ...
 
     def steps(self, canvas: Sequence[int], count: int, top_k: int | None, seed: int) -> list[float]:
-        """Denoise a canvas behind the prefix -> the seconds of `count` steps."""
+        """Denoise a canvas after the prefix; return the seconds of `count` steps."""
         ...
 
     def best(self, canvas: Sequence[int]) -> list[int]:
-        """The most likely tokens of a canvas that nothing conditions."""
+        """Return the most likely tokens of a canvas without conditioning."""
         ...
 
     def peak(self, *, begin: bool = False) -> int:
-        """Most bytes that were held at once since the last time with `begin`."""
+        """Return the peak memory in bytes since the last call with `begin`."""
         ...
 
 
@@ -59,15 +60,15 @@ class Ours:
         self._cache = self._model.make_cache()
 
     def version(self) -> str:
-        """mlx-diffgemma's and MLX's."""
+        """See Program."""
         return f"mlx-diffgemma {version('mlx-diffgemma')}, mlx {version('mlx')}"
 
     def vocabulary(self) -> int:
-        """The model's."""
+        """See Program."""
         return self._model.config.vocab_size
 
     def prefill(self, tokens: Sequence[int]) -> float:
-        """As the engine does it."""
+        """See Program. Computes as the engine does."""
         self._cache = self._model.make_cache()
         self._mx.clear_cache()
         begin = time.perf_counter()
@@ -75,20 +76,20 @@ class Ours:
         return time.perf_counter() - begin
 
     def steps(self, canvas: Sequence[int], count: int, top_k: int | None, seed: int) -> list[float]:
-        """As the engine does it."""
-        # The first step is conditioned by nothing: it is not timed.
+        """See Program. Computes as the engine does."""
+        # The first step has no conditioning and is not timed.
         stepping = self._loop.Stepping(steps=count + 1, top_k=top_k, greedy=self._greedy, seed=seed)
         drafts = self._loop.drafts(self._model, self._cache, self._array(canvas), stepping)
         stamps = [time.perf_counter() for _ in drafts]
         return _intervals(stamps, count)
 
     def best(self, canvas: Sequence[int]) -> list[int]:
-        """Of the logits."""
-        logits = self._model.denoise(self._array(canvas), self._cache)
+        """See Program."""
+        logits = self._loop.logits(self._model, self._cache, self._array(canvas))
         return self._mx.argmax(logits, axis=-1)[0].tolist()
 
     def peak(self, *, begin: bool = False) -> int:
-        """MLX's count."""
+        """See Program. Counted by MLX."""
         return _mlx_peak(begin)
 
     def _array(self, tokens: Sequence[int]) -> Any:
@@ -110,19 +111,19 @@ class MlxVlm:
         self._model = load_model(folder, lazy=True)
         self._model.set_dtype(getattr(mx, dtype))
         mx.eval(self._model.parameters())
-        theirs.settle_never(self._model)
+        theirs.never_converge(self._model)
         self._cache = self._model.make_cache()
 
     def version(self) -> str:
-        """mlx-vlm's and MLX's."""
+        """See Program."""
         return f"mlx-vlm {version('mlx-vlm')}, mlx {version('mlx')}"
 
     def vocabulary(self) -> int:
-        """The model's."""
+        """See Program."""
         return self._model.config.text_config.vocab_size
 
     def prefill(self, tokens: Sequence[int]) -> float:
-        """As its generator does it."""
+        """See Program. Computes as mlx-vlm's generator does."""
         self._cache = []
         self._mx.clear_cache()
         begin = time.perf_counter()
@@ -130,7 +131,7 @@ class MlxVlm:
         return time.perf_counter() - begin
 
     def steps(self, canvas: Sequence[int], count: int, top_k: int | None, seed: int) -> list[float]:
-        """As its generator does it. Raises ValueError for a top_k, which it does not have."""
+        """See Program. Computes as mlx-vlm's generator does. Raises ValueError for a top_k, which it does not have."""
         if top_k is not None:
             raise ValueError("mlx-vlm conditions by all tokens")
         self._mx.random.seed(seed)
@@ -138,18 +139,18 @@ class MlxVlm:
         stepping = self._loop.Stepping(steps=count + 3, sampler=self._sampler, greedy=self._greedy)
         listen: Callable[..., None] = lambda *_: stamps.append(time.perf_counter())  # noqa: E731
         self._loop.generate(self._model, self._cache, self._array(canvas), stepping, listen)
-        # From the third step's beginning: its first is not waited for, the last is shorter.
+        # From the beginning of the third step: mlx-vlm does not wait for its first, and its last is shorter.
         return _intervals(stamps[2:], count)
 
     def best(self, canvas: Sequence[int]) -> list[int]:
-        """Of the logits."""
+        """See Program."""
         ids = self._array(canvas)
         masks = self._model.diffusion_decoder_masks(ids, self._cache)
         logits = self._model.diffusion_decoder_logits(ids, cache=self._cache, decoder_attention_mask=masks)
         return self._mx.argmax(logits, axis=-1)[0].tolist()
 
     def peak(self, *, begin: bool = False) -> int:
-        """MLX's count."""
+        """See Program. Counted by MLX."""
         return _mlx_peak(begin)
 
     def _array(self, tokens: Sequence[int]) -> Any:
@@ -166,12 +167,12 @@ def _mlx_peak(begin: bool) -> int:
 
 
 def _intervals(stamps: Sequence[float], count: int) -> list[float]:
-    """The times between stamps. Raises RuntimeError where there are not as many steps as there should be."""
+    """Return the times between stamps. Raises RuntimeError if there are not `count` of them."""
     if len(stamps) != count + 1:
-        raise RuntimeError(f"{len(stamps) - 1} steps ran, not {count}: the canvas was finished early")
+        raise RuntimeError(f"{len(stamps) - 1} steps ran, not {count}: the canvas converged early")
     return [after - before for before, after in pairwise(stamps)]
 
 
-def draw(seed: int, count: int, vocabulary: int) -> list[int]:
-    """Token ids from a seed, the same in every process."""
+def random_tokens(seed: int, count: int, vocabulary: int) -> list[int]:
+    """Return token ids from a seed, equal in every process."""
     return np.random.default_rng(seed).integers(0, vocabulary, count).tolist()

@@ -1,7 +1,7 @@
-"""transformers as a program of the comparison: on a GPU, or on the CPU to see that it works.
+"""transformers as a program of the comparison, for a GPU; on the CPU only to see that it works.
 
-It reads no packed weights: where the checkpoint's are packed it computes with random ones of its own in the compute
-dtype, which take the same time, and its tokens are not compared.
+transformers reads no packed weights. For a packed checkpoint it computes with random weights in the compute dtype,
+which takes equal time, and its tokens cannot be compared.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from wide_parity import VISION
+from parity import VISION
 
 
 class Transformers:
-    """The reference. Its loop is `generate`; every step ends with the most likely tokens on the CPU, for a streamer."""
+    """The reference; its loop is `generate`, and a step ends when a streamer has its most likely tokens on the CPU."""
 
     def __init__(self, folder: Path, dtype: str, device: str) -> None:
         import torch
@@ -44,15 +44,15 @@ class Transformers:
         self._prefix: list[int] = []
 
     def version(self) -> str:
-        """transformers' and torch's."""
+        """See Program."""
         return f"transformers {version('transformers')}, torch {self._torch.__version__}"
 
     def vocabulary(self) -> int:
-        """The model's."""
+        """See Program."""
         return self._model.config.text_config.vocab_size
 
     def prefill(self, tokens: Sequence[int]) -> float:
-        """The encoder's part of a generation of one step; `steps` encodes the prefix again, untimed."""
+        """See Program. Times the encoder in a generation of one step; `steps` encodes the prefix again, untimed."""
         self._prefix = list(tokens)
         stamps: list[float] = []
 
@@ -70,7 +70,7 @@ class Transformers:
         return stamps[1] - stamps[0]
 
     def steps(self, canvas: Sequence[int], count: int, top_k: int | None, seed: int) -> list[float]:
-        """Steps of a generation. Raises ValueError for a top_k, which it does not have."""
+        """See Program. Raises ValueError for a top_k, which transformers does not have."""
         if top_k is not None:
             raise ValueError("transformers conditions by all tokens")
         self._torch.manual_seed(seed)
@@ -79,13 +79,13 @@ class Transformers:
         return [after - before for before, after in pairwise(stamps.taken)]
 
     def best(self, canvas: Sequence[int]) -> list[int]:
-        """Of the logits."""
+        """See Program."""
         with self._torch.no_grad():
             logits = self._model(input_ids=self._array(self._prefix), decoder_input_ids=self._array(canvas)).logits
         return logits.argmax(dim=-1)[0].tolist()
 
     def peak(self, *, begin: bool = False) -> int:
-        """torch's count on a GPU; it keeps none on the CPU."""
+        """See Program. Counted by torch, which counts nothing on the CPU."""
         if self._device == "cpu":
             return 0
         peak = self._torch.cuda.max_memory_allocated()
@@ -101,13 +101,13 @@ class Transformers:
                 decoder_input_ids=self._array(canvas),
                 max_new_tokens=len(canvas),
                 max_denoising_steps=steps,
-                # No canvas is ever as certain as this.
+                # No canvas has a mean entropy below this, so that all steps run.
                 confidence_threshold=1e-30,
                 streamer=streamer,
             )
 
     def _array(self, tokens: Sequence[int]) -> Any:
-        # A prompt has one token at least.
+        # transformers needs a prompt of at least one token.
         return self._torch.tensor([list(tokens) or [0]], device=self._device)
 
     def _wait(self) -> None:

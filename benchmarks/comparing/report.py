@@ -1,4 +1,4 @@
-"""Medians, ratios and their spread. A ratio is of one turn on both sides; the spread is from the least to the most."""
+"""Report medians, ratios and their spread: a ratio compares one turn of both programs, the spread is its range."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from rich.table import Table
 from comparing.turns import EXACT, OURS, PREFILL, Measured, top_k_name
 
 WHOLE = "all of it"
-"""The peak that a user sees: of the prefill or of the steps, whichever is higher."""
+"""The higher one of the peaks of prefill and steps, which a user sees."""
 TARGETS = {
     ("seconds", PREFILL): 1.0,
     ("seconds", EXACT): 0.9,
     ("seconds", top_k_name(64)): 0.75,
     ("peak", WHOLE): 0.8,
 }
-"""The ratio to mlx-vlm on the mid shape, in float32 on a CPU, at most."""
+"""Maximum ratio to mlx-vlm on the shape mid, in float32 on a CPU."""
 LONG, LONG_TARGET = 32768, 0.6
-"""Prefix of this many tokens -> the ratio of a step with top-64 conditioning, at most."""
+"""A prefix in tokens, and the maximum ratio of a step with top-64 conditioning after it."""
 JUDGED = "mid"
 PEER = "mlx-vlm"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One figure of ours beside another program's."""
+    """One figure of this runtime beside another program's."""
 
     shape: str
     prefix: int
@@ -45,12 +45,12 @@ class Row:
 
     @property
     def missed(self) -> bool:
-        """Whether there is a target that was not met."""
+        """Whether the ratio is above its target."""
         return self.target is not None and self.ratio > self.target
 
 
 def rows(measured: Measured, *, judged: bool) -> Iterator[Row]:
-    """Seconds, then peak memory, of what both sides did; steps of ours of any kind beside those of theirs."""
+    """Yield seconds, then peak memory, of what both sides did; both kinds of our steps beside their one kind."""
     ours = measured.series[OURS]
     for peer, theirs in measured.series.items():
         if peer == OURS:
@@ -79,7 +79,7 @@ def rows(measured: Measured, *, judged: bool) -> Iterator[Row]:
 
 
 def _with_highest(peaks: Mapping[str, list[int]]) -> Mapping[str, list[int]]:
-    """Peaks of every turn by what was measured, and the highest of all."""
+    """Return the peaks of every turn by what was measured, with the highest of all as WHOLE."""
     return {**peaks, WHOLE: [max(highest for values in peaks.values() for highest in values)]}
 
 
@@ -92,7 +92,7 @@ def _target(measured: Measured, unit: str, what: str) -> float | None:
 
 
 def table(found: Sequence[Row]) -> Table:
-    """All rows, those of a shape and a prefix together."""
+    """Return a table of all rows, with a line after each shape and prefix."""
     result = Table("shape", "prefix", "what", "ours", "peer", "theirs", "ratio", "spread", "target")
     for column in result.columns:
         column.no_wrap = True
@@ -122,7 +122,7 @@ def _shown(value: float, unit: str) -> str:
 
 
 def notes(measured: Measured) -> Iterator[str]:
-    """How far the programs agree on the most likely tokens of one canvas, and the most memory of their processes."""
+    """Yield how many of the most likely tokens of one canvas agree, and the peak memory of the processes."""
     ours = measured.series[OURS]
     for peer, theirs in measured.series.items():
         if peer != OURS:
@@ -134,7 +134,7 @@ def notes(measured: Measured) -> Iterator[str]:
 
 
 def as_json(measured: Sequence[Measured], found: Sequence[Row], machine: dict[str, Any]) -> dict[str, Any]:
-    """Everything, every turn's values too."""
+    """Return everything as a JSON object, with the values of every turn."""
     return {
         "machine": machine,
         "rows": [{**asdict(row), "missed": row.missed} for row in found],

@@ -1,4 +1,4 @@
-"""The checkpoints of the comparison: the same folder for every program, made where it is not there yet."""
+"""The checkpoints of the comparison: one folder for all programs, made if it is missing."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from random_packed import write_packed
 from mlx_diffgemma.checkpoint.hub import model_folder
 
 MARGIN = 1.25
-"""What a program holds at most, as a multiple of its weights: they are small shapes beside their vocabularies."""
+"""The peak memory of a program as a multiple of its weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """One checkpoint: how it is made, None where it lies in the package, and its prefixes and canvas where not said."""
+    """One checkpoint: the function that makes it (None: it is in the package), its default prefixes and canvas."""
 
     name: str
     make: Callable[[Path], None] | None
@@ -51,11 +51,11 @@ SHAPES = {
     )
 }
 """demo: the model in the package. mid: the release's proportions, for a CPU. wide: a sliding and a full layer of the
-release with its vocabulary. full: all of it, in 4 bits."""
+release with its vocabulary. full: the whole release, in 4 bits."""
 
 
 def folder_of(shape: Shape, scratch: Path) -> Path:
-    """The checkpoint's folder; what is not there is made, under another name until it is whole."""
+    """Return the folder of a checkpoint; a missing one is made under another name and renamed when it is complete."""
     if shape.make is None:
         return model_folder(shape.name)
     folder = scratch / shape.name
@@ -68,7 +68,7 @@ def folder_of(shape: Shape, scratch: Path) -> Path:
 
 
 def weights_bytes(folder: Path, dtype: str) -> int:
-    """Bytes of a folder's weights in memory: bf16 files take twice their size in float32, packed ones their own."""
+    """Return the bytes of a folder's weights in memory; bf16 files take twice their size in float32."""
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     packed = '"quantization"' in (folder / "config.json").read_text()
     return size * 2 if dtype == "float32" and not packed else size

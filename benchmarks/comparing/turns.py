@@ -1,10 +1,10 @@
-"""Who is asked what, and when: the programs take turns, so that what the machine does beside hits them alike.
+"""Send the requests in turns, so that other work on the machine slows all programs alike.
 
 per prefix
-  1  each program that has just started warms up on the same requests, shorter; nothing of it counts
-  2  each is asked for the most likely tokens of the same canvas behind the same prefix: do they compute the same?
-  per turn, each program after the other:
-  3    in the first turns: the prefix anew                       -> seconds and peak memory of a prefill
+  1  every program that has just started warms up on shorter requests, which are not counted
+  2  every program returns the most likely tokens of one canvas after one prefix: do they compute equal tokens?
+  per turn, one program after the other:
+  3    in the first turns: encode the prefix                     -> seconds and peak memory of a prefill
   4    steps, ours both with exact and with top-k conditioning   -> seconds of a step, peak memory of steps
 """
 
@@ -23,7 +23,7 @@ SEED = 7
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How much is measured; `apart` ends each program before the next one starts, where memory holds only one."""
+    """How much is measured; `apart`: a program ends before the next one starts, for a memory that holds only one."""
 
     canvas: int
     steps: int
@@ -35,7 +35,7 @@ class Plan:
 
 @dataclass(kw_only=True)
 class Series:
-    """What one program took behind one prefix: a value per turn, by what was measured."""
+    """The measurements of one program after one prefix: a value per turn, by what was measured."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
     peaks: dict[str, list[int]] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Series:
     best: list[int] = field(default_factory=list)
 
     def add(self, what: str, seconds: Sequence[float], peak: int, resident: int) -> None:
-        """One request's answer."""
+        """Add the answer to one request."""
         self.seconds.setdefault(what, []).append(fmean(seconds))
         self.peaks.setdefault(what, []).append(peak)
         self.resident = max(self.resident, resident)
@@ -51,7 +51,7 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """All programs on one shape behind one prefix."""
+    """The measurements of all programs on one shape after one prefix."""
 
     shape: str
     prefix: int
@@ -63,12 +63,12 @@ PREFILL, EXACT = "prefill", "step, exact"
 
 
 def top_k_name(top_k: int) -> str:
-    """What steps with this conditioning are called."""
+    """Return the name of steps with this conditioning."""
     return f"step, top-{top_k}"
 
 
 def measure(shape: Shape, prefix: int, workers: Sequence[Worker], plan: Plan) -> Iterator[str | Measured]:
-    """Phases 1 to 4, saying in words what is going on; the last that comes is the result. Raises ProgramError."""
+    """Carry out phases 1 to 4; yield a line for every turn, then the result. Raises ProgramError."""
     series = {worker.name: Series() for worker in workers}
     for turn in range(plan.turns):
         for worker in workers:

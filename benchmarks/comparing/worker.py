@@ -1,8 +1,8 @@
-"""One program in a process of its own: a line of JSON in, a line of JSON out.
+"""Run one program in its own process: a line of JSON in, a line of JSON out.
 
     python -m comparing.worker PROGRAM FOLDER --dtype float32 --device cpu
 
-What programs print goes to stderr; an error ends the process, and its message is the last line there.
+Whatever a program prints goes to stderr. An error ends the process, and its message is the last line of stderr.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-import resident
+import memory
 
-from comparing.programs import MlxVlm, Ours, Program, draw
+from comparing.programs import MlxVlm, Ours, Program, random_tokens
 
 
 def main() -> None:
-    """Load the program, say so, and answer until the pipe is closed."""
+    """Load the program, report it, and answer requests until the pipe is closed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("program", choices=["ours", "mlx-vlm", "transformers"])
     parser.add_argument("folder", type=Path)
@@ -31,9 +31,9 @@ def main() -> None:
     options = parser.parse_args()
     replies = _own_stdout()
     program = _load(options)
-    _say(replies, {"version": program.version(), "vocabulary": program.vocabulary()})
+    _send(replies, {"version": program.version(), "vocabulary": program.vocabulary()})
     for line in sys.stdin:
-        _say(replies, answer(program, json.loads(line)))
+        _send(replies, answer(program, json.loads(line)))
 
 
 def _load(options: argparse.Namespace) -> Program:
@@ -50,29 +50,29 @@ def _load(options: argparse.Namespace) -> Program:
 
 
 def answer(program: Program, request: dict[str, Any]) -> dict[str, Any]:
-    """Do what one request asks: seconds, and the most memory that was held meanwhile."""
-    held = program.vocabulary()
+    """Do what a request asks; return the seconds and the peak memory."""
+    vocabulary = program.vocabulary()
     program.peak(begin=True)
     match request:
         case {"do": "prefill", "tokens": count, "seed": seed}:
-            reply = {"seconds": [program.prefill(draw(seed, count, held))]}
+            reply = {"seconds": [program.prefill(random_tokens(seed, count, vocabulary))]}
         case {"do": "steps", "canvas": length, "count": count, "top_k": top_k, "seed": seed}:
-            reply = {"seconds": program.steps(draw(seed, length, held), count, top_k, seed)}
+            reply = {"seconds": program.steps(random_tokens(seed, length, vocabulary), count, top_k, seed)}
         case {"do": "best", "canvas": length, "seed": seed}:
-            reply = {"best": program.best(draw(seed, length, held))}
+            reply = {"best": program.best(random_tokens(seed, length, vocabulary))}
         case _:
-            raise ValueError(f"{request} is no request")
-    return {**reply, "peak": program.peak(), "resident": resident.most()}
+            raise ValueError(f"unknown request {request}")
+    return {**reply, "peak": program.peak(), "resident": memory.peak_resident()}
 
 
 def _own_stdout() -> TextIO:
-    """The pipe to the parent; whatever else is printed goes to stderr."""
+    """Return the pipe to the parent, and send everything else that is printed to stderr."""
     pipe = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return pipe
 
 
-def _say(pipe: TextIO, reply: dict[str, Any]) -> None:
+def _send(pipe: TextIO, reply: dict[str, Any]) -> None:
     pipe.write(json.dumps(reply) + "\n")
     pipe.flush()
 

@@ -1,14 +1,14 @@
-"""What each primitive costs: the one place that says what is counted how.
+"""Count the cost of every primitive.
 
-operations  products: two per multiplication and addition of every element of the result. Everything else: one per
-            element of the result, reductions and sorts one per element that they read, moves and views none. A
-            compiled kernel has the operations of all its members.
-bytes       what a primitive reads and writes, each of its arrays once. Views move none; gathers read the rows they
-            take; products with experts read the experts that can be chosen at most. What stays in a cache of the
-            processor, and what a kernel copies for itself, is not seen.
-primitives  what is run: everything but views.
-vocabulary  elements of arrays over the whole vocabulary that are read or written. Divided by the elements of the
-            canvas's logits: passes over them, in whatever pieces they are made.
+operations  a product: two per multiplication and addition of every element of the result. A reduction or a sort: one
+            per element that it reads. A move or a view: none. Everything else: one per element of the result. A
+            compiled kernel: the operations of all its members.
+bytes       read and written, every array of a primitive once. A view moves none; a gather reads the rows that it
+            takes; a product with experts reads as many experts as can be chosen. The processor's caches, and copies
+            that a kernel makes for itself, are not seen.
+primitives  all but views.
+vocabulary  elements read or written of arrays over the whole vocabulary. Divided by the elements of the canvas's
+            logits they are passes over the vocabulary, whether it is computed at once or in parts.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from counting.nodes import Node, Ref
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Sums over primitives; all exact."""
+    """Exact sums over primitives."""
 
     products: int = 0
-    """Floating-point operations of matrix products."""
+    """floating-point operations of matrix products"""
     others: int = 0
-    """All other operations."""
+    """all other operations"""
     weights: int = 0
-    """Bytes of parameters read."""
+    """bytes of parameters read"""
     read: int = 0
-    """Bytes of everything else read."""
+    """bytes of other arrays read"""
     written: int = 0
-    """Bytes written."""
+    """bytes written"""
     primitives: int = 0
     vocabulary: int = 0
 
@@ -46,14 +46,14 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Counted:
-    """One node and its cost; a view costs nothing."""
+    """A node and its cost, which is zero for a view."""
 
     node: Node
     cost: Cost
 
 
 def count(nodes: Iterable[Node], *, parameters: Iterable[Ref] = (), vocabulary: int = 0) -> list[Counted]:
-    """The costs of nodes, which start with the first of their graph. Raises CountError for one that is in no table."""
+    """Return the costs of nodes, from the first of their graph on. Raises CountError for a kind without a rule."""
     layouts: dict[str, Layout] = {}
     fixed = {ref.name for ref in parameters}
 
@@ -75,7 +75,7 @@ def count(nodes: Iterable[Node], *, parameters: Iterable[Ref] = (), vocabulary: 
 
 
 def _cost(node: Node, sources: Sequence[Layout], fixed: set[str], vocabulary: int) -> Cost:
-    """The cost of a node that is no view."""
+    """Return the cost of a node that is not a view."""
     products, others = operations(node)
     read = _reads(node, sources)
     written = _written(node)
@@ -100,12 +100,12 @@ def _cost(node: Node, sources: Sequence[Layout], fixed: set[str], vocabulary: in
 
 
 def total(counted: Iterable[Counted]) -> Cost:
-    """The sum."""
+    """Return the sum of costs."""
     return sum((each.cost for each in counted), Cost())
 
 
 def operations(node: Node) -> tuple[int, int]:
-    """(operations of matrix products, other operations). Raises CountError for a kind that has no rule."""
+    """Return (operations of matrix products, other operations). Raises CountError for a kind without a rule."""
     if node.members:
         return 0, sum(operations(member)[1] for member in node.members)
     if node.kind in PRODUCTS:
@@ -124,7 +124,7 @@ def _matmul(node: Node) -> tuple[int, int]:
 
 
 def _add_matmul(node: Node) -> tuple[int, int]:
-    # Inputs are A, B, C of alpha * A @ B + beta * C.
+    # The inputs are A, B, C of alpha * A @ B + beta * C.
     return 2 * node.outputs[0].size * node.inputs[0].shape[-1], node.outputs[0].size
 
 
@@ -142,13 +142,13 @@ PRODUCTS: dict[str, Callable[[Node], tuple[int, int]]] = {
     "QuantizedMatmul": _matmul,
     ATTENTION: _attention,
 }
-"""Matrix products; the operations of unpacking weights are not counted. Attention has one more per score."""
+"""Matrix products. Unpacking weights is not counted; attention has one more operation per score."""
 
 MOVES = frozenset(
     """Arange AsType Broadcast Concatenate Contiguous DynamicSlice DynamicSliceUpdate Full Gather GatherAxis Pad Scatter
     ScatterAxis SliceUpdate""".split()
 )
-"""Primitives that write without computing."""
+"""Primitives that only move values."""
 
 READERS = frozenset(
     """ArgPartition ArgReduce ArgSort LayerNorm LogSumExp Partition Reduce RMSNorm Scan Softmax Sort""".split()
@@ -156,11 +156,11 @@ READERS = frozenset(
 """Primitives with one operation per element of their first input."""
 
 MAKERS = frozenset({"DivMod", "FloorDivide", "RandomBits", "RoPE"})
-"""Primitives that mx.compile does not fuse, with one operation per element of their result."""
+"""Primitives with one operation per element of their result that mx.compile does not fuse."""
 
 ROWS = {"Gather", "GatherAxis"}
 CHOSEN = {"GatherMM": 1, "GatherQMM": 1}
-"""Products with experts -> the first input that has one entry per expert; the indices are the last inputs."""
+"""Products with experts -> index of the first input that has an entry per expert; the last inputs are indices."""
 INTO = {"SliceUpdate", "DynamicSliceUpdate"}
 
 
@@ -169,7 +169,7 @@ def _is_elementwise(node: Node) -> bool:
 
 
 def _reads(node: Node, sources: Sequence[Layout]) -> list[int]:
-    """Bytes read of each input; of an array that is given twice only once."""
+    """Return the bytes read of each input; an array that is an input twice is read once."""
     sizes: list[int] = []
     seen: set[str] = set()
     for index, (ref, source) in enumerate(zip(node.inputs, sources, strict=True)):
@@ -178,7 +178,7 @@ def _reads(node: Node, sources: Sequence[Layout]) -> list[int]:
         if index == 0 and node.kind in ROWS:
             size = min(size, node.outputs[0].size * ref.dtype.size)
         elif index == 0 and node.kind in INTO:
-            # It is written into where it lies: nothing else looks at a cache that is being appended to.
+            # Written in place, because nothing else refers to a cache that is being extended.
             size = 0
         elif node.kind in CHOSEN and index >= CHOSEN[node.kind] and len(ref.shape) == 3:
             tiles = node.outputs[0].size // (node.outputs[0].shape[-1] * node.outputs[0].shape[-2])
@@ -194,5 +194,5 @@ def _written(node: Node) -> list[int]:
 
 
 def is_wide(shape: Sequence[int], vocabulary: int) -> bool:
-    """Whether the last axes of an array, one or several, hold the vocabulary."""
+    """Return whether the last axis, or several last axes together, span the vocabulary."""
     return any(math.prod(shape[axis:]) == vocabulary for axis in range(len(shape)))

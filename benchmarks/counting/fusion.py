@@ -1,8 +1,9 @@
-"""Which primitives of a compiled function become one kernel: mx.compile's rule, checked against what it makes.
+"""Group the primitives of a compiled function into kernels by mx.compile's rule, which `graph` checks against MLX.
 
-From the last primitive to the first: an elementwise one takes in what feeds it, as long as that is elementwise too, is
-used by nothing outside, and is a result of the function only where it has the kernel's shape. A kernel ends at a depth
-of 11 and at 24 inputs. Broadcasts go along, a copy each where they are used elsewhere too; none is a kernel's result.
+From the last primitive to the first, an elementwise primitive takes in the primitives that compute its inputs. Each of
+them must be elementwise, must be used by no other kernel, and may be a result of the function only if it has the
+kernel's shape. A kernel ends at a depth of 11 and at 24 inputs. A broadcast that several kernels use is a member of
+each of them; a broadcast is never the result of a kernel.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ INPUTS = 24
 
 
 def fuse(nodes: Sequence[Node], results: Sequence[Ref]) -> list[Node]:
-    """The kernels that the nodes of a compiled function become, in order."""
+    """Return the kernels of a compiled function, in order."""
     maker = {output.name: index for index, node in enumerate(nodes) for output in node.outputs}
     users: defaultdict[str, set[int]] = defaultdict(set)
     for index, node in enumerate(nodes):
@@ -36,7 +37,7 @@ def fuse(nodes: Sequence[Node], results: Sequence[Ref]) -> list[Node]:
         if last in taken:
             continue
         group = _group(nodes, last, maker, users, wanted)
-        # A broadcast that is used elsewhere too stays there.
+        # A broadcast that another kernel uses too stays available.
         taken |= {at for at in group if nodes[at].kind != "Broadcast" or users[nodes[at].outputs[0].name] <= group}
         kernels.append(_kernel([nodes[at] for at in sorted(group)], wanted) if len(group) > 1 else nodes[last])
     return kernels[::-1]
@@ -45,7 +46,7 @@ def fuse(nodes: Sequence[Node], results: Sequence[Ref]) -> list[Node]:
 def _group(
     nodes: Sequence[Node], last: int, maker: dict[str, int], users: dict[str, set[int]], wanted: set[str]
 ) -> set[int]:
-    """The nodes that run in one kernel with the node `last`."""
+    """Return the indices of the nodes that run in one kernel with the node `last`."""
     group: set[int] = set()
     borders: set[str] = set()
     shape = nodes[last].outputs[0].shape
@@ -77,7 +78,7 @@ def _group(
 
 
 def _kernel(members: Sequence[Node], wanted: set[str]) -> Node:
-    """One node for all members: what they read from outside, and the last result and those that are wanted outside."""
+    """Return one node for all members, with the inputs from outside and the results that are used outside."""
     made = {output.name for member in members for output in member.outputs}
     inputs = {ref.name: ref for member in members for ref in member.inputs if ref.name not in made}
     outputs = [out for member in members[:-1] for out in member.outputs if out.name in wanted]

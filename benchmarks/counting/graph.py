@@ -1,11 +1,11 @@
-"""A function and the shapes of its arguments -> the primitives of its graph, in the order in which MLX runs them.
+"""Trace a function with arguments of known shapes: the primitives of its graph, in the order in which MLX runs them.
 
-1  mx.export_function calls the function with placeholders and reports every primitive, nothing being computed
-2  marked nodes become what they stand for (instrument.py)
-3  a compiled function is traced on its own and falls into kernels (fusion.py)
-4  what is asked for is followed back to what is given: primitives that lead nowhere never run
+1  mx.export_function calls the function with placeholders and reports every primitive; nothing is computed
+2  marked nodes are replaced by the calls that they mark (instrument.py)
+3  a compiled function is traced separately and grouped into kernels (fusion.py)
+4  only primitives between the inputs and the wanted results are kept, because no other ever runs
 
-MLX's trace keeps one of several equal primitives; `runs` knows what a run has.
+MLX's trace merges equal primitives, which a run does not; `runs` returns the primitives of a run.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ Function = Callable[..., Sequence[mx.array]]
 
 
 def trace(function: Function, arguments: Sequence[mx.array], *, gpu: bool = False) -> Graph:
-    """The graph of function(*arguments); of the arguments only shapes and dtypes count. Raises CountError."""
+    """Return the graph of function(*arguments), of which only shapes and dtypes matter. Raises CountError."""
     with record(gpu=gpu) as recording:
         graph = _export(function, arguments)
     return _expand(graph, recording)
 
 
-def between(graph: Graph, wanted: Iterable[Ref], given: Iterable[Ref] = ()) -> list[Node]:
-    """The nodes that compute `wanted` from `given` and from what needs no computing, in order."""
-    needed = {ref.name for ref in wanted} - {ref.name for ref in given}
-    known = {ref.name for ref in given}
+def between(graph: Graph, wanted: Iterable[Ref], sources: Iterable[Ref] = ()) -> list[Node]:
+    """Return the nodes that compute `wanted` from `sources` and from constants, in order."""
+    needed = {ref.name for ref in wanted} - {ref.name for ref in sources}
+    known = {ref.name for ref in sources}
     nodes: list[Node] = []
     for node in reversed(graph.nodes):
         if any(output.name in needed for output in node.outputs):
@@ -45,14 +45,14 @@ def between(graph: Graph, wanted: Iterable[Ref], given: Iterable[Ref] = ()) -> l
     return nodes[::-1]
 
 
-def runs(wanted: Sequence[mx.array], before: Sequence[mx.array], given: Sequence[mx.array]) -> list[str]:
-    """The names of the primitives that a run has which makes `wanted` of what is given and has made `before`.
+def runs(wanted: Sequence[mx.array], before: Sequence[mx.array], sources: Sequence[mx.array]) -> list[str]:
+    """Return the names of the primitives in a run that computes `wanted` from `sources` after it computed `before`.
 
-    From MLX's own picture of a graph that was not traced: equal primitives are all there. Views are left out.
+    They are read from MLX's drawing of an untraced graph, which has all equal primitives. Views are left out.
     """
     text = io.StringIO()
-    # What is given may have been made too: one array that depends on all of it stands for its making.
-    gate = mx.depends([mx.zeros((1,))], list(given))
+    # `sources` may have been computed too: one array that depends on all of it represents that.
+    gate = mx.depends([mx.zeros((1,))], list(sources))
     mx.export_to_dot(
         text,
         *before,
@@ -68,10 +68,10 @@ def runs(wanted: Sequence[mx.array], before: Sequence[mx.array], given: Sequence
 
 
 def _applied(dot: str) -> list[tuple[str, list[str], list[str]]]:
-    """Every primitive of a graph in DOT: its name, the arrays that go in, those that come out.
+    """Return every primitive of a graph in DOT: its name, its inputs, its outputs.
 
-    Calls of one compiled function share their primitives, and with them their places in the picture: only the order of
-    the lines tells them apart.
+    Calls of one compiled function share their primitives and so the numbers in the drawing; only the order of the lines
+    tells them apart.
     """
     applied: list[tuple[str, list[str], list[str]]] = []
     for line in dot.splitlines():
@@ -85,7 +85,7 @@ def _applied(dot: str) -> list[tuple[str, list[str], list[str]]]:
 
 
 def _reached(ends: Iterable[str], applied: Sequence[tuple[str, list[str], list[str]]]) -> set[int]:
-    """The primitives by which the ends are made."""
+    """Return the indices of the primitives that the ends depend on."""
     maker = {name: index for index, (_, _, outputs) in enumerate(applied) for name in outputs}
     reached: set[int] = set()
     left = list(ends)
@@ -115,7 +115,7 @@ def _export(function: Function, arguments: Sequence[mx.array], *, shapeless: boo
                 pass
 
     try:
-        mx.export_function(take, lambda *given: tuple(function(*given)), *arguments, shapeless=shapeless)
+        mx.export_function(take, lambda *sources: tuple(function(*sources)), *arguments, shapeless=shapeless)
     except (ValueError, RuntimeError) as error:
         raise CountError(f"MLX cannot trace this: {error}") from error
     return graph
@@ -126,7 +126,7 @@ def _refs(arrays: Iterable[tuple[str, Sequence[int], mx.Dtype]]) -> tuple[Ref, .
 
 
 def _expand(graph: Graph, recording: Recording) -> Graph:
-    """Phases 2 and 3."""
+    """Carry out phases 2 and 3."""
     nodes: list[Node] = []
     known: dict[Hashable, Graph] = {}
     for node in graph.nodes:
@@ -147,11 +147,11 @@ def _expand(graph: Graph, recording: Recording) -> Graph:
 
 
 def _call(node: Node, constants: Mapping[str, mx.array], recording: Recording) -> tuple[int, Call] | None:
-    """Which call a node stands for, where it is a marked one."""
-    place = len(node.outputs)
-    if node.kind != "Depends" or len(node.inputs) <= place:
+    """Return the call that a node marks, with its number; None for a node that is not marked."""
+    position = len(node.outputs)
+    if node.kind != "Depends" or len(node.inputs) <= position:
         return None
-    tag = constants.get(node.inputs[place].name)
+    tag = constants.get(node.inputs[position].name)
     if tag is None or tag.shape != (2,) or tag[0].item() != MARK:
         return None
     index = int(tag[1].item())
@@ -174,12 +174,12 @@ def _inner(call: Call, node: Node, *, gpu: bool) -> Graph:
 
 
 def _placed(inner: Graph, node: Node, prefix: str) -> list[Node]:
-    """The nodes of a call's graph, with the names of the arrays outside."""
+    """Return the nodes of a call's graph with the array names of the graph around it."""
     names = {inside.name: outside for inside, outside in zip(inner.inputs, node.inputs, strict=True)}
     aliases: list[Node] = []
     for inside, outside in zip(inner.outputs, node.outputs, strict=True):
         if inside.name in names:
-            # The same array goes out twice, or one that came in goes out as it is.
+            # One array is a result twice, or an input is a result.
             aliases.append(Node(kind="Copy", inputs=(names[inside.name],), outputs=(outside,)))
         else:
             names[inside.name] = outside
@@ -200,10 +200,10 @@ def _renamed(node: Node, new: Callable[[Ref], Ref]) -> Node:
 
 
 def _check(kernels: Sequence[Node], compiled: Function, arguments: Sequence[mx.array]) -> None:
-    """Raise CountError where MLX makes other kernels of a compiled function than `fuse` does."""
+    """Raise CountError if MLX groups a compiled function into other kernels than `fuse` does."""
     theirs = runs(compiled(*arguments), [], arguments)
     ours = [node.kind + "".join(member.kind for member in node.members) for node in kernels if node.kind not in VIEWS]
-    # A reshape copies or not; a trace spells Sum as Reduce, LeftShift as BitwiseBinary: only numbers are compared.
+    # Only numbers are compared, because names differ: a trace calls Sum Reduce and LeftShift BitwiseBinary.
     if [len(theirs), len(_fused(theirs))] != [len(ours), len(_fused(ours))]:
         raise CountError(f"mx.compile makes {', '.join(theirs)} of a function, the count {', '.join(ours)}")
 

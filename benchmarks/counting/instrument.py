@@ -1,10 +1,11 @@
-"""Stand-ins for functions of MLX, so that a trace shows the kernels that run and not what they are made of.
+"""Replace functions of MLX, so that a trace shows the kernels that run instead of their members.
 
-A trace takes compiled functions apart, refuses `mx.contiguous`, and on the CPU shows the long way round of `mx.fast`.
-While a trace runs, a stand-in leaves one marked node instead: `mx.depends` of arrays of the right shapes on a tag and
-on the real inputs. The tag says which `Call` it was. Outside of a trace every stand-in is the function it stands for.
+A trace takes compiled functions apart, refuses `mx.contiguous`, and on the CPU shows the primitives that `mx.fast`
+falls back to. While a trace runs, a replaced function leaves one marked node: `mx.depends` of arrays of the right
+shapes on a tag and on the real inputs. The tag is the number of a `Call`. Outside of a trace a replaced function acts
+as MLX's own.
 
-`install` has to run before anything that compiles functions at its import is imported: mlx.nn, mlx_diffgemma, mlx_vlm.
+`install` must run before the import of modules that compile functions: mlx.nn, mlx_diffgemma, mlx_vlm.
 """
 
 from __future__ import annotations
@@ -19,36 +20,35 @@ import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map
 
 MARK = 0x5EED
-"""First number of a tag."""
+"""The first number of a tag."""
 
 real_compile = mx.compile
 real_contiguous = mx.contiguous
-real_default_device = mx.default_device
 real_eval, real_async_eval = mx.eval, mx.async_eval
 
 
 class CountError(Exception):
-    """A computation that this counter has no rule for, or that it would count wrongly."""
+    """A computation that the counter has no rule for, or that it would count wrongly."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """What one marked node stands for."""
+    """The call that a node marks."""
 
     kind: str
     function: Callable[..., list[mx.array]] | None = None
-    """The arrays that go in -> those that come out, where the node is to be taken apart after all, on its own."""
+    """inputs -> outputs, if the call is traced separately"""
     compiled: Callable[..., list[mx.array]] | None = None
-    """The same function as MLX compiles it."""
+    """that function as MLX compiles it"""
     shapeless: bool = False
-    """Whether it is compiled for any shapes, which makes another graph."""
+    """whether the function is compiled for any shapes, which makes another graph"""
     key: Hashable = None
-    """Calls with equal keys and equal shapes have the same graph."""
+    """calls with equal keys and shapes have equal graphs"""
 
 
 @dataclass(kw_only=True)
 class Recording:
-    """The marked nodes of the trace that is running; `inside` a compiled function others are part of it."""
+    """The marked nodes of the running trace; `inside` a compiled function, others are not marked."""
 
     calls: list[Call] = field(default_factory=list)
     marking: bool = True
@@ -60,27 +60,30 @@ _current: list[Recording] = []
 
 
 def recording() -> Recording | None:
-    """The recording of the trace that is running."""
+    """Return the recording of the running trace; None outside of a trace."""
     return _current[-1] if _current else None
 
 
 @contextmanager
 def record(*, gpu: bool = False, inside: bool = False, marking: bool = True) -> Generator[Recording]:
-    """Nothing is evaluated; with `marking` stand-ins leave marks, with `gpu` the code is told that it has one."""
+    """Record a trace, in which nothing is evaluated.
+
+    marking: replaced functions leave marks. gpu: each function of mx.fast is one kernel.
+    """
     _current.append(Recording(gpu=gpu, inside=inside, marking=marking))
-    mx.contiguous, mx.default_device = _contiguous, _device
+    mx.contiguous = _contiguous
     mx.eval = mx.async_eval = _leave
     try:
         yield _current[-1]
     finally:
         _current.pop()
         if not _current:
-            mx.contiguous, mx.default_device = real_contiguous, real_default_device
+            mx.contiguous = real_contiguous
             mx.eval, mx.async_eval = real_eval, real_async_eval
 
 
 def install() -> None:
-    """Put the stand-ins in place for the rest of the process."""
+    """Replace the functions for the rest of the process."""
     mx.compile = compiled
     mx.custom_function = Plain
     for name, kind in {"rms_norm": "RMSNorm", "rope": "RoPE", "scaled_dot_product_attention": ATTENTION}.items():
@@ -91,7 +94,7 @@ ATTENTION = "ScaledDotProductAttention"
 
 
 def mark(call: Call, inputs: Iterable[mx.array], outputs: Sequence[mx.array]) -> list[mx.array]:
-    """One node with these inputs and outputs of these shapes; what the outputs were made of is left out."""
+    """Return arrays of the shapes of `outputs` that one marked node makes from `inputs`."""
     current = recording()
     assert current is not None
     tag = mx.array([MARK, len(current.calls)])
@@ -100,7 +103,7 @@ def mark(call: Call, inputs: Iterable[mx.array], outputs: Sequence[mx.array]) ->
 
 
 def apart(array: mx.array) -> mx.array:
-    """The same array, but what is made from it is not taken for what is made from the original."""
+    """Return a copy of an array, so that a trace does not merge primitives on it with primitives on the original."""
     current = recording()
     if current is None or not current.marking:
         return array
@@ -108,24 +111,24 @@ def apart(array: mx.array) -> mx.array:
 
 
 class Plain:
-    """mx.custom_function without its gradient: a trace refuses the node that it makes, which does nothing."""
+    """mx.custom_function without its gradient, because a trace refuses the node of a custom function."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        """The function itself."""
+        """Call the function."""
         return self._function(*arguments, **named)
 
     def vjp(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Nothing is differentiated."""
+        """Return the gradient unused."""
         return function
 
     jvp = vmap = vjp
 
 
 def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Callable[..., Any]:
-    """mx.compile, as a call or as a decorator with options."""
+    """Replace mx.compile, as a call or as a decorator with options."""
     if function is None:
         return lambda wanted: compiled(wanted, **options)
     kernel = real_compile(function, **options)
@@ -146,26 +149,26 @@ def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Call
 
 
 def _taken_apart_later(
-    call: Call, function: Callable[..., Any], kernel: Callable[..., Any] | None, given: tuple[Any, Any]
+    call: Call, function: Callable[..., Any], kernel: Callable[..., Any] | None, passed: tuple[Any, Any]
 ) -> Any:
-    """Run the function for the shapes of its results, then leave a mark in its place."""
+    """Call the function for the shapes of its results; return arrays that a mark makes in its place."""
     current = recording()
     assert current is not None
-    leaves = [leaf for _, leaf in tree_flatten(given)]
+    leaves = [leaf for _, leaf in tree_flatten(passed)]
     arrays = [leaf for leaf in leaves if isinstance(leaf, mx.array)]
     fixed = tuple(repr(leaf) for leaf in leaves if not isinstance(leaf, mx.array))
 
     def flat(inner: Callable[..., Any]) -> Callable[..., list[mx.array]]:
         def on_arrays(*values: mx.array) -> list[mx.array]:
             left = iter(values)
-            arguments, named = tree_map(lambda leaf: next(left) if isinstance(leaf, mx.array) else leaf, given)
+            arguments, named = tree_map(lambda leaf: next(left) if isinstance(leaf, mx.array) else leaf, passed)
             return [leaf for _, leaf in tree_flatten(inner(*arguments, **named))]
 
         return on_arrays
 
     inside, current.inside = current.inside, True
     try:
-        result = function(*given[0], **given[1])
+        result = function(*passed[0], **passed[1])
     finally:
         current.inside = inside
     outputs = [leaf for _, leaf in tree_flatten(result)]
@@ -176,7 +179,7 @@ def _taken_apart_later(
 
 
 def _leave(*_: Any) -> None:
-    """mx.eval of what is to stay a graph."""
+    """Replace mx.eval by nothing, so that the graph is kept."""
 
 
 def _contiguous(array: mx.array, *arguments: Any, **named: Any) -> mx.array:
@@ -186,13 +189,8 @@ def _contiguous(array: mx.array, *arguments: Any, **named: Any) -> mx.array:
     return mark(Call(kind="Contiguous"), [array], [array])[0]
 
 
-def _device() -> mx.Device:
-    current = recording()
-    return mx.Device(mx.gpu) if current is not None and current.gpu else real_default_device()
-
-
 def _fast(function: Callable[..., mx.array], kind: str) -> Callable[..., mx.array]:
-    """A function of mx.fast: one kernel on a GPU; on the CPU, where MLX itself takes it apart, each call on its own."""
+    """Replace a function of mx.fast: one kernel on a GPU; on the CPU a call that is traced separately."""
 
     @wraps(function)
     def called(*arguments: Any, **named: Any) -> mx.array:

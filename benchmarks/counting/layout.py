@@ -1,7 +1,7 @@
-"""Which primitives only look at memory in another way, and which reshapes have to copy.
+"""Follow the memory layout of arrays: which primitives are views, and which reshapes copy.
 
-Every array is followed as shape and strides in elements over the array that owns the memory. A primitive that reads a
-broadcast or a slice reads what lies under it; a reshape copies where the strides leave it no other way.
+The layout of an array is its shape and its strides, in elements, over the array that owns the memory. A primitive that
+reads a broadcast or a slice reads the elements of that memory; a reshape copies if no strides give the new shape.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How an array lies in the memory of the array named `owner`."""
+    """The layout of an array in the memory of the array named `owner`."""
 
     owner: str
     shape: Shape
@@ -24,7 +24,7 @@ class Layout:
 
     @property
     def elements(self) -> int:
-        """Different elements in it: what is broadcast counts once."""
+        """Number of different elements; a broadcast element counts once."""
         count = 1
         for length, stride in zip(self.shape, self.strides, strict=True):
             count *= length if stride else 1
@@ -32,7 +32,7 @@ class Layout:
 
 
 def row_major(shape: Shape) -> Shape:
-    """The strides of an array that lies in one piece, the last axis innermost."""
+    """Return the strides of a contiguous array, the last axis innermost."""
     strides: list[int] = []
     step = 1
     for length in reversed(shape):
@@ -42,12 +42,12 @@ def row_major(shape: Shape) -> Shape:
 
 
 def fresh(ref: Ref) -> Layout:
-    """An array with memory of its own."""
+    """Return the layout of an array that owns its memory."""
     return Layout(owner=ref.name, shape=ref.shape, strides=row_major(ref.shape))
 
 
 def view(node: Node, source: Layout) -> tuple[Layout, ...] | None:
-    """The outputs of a node that is a view of its first input, None where it is no view or has to copy."""
+    """Return the layouts of a node's outputs if it is a view of its first input; None if it is not, or copies."""
     if node.kind in SAME:
         return tuple(replace(source, shape=output.shape) for output in node.outputs[:1])
     rule = RULES.get(node.kind)
@@ -63,7 +63,7 @@ def view(node: Node, source: Layout) -> tuple[Layout, ...] | None:
 
 
 def elementwise(output: Ref, inputs: Sequence[Layout]) -> Layout:
-    """The result of a kernel over elements: it lies as the one array that it reads in full does, if there is one."""
+    """Return the layout of an elementwise result: that of the input that is read in full, if there is one."""
     full = [layout for layout in inputs if layout.elements == output.size and layout.shape == output.shape]
     if len({layout.strides for layout in full}) == 1 and sorted(full[0].strides) == sorted(row_major(output.shape)):
         return Layout(owner=output.name, shape=output.shape, strides=full[0].strides)
@@ -71,27 +71,27 @@ def elementwise(output: Ref, inputs: Sequence[Layout]) -> Layout:
 
 
 def reshaped(source: Layout, shape: Shape) -> Shape | None:
-    """The strides of `source` as an array of `shape`, None where only a copy has that shape."""
-    # Axes that follow each other without a gap are one; lengths of 1 have no say.
-    pieces: list[list[int]] = []
+    """Return the strides of `source` as an array of `shape`; None if that needs a copy."""
+    # Axes without a gap between them are merged into one chunk; axes of length 1 are ignored.
+    chunks: list[list[int]] = []
     for length, stride in zip(source.shape, source.strides, strict=True):
         if length == 1:
             continue
-        if pieces and pieces[-1][1] == length * stride:
-            pieces[-1] = [pieces[-1][0] * length, stride]
+        if chunks and chunks[-1][1] == length * stride:
+            chunks[-1] = [chunks[-1][0] * length, stride]
         else:
-            pieces.append([length, stride])
+            chunks.append([length, stride])
     strides: list[int] = []
     for length in reversed(shape):
         if length == 1:
             strides.append(1)
             continue
-        while pieces and pieces[-1][0] == 1:
-            pieces.pop()
-        if not pieces or pieces[-1][0] % length:
+        while chunks and chunks[-1][0] == 1:
+            chunks.pop()
+        if not chunks or chunks[-1][0] % length:
             return None
-        strides.append(pieces[-1][1])
-        pieces[-1] = [pieces[-1][0] // length, pieces[-1][1] * length]
+        strides.append(chunks[-1][1])
+        chunks[-1] = [chunks[-1][0] // length, chunks[-1][1] * length]
     return tuple(reversed(strides))
 
 
@@ -128,10 +128,10 @@ RULES: dict[str, Callable[[Node, Layout, Shape], Shape | None]] = {
     "Transpose": _transpose,
     "Unflatten": _reshape,
 }
-"""Primitives that are views where they can be -> the strides of the result."""
+"""Primitives that are views if the strides allow it -> the strides of the result."""
 
 SAME = frozenset({"Copy", "CustomTransforms", "Depends", "StopGradient", "View"})
-"""Primitives whose first result is their first input."""
+"""Primitives whose first output is their first input."""
 
 VIEWS = SAME | RULES.keys()
-"""Primitives that move nothing, but for a reshape that has to."""
+"""Primitives that move nothing, except for a reshape that copies."""

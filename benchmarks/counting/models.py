@@ -1,4 +1,4 @@
-"""Models of any size whose weights are shapes only: nothing is evaluated, so 26 billion parameters cost no memory."""
+"""Make models whose weights are never evaluated, so that 26 billion parameters take no memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx_diffgemma_convert.recipe import Recipe, choose, make_recipe
+from mlx_diffgemma_convert.recipe import Recipe, make_quantization, make_recipe
 from random_checkpoint import Width, make_config
 
 from mlx_diffgemma.checkpoint.hub import model_folder
@@ -17,6 +17,7 @@ from mlx_diffgemma.checkpoint.safetensors import read_folder
 from mlx_diffgemma.files import read_json
 from mlx_diffgemma.model.config import ModelConfig, parse_config
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
+from mlx_diffgemma.model.kernels import Kernels
 
 SHAPES: dict[str, tuple[Width, int]] = {
     "26b": ("full", 30),
@@ -24,33 +25,33 @@ SHAPES: dict[str, tuple[Width, int]] = {
     "mid": ("bench", 8),
     "tiny": ("tiny", 4),
 }
-"""Name -> width of a random checkpoint, layers."""
+"""Name -> width of a random checkpoint, number of layers."""
 
 Packing = Callable[[str], Quantization | None]
-"""Path of a module -> how its weights are packed, if they are."""
+"""Path of a module -> how its weights are packed, None if they are not."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What is counted: a parsed config.json, and how the weights are packed."""
+    """What is counted: a config.json, and how the weights are packed."""
 
     config: Mapping[str, Any]
     packing: Packing
 
     @property
     def sizes(self) -> ModelConfig:
-        """The configuration, checked."""
+        """The parsed configuration."""
         return parse_config(self.config)
 
 
 def subject(name: str, bits: int | None) -> Subject:
-    """A built-in shape in the mixed recipe with so many bits, None packing nothing; or a checkpoint's folder as it is.
+    """Return a built-in shape in the mixed recipe with `bits` (None: bf16), or a checkpoint as it is packed.
 
-    Raises DiffGemmaError for a folder that is no checkpoint's.
+    Raises DiffGemmaError for a folder that holds no checkpoint.
     """
     if name in SHAPES:
         width, layers = SHAPES[name]
-        recipe = Recipe() if bits is None else make_recipe("mixed", choose("affine", bits, None), {})
+        recipe = Recipe() if bits is None else make_recipe("mixed", make_quantization("affine", bits, None), {})
         return Subject(config=make_config(layers, width), packing=lambda path: recipe.at(f"{path}.weight"))
     folder = model_folder(name)
     config = read_json(folder / "config.json")
@@ -59,15 +60,15 @@ def subject(name: str, bits: int | None) -> Subject:
     return Subject(config=config, packing=lambda path: table.at(path) if table is not None and path in packed else None)
 
 
-def ours(subject: Subject, dtype: mx.Dtype) -> DiffusionGemma:
-    """This runtime's model of a subject."""
-    model = DiffusionGemma(subject.sizes)
+def ours(subject: Subject, dtype: mx.Dtype, kernels: Kernels) -> DiffusionGemma:
+    """Return this runtime's model of a subject, with the kernels of the device that is counted."""
+    model = DiffusionGemma(subject.sizes, kernels)
     prepare(model, subject.packing, dtype)
     return model
 
 
 def theirs(subject: Subject, dtype: mx.Dtype) -> nn.Module:
-    """mlx-vlm's model of a subject."""
+    """Return mlx-vlm's model of a subject."""
     from mlx_vlm.models.diffusion_gemma import Model
     from mlx_vlm.models.diffusion_gemma import ModelConfig as TheirConfig
 
@@ -89,7 +90,7 @@ def prepare(model: nn.Module, packing: Packing, dtype: mx.Dtype) -> None:
 
 
 def arrays(root: object) -> dict[str, mx.array]:
-    """Path -> array of every array that an object holds."""
+    """Return every array that an object holds, by its path."""
     found: dict[str, mx.array] = {}
 
     def note(path: str, array: mx.array) -> mx.array:
@@ -101,12 +102,12 @@ def arrays(root: object) -> dict[str, mx.array]:
 
 
 def put(root: object, values: Mapping[str, mx.array]) -> None:
-    """Put arrays in the places of those that an object holds, by their paths."""
+    """Replace the arrays that an object holds, by their paths."""
     _exchange(root, "", lambda path, _: values[path], set())
 
 
 def _exchange(value: Any, path: str, change: Callable[[str, mx.array], mx.array], seen: set[int]) -> Any:
-    """The value with its arrays changed; what can be changed in place is."""
+    """Return the value with its arrays changed; containers are changed in place, tuples are rebuilt."""
     if isinstance(value, mx.array):
         return change(path.lstrip("."), value)
     if isinstance(value, tuple):
@@ -118,7 +119,7 @@ def _exchange(value: Any, path: str, change: Callable[[str, mx.array], mx.array]
     if isinstance(value, list):
         value[:] = [_exchange(each, f"{path}.{index}", change, seen) for index, each in enumerate(value)]
     if isinstance(value, dict):
-        # A module is a dict of its arrays and modules.
+        # A module of MLX is a dict of its arrays and modules.
         for key, each in list(value.items()):
             value[key] = _exchange(each, f"{path}.{key}", change, seen)
     if type(value).__module__.split(".")[0] in HOLDERS:
@@ -128,4 +129,4 @@ def _exchange(value: Any, path: str, change: Callable[[str, mx.array], mx.array]
 
 
 HOLDERS = {"mlx", "mlx_diffgemma", "mlx_lm", "mlx_vlm"}
-"""Packages whose objects can hold arrays of a model or a cache."""
+"""Packages whose objects may hold arrays of a model or a cache."""

@@ -1,4 +1,4 @@
-"""What a graph consists of."""
+"""Arrays, primitives and graphs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import mlx.core as mx
 
 @dataclass(frozen=True, kw_only=True)
 class Ref:
-    """An array of the graph; equal names are the same array."""
+    """An array of a graph; arrays with equal names are one array."""
 
     name: str
     shape: tuple[int, ...]
@@ -25,7 +25,7 @@ class Ref:
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """A primitive; `members` are those that a compiled kernel runs in one pass."""
+    """A primitive; `members` are the primitives of a compiled kernel."""
 
     kind: str
     inputs: tuple[Ref, ...]
@@ -36,7 +36,7 @@ class Node:
 
 @dataclass(kw_only=True)
 class Graph:
-    """Primitives in the order of their running; `inputs` and `outputs` in the order of the function's."""
+    """Primitives in the order in which they run; inputs and outputs in the order of the function."""
 
     nodes: list[Node] = field(default_factory=list)
     inputs: tuple[Ref, ...] = ()

@@ -1,7 +1,7 @@
-"""Which part of the model a primitive belongs to: that of the parameter it reads, else that of what it was made from.
+"""Assign primitives to parts of the model: the part of the parameter that is read, or else the part of the inputs.
 
-`signal` is the soft embedding, `conditioning` the block that mixes it in, `experts` the router too. The temperature
-belongs to the head. What comes after it, the sampling, is told apart by whoever knows the sampler.
+signal: the soft embedding. conditioning: the block that mixes it in. experts: with the router. head: with the
+temperature. sampling: everything after the head, which `programs` assigns.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PATTERNS = {
     "norms": r"norm|layer_scalar",
     "embedding": r"embed_tokens\.",
 }
-"""Part -> what the names of its parameters have in them; the first that matches."""
+"""Part -> pattern in the names of its parameters; the first match counts."""
 EMBEDDING, HEAD, SAMPLING, SIGNAL = "embedding", "head", "sampling", "signal"
 PARTS = (EMBEDDING, SIGNAL, "conditioning", "attention", "mlp", "experts", "norms", HEAD, SAMPLING)
 OVER_VOCABULARY = (SIGNAL, HEAD, SAMPLING)
@@ -27,18 +27,18 @@ GATHERS = frozenset({"Gather", "GatherAxis"})
 
 
 def part_of(parameter: str) -> str:
-    """The part that a parameter of this name belongs to."""
+    """Return the part of the parameter with this name."""
     return next((part for part, pattern in PATTERNS.items() if re.search(pattern, parameter)), "norms")
 
 
 def layer_parts(nodes: Sequence[Node], parameters: Mapping[str, str], starts: Mapping[str, str]) -> list[str]:
-    """The part of each of the nodes that lead to the logits, in order.
+    """Return the part of every node that leads to the logits, in order.
 
-    parameters: name in the graph -> name of the parameter, also of views of them. starts: the parts of other arrays
-    that are there before.
+    parameters: name in the graph -> name of the parameter, also for views of parameters. starts: the parts of other
+    arrays that exist before.
     """
     fixed = {name: part_of(parameter) for name, parameter in parameters.items()}
-    # Array -> (its part, which of the nodes made it).
+    # Array -> (its part, the index of the node that made it).
     made = {name: (part, -1) for name, part in starts.items()}
     found: list[str | None] = []
     for index, node in enumerate(nodes):
@@ -54,14 +54,14 @@ def layer_parts(nodes: Sequence[Node], parameters: Mapping[str, str], starts: Ma
 
 
 def _of_table(node: Node, latest: str | None) -> str:
-    """What reads the embedding's table: a gather of the canvas, the soft embedding, or the head."""
+    """Return the part of a node that reads the embedding table: the embedding, the soft embedding, or the head."""
     if latest in (None, EMBEDDING, SIGNAL):
         return latest or EMBEDDING
     return EMBEDDING if node.kind in GATHERS else HEAD
 
 
 def _filled(nodes: Sequence[Node], found: Sequence[str | None]) -> list[str]:
-    """What is made from nothing, as a mask is, belongs to what uses it."""
+    """Give a node without inputs, such as a mask, the part of the node that uses it."""
     used: dict[str, str] = {}
     parts: list[str] = []
     for node, part in zip(reversed(nodes), reversed(found), strict=True):

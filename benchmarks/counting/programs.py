@@ -1,8 +1,8 @@
-"""One denoising step in its steady state, or the encoding of N tokens, of this runtime and of mlx-vlm, as graphs.
+"""Trace one denoising step in its steady state, or a prefill, of this runtime and of mlx-vlm.
 
-The loops of `stepping` are traced for three steps, batch 1. The third is what is counted: all that its draft is made
-from and the first two drafts are not. What it takes to see that a canvas is finished is left out: a few operations per
-position. Model and cache hold arrays of which only the shapes are known.
+The loops of `stepping` are traced for three steps with batch size 1. The third step is counted: the nodes that its
+draft depends on and the first two drafts do not. The stop rule is left out; it is a few operations per position. The
+arrays of model and cache have shapes and no values.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ STEPS = 3
 
 
 class Stages(NamedTuple):
-    """What a computation leaves behind, in the order of its making."""
+    """The results of a computation, in the order in which they are made."""
 
     before: Sequence[mx.array]
-    """What is not counted."""
+    """results of what is not counted"""
     layers: Sequence[mx.array]
-    """What the layers and the head lead to."""
+    """results of the layers and the head"""
     sampling: Sequence[mx.array] = ()
-    """What the sampler makes of it."""
+    """results of the sampler"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """A computation to be counted: stages(cache, *inputs), by a model and a cache whose arrays are inputs too."""
+    """A computation to be counted: stages(cache, *inputs); the arrays of model and cache are inputs too."""
 
     model: nn.Module
     cache: Callable[[], object]
-    """Makes a cache with the prefix in it."""
+    """makes a cache with the prefix in it"""
     inputs: Sequence[mx.array]
     stages: Callable[..., Stages]
     vocabulary: int
@@ -53,19 +53,19 @@ class Program:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """The nodes of a program with their costs and parts, and the primitives of a run of it."""
+    """The nodes of a program with their costs and parts, and the primitives of a run."""
 
     counted: Sequence[Counted]
     parts: Sequence[str]
     runs: Sequence[str] | None
-    """None where it was counted for a device that is not here."""
+    """None for a GPU, which this machine may not have"""
 
 
 def our_step(model: DiffusionGemma, canvas: int, prefix: int, top_k: int | None) -> Program:
-    """One step of this runtime behind a prefix of so many tokens."""
+    """Return one step of this runtime after a prefix of `prefix` tokens."""
 
     def stages(cache: Cache, ids: mx.array) -> Stages:
-        sampler = _Heard(vocab_size=model.config.vocab_size, entropy_bound=0.1)
+        sampler = _Heard(vocab_size=model.config.vocab_size, entropy_bound=0.1, kernels=model.kernels)
         stepping = ours.Stepping(steps=STEPS, top_k=top_k, sampler=sampler, stop=_Never())
         heard.clear()
         *before, last = ours.drafts(model, cache, ids, stepping)
@@ -77,7 +77,7 @@ def our_step(model: DiffusionGemma, canvas: int, prefix: int, top_k: int | None)
     class _Heard(EntropyBoundSampler):
         def step(self, processed: mx.array, canvas: mx.array, key: mx.array) -> Draft:
             heard.append(processed)
-            # What the signal makes of the same logits once more is made twice.
+            # The signal computes some of this once more; a trace would merge the two.
             return super().step(apart(processed), canvas, key)
 
     return Program(
@@ -90,34 +90,34 @@ def our_step(model: DiffusionGemma, canvas: int, prefix: int, top_k: int | None)
 
 
 def _behind(model: DiffusionGemma, prefix: int) -> Cache:
-    """A cache with so many tokens in it."""
+    """Return a cache with `prefix` tokens in it."""
     cache = model.make_cache()
     if prefix:
         with record(marking=False):
-            model.encode(mx.zeros((1, prefix), mx.int32), cache)
+            model.encode([mx.zeros((1, prefix), mx.int32)], [cache])
     return cache
 
 
 class _Never:
-    """A stop rule that does not look."""
+    """A stop rule that never looks at a canvas."""
 
     def start(self, shape: tuple[int, int]) -> mx.array:
-        """Nothing to remember."""
+        """Return an empty memory."""
         return mx.zeros((0, *shape), mx.int32)
 
-    def judge(self, *given: Any) -> tuple[mx.array, mx.array]:
-        """Goes on."""
-        memory, best, _ = given[-3:]
+    def judge(self, *values: Any) -> tuple[mx.array, mx.array]:
+        """Return that no canvas converged."""
+        memory, best, _ = values[-3:]
         return memory, mx.zeros((best.shape[0],), mx.bool_)
 
 
 def our_prefill(model: DiffusionGemma, tokens: int, prefix: int) -> Program:
-    """Encoding `tokens` tokens behind a prefix, in the engine's chunks; only the cache is wanted."""
+    """Return the encoding of `tokens` tokens after a prefix in the engine's chunks; the results are the cache."""
     inputs = [mx.zeros((1, length), mx.int32) for length in ours.chunks(tokens, prefix)]
 
     def stages(cache: Cache, *pieces: mx.array) -> Stages:
         for piece in pieces:
-            model.encode(piece, cache)
+            model.encode([piece], [cache])
         return Stages([], cache.arrays)
 
     return Program(
@@ -130,10 +130,10 @@ def our_prefill(model: DiffusionGemma, tokens: int, prefix: int) -> Program:
 
 
 def their_step(model: nn.Module, canvas: int, prefix: int) -> Program:
-    """One step of mlx-vlm behind a prefix of so many tokens."""
+    """Return one step of mlx-vlm after a prefix of `prefix` tokens."""
     from mlx_vlm.generate import diffusion
 
-    theirs.settle_never(model)
+    theirs.never_converge(model)
     real = diffusion._diffusion_stable_and_confident
 
     def cache() -> list[Any]:
@@ -161,7 +161,7 @@ def their_step(model: nn.Module, canvas: int, prefix: int) -> Program:
         finally:
             diffusion._diffusion_stable_and_confident = real
         best, processed = judged[-1]
-        # What conditions the third step is made behind the second's sampling and counts as the third's.
+        # The conditioning of the third step is computed after the sampling of the second; it belongs to the third.
         earlier = [array for arrays in judged[:-1] for array in arrays] + [arrays[0] for arrays in begun[:STEPS]]
         return Stages(earlier, [processed], [best, begun[STEPS][0]])
 
@@ -175,17 +175,17 @@ class _EnoughError(Exception):
 
 
 def measure(program: Program, *, gpu: bool) -> Measured:
-    """Trace, count and sort by part. Raises CountError."""
+    """Trace a program, count its nodes and assign them to parts. Raises CountError."""
     weights, prefix = arrays(program.model), arrays(program.cache())
-    given, mine = len(program.inputs), len(program.inputs) + len(weights)
+    weights_at, prefix_at = len(program.inputs), len(program.inputs) + len(weights)
     lengths: list[int] = []
 
     def flat(*values: mx.array) -> list[mx.array]:
         cache = program.cache()
-        put(cache, dict(zip(prefix, values[mine:], strict=True)))
-        put(program.model, dict(zip(weights, values[given:mine], strict=True)))
+        put(cache, dict(zip(prefix, values[prefix_at:], strict=True)))
+        put(program.model, dict(zip(weights, values[weights_at:prefix_at], strict=True)))
         try:
-            stages = program.stages(cache, *values[:given])
+            stages = program.stages(cache, *values[:weights_at])
         finally:
             put(program.model, weights)
         lengths[:] = map(len, stages)
@@ -198,14 +198,14 @@ def measure(program: Program, *, gpu: bool) -> Measured:
         with record(marking=False):
             results = flat(*arguments)
         found = runs(results[lengths[0] :], results[: lengths[0]], arguments)
-    parameters = dict(zip((ref.name for ref in graph.inputs[given:mine]), weights, strict=True))
+    parameters = dict(zip((ref.name for ref in graph.inputs[weights_at:prefix_at]), weights, strict=True))
     return _sorted(program, graph, lengths, parameters, found)
 
 
 def _sorted(
     program: Program, graph: Graph, lengths: Sequence[int], parameters: dict[str, str], found: Sequence[str] | None
 ) -> Measured:
-    """The counted nodes by part: those before the sampler by the parameters that they read."""
+    """Assign the counted nodes to parts; nodes before the sampler by the parameters that they read."""
     before = graph.outputs[: lengths[0]]
     layers = graph.outputs[lengths[0] : lengths[0] + lengths[1]]
     counted = count(
@@ -232,7 +232,7 @@ def _sorted(
     for each in counted:
         if id(each.node) in wanted:
             part = part_of.get(id(each.node), SAMPLING)
-            # By chance other arrays have as many elements: heads of attention in the release.
+            # Other arrays may have as many elements by chance, such as the heads of attention in the release.
             chosen.append(each if part in OVER_VOCABULARY else replace(each, cost=replace(each.cost, vocabulary=0)))
             parts.append(part)
     return Measured(counted=chosen, parts=parts, runs=found)

@@ -1,4 +1,4 @@
-"""The figures of one program: numbers for JSON, tables for people."""
+"""Report the figures of one program as numbers for JSON and as tables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COLUMNS = ("products", "others", "weights", "read", "written", "primitives", "pa
 
 
 def figures(measured: Measured, logits: int) -> dict[str, Any]:
-    """All sums, by part and by kind; logits: elements that one pass over the vocabulary has, 0 where there is none."""
+    """Return all sums by part and by kind; logits: elements of one pass over the vocabulary, 0 if there is none."""
     counted = [each for each in measured.counted if each.cost.primitives]
     by_part = {part: [] for part in PARTS}
     for each, part in zip(measured.counted, measured.parts, strict=True):
@@ -33,7 +33,7 @@ def figures(measured: Measured, logits: int) -> dict[str, Any]:
 
 
 def _without_copies(counted: Iterable[Counted]) -> list[Counted]:
-    """Without the reshapes that turned out to copy: MLX's own picture does not tell them from views."""
+    """Leave out reshapes that copy, because MLX's drawing does not tell them from views."""
     return [each for each in counted if each.node.kind not in VIEWS]
 
 
@@ -43,7 +43,7 @@ def _numbers(counted: Iterable[Counted], logits: int) -> dict[str, Any]:
 
 
 def table(title: str, rows: Mapping[str, Mapping[str, Any]], whole: Mapping[str, Any]) -> Table:
-    """One line per part or kind, one for all of them."""
+    """Return a table with a line per part or kind and a line for all."""
     result = Table("", *COLUMNS, title=title, box=SIMPLE_HEAD)
     for column in result.columns:
         column.no_wrap = True
@@ -61,7 +61,7 @@ def _cells(numbers: Mapping[str, Any]) -> list[str]:
 
 
 def _short(value: int) -> str:
-    """Four digits at most, with a letter for the thousands."""
+    """Format a number with four digits at most and a letter for the thousands."""
     for letter, unit in (("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3)):
         if value >= unit:
             return f"{value / unit:.{1 if value >= 100 * unit else 2}f} {letter}"
@@ -69,7 +69,7 @@ def _short(value: int) -> str:
 
 
 def notes(found: Mapping[str, Any]) -> list[str]:
-    """What has to be known to read the tables."""
+    """Return lines that explain the tables."""
     repeated = found["repeated"]
     if not repeated:
         return []

@@ -1,8 +1,8 @@
-"""This runtime's loops: the one place of the benchmarks that knows how the engine drives the model."""
+"""This runtime's loops: the only module of the benchmarks that knows how the engine drives the model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import mlx.core as mx
@@ -10,19 +10,20 @@ import mlx.core as mx
 from mlx_diffgemma.generation.prefill import prefill
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model.cache import Cache
-from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
-from mlx_diffgemma.sampling.denoising import Canvas, refine
+from mlx_diffgemma.model.diffusion_gemma import CanvasRow, DiffusionGemma
+from mlx_diffgemma.sampling.canvas import Canvas
+from mlx_diffgemma.sampling.denoising import refine
 from mlx_diffgemma.sampling.sampler import Draft, Sampler
 from mlx_diffgemma.sampling.stopping import StableAndConfident, StopRule
 from mlx_diffgemma.sampling.strategy import default_rules
 
 ENDLESS = StableAndConfident(stability=1, confidence=-1.0)
-"""The reference's rule with a mean entropy in nats below which no canvas is, so that all steps run."""
+"""The reference's stop rule with an entropy threshold that no canvas is below, so that all steps run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stepping:
-    """How the steps are taken, by the reference's rules; top_k: tokens that condition the next step, None being all."""
+    """Options of the steps, by the reference's rules; top_k: tokens that condition the next step, None for all."""
 
     steps: int
     top_k: int | None = None
@@ -33,15 +34,15 @@ class Stepping:
 
 
 def prefilled(model: DiffusionGemma, tokens: mx.array) -> Cache:
-    """A cache with tokens [1, L] in it, encoded in chunks and evaluated."""
+    """Encode tokens [1, L] in chunks; return the evaluated cache."""
     cache = model.make_cache()
-    for _ in prefill(model, tokens, cache):
+    for _ in prefill(model, [tokens], [cache]):
         pass
     return cache
 
 
 def drafts(model: DiffusionGemma, cache: Cache, canvas: mx.array, stepping: Stepping) -> Iterator[Draft]:
-    """The drafts of so many steps on canvas [1, C] behind the prefix in the cache."""
+    """Yield the drafts of the steps on canvas [1, C] after the prefix in the cache."""
     config = GenerationConfig(max_steps=stepping.steps, greedy=stepping.greedy).exact()
     config = replace(config, conditioning_top_k=stepping.top_k)
     rules = replace(default_rules(model, config, stepping.sampler), stop=stepping.stop)
@@ -50,23 +51,30 @@ def drafts(model: DiffusionGemma, cache: Cache, canvas: mx.array, stepping: Step
     return (each[0] for each in refine(model, [run]))
 
 
+def logits(model: DiffusionGemma, cache: Cache, canvas: mx.array) -> mx.array:
+    """The logits of canvas [1, C] behind the prefix in the cache."""
+    (hidden,) = model.denoise([CanvasRow(canvas, cache)])
+    return model.logits(hidden)
+
+
 def chunks(tokens: int, prefix: int) -> list[int]:
-    """The lengths in which the engine encodes `tokens` tokens behind a prefix."""
+    """Return the lengths of the chunks in which the engine encodes `tokens` tokens after a prefix."""
     listener = _Listener(prefix)
-    for _ in prefill(listener, mx.zeros((1, tokens), mx.int32), listener):  # type: ignore[arg-type]
+    for _ in prefill(listener, [mx.zeros((1, tokens), mx.int32)], [listener]):  # type: ignore[arg-type]
         pass
     return listener.lengths
 
 
 class _Listener:
-    """A model and its cache that only hear how long the chunks are."""
+    """A model and its cache that only record the lengths of chunks."""
 
     def __init__(self, offset: int) -> None:
         self.lengths: list[int] = []
         self.offset = offset
         self.arrays: list[mx.array] = []
 
-    def encode(self, tokens: mx.array, _: object) -> None:
-        """Remember the length."""
+    def encode(self, rows: Sequence[mx.array], _: object) -> None:
+        """Record the length."""
+        (tokens,) = rows
         self.lengths.append(tokens.shape[1])
         self.offset += tokens.shape[1]

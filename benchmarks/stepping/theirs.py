@@ -1,4 +1,4 @@
-"""mlx-vlm's loop."""
+"""mlx-vlm's loops."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import mlx.core as mx
 import mlx.nn as nn
 
 UNREACHABLE = -1.0
-"""A mean entropy in nats below which no canvas is, so that all steps run."""
+"""A mean entropy in nats that no canvas is below, so that all steps run."""
 CHUNK = 2048
-"""Tokens per chunk of a prefill: the default of mlx-vlm's programs."""
+"""Tokens per chunk of a prefill, the default of mlx-vlm's programs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stepping:
-    """How the steps are taken; `sampler` as mlx-vlm calls them."""
+    """Options of the steps; `sampler` is one of mlx-vlm's names."""
 
     steps: int
     sampler: str = "entropy-bound"
     greedy: bool = False
 
 
-def settle_never(model: nn.Module) -> None:
-    """Set the model's own generation config so that every step runs; the rest stays as the checkpoint says."""
+def never_converge(model: nn.Module) -> None:
+    """Change the model's generation config so that every step runs; other values stay the checkpoint's."""
     config = dict(model.config.generation_config or {})
     model.config.generation_config = {**config, "stability_threshold": 1, "confidence_threshold": UNREACHABLE}
 
 
 def prefilled(model: nn.Module, tokens: mx.array) -> list[Any]:
-    """A cache with tokens [1, L] in it, encoded in chunks and evaluated, as its generator does it."""
+    """Encode tokens [1, L] in chunks as mlx-vlm's generator does; return the evaluated cache."""
     cache = model.make_cache()
     length = tokens.shape[1]
     if length:
@@ -51,7 +51,7 @@ def prefilled(model: nn.Module, tokens: mx.array) -> list[Any]:
 def generate(
     model: nn.Module, cache: list[Any], canvas: mx.array, stepping: Stepping, listen: Callable[..., None]
 ) -> None:
-    """Run so many steps on canvas [1, C] behind the prefix in the cache.
+    """Run the steps on canvas [1, C] after the prefix in the cache.
 
     listen(canvas, self_conditioning) is called as each step begins.
     """
@@ -59,10 +59,10 @@ def generate(
 
     length = canvas.shape[1]
     results = stream_diffusion_generate(
-        _Behind(model, cache, listen),
+        _Prefilled(model, cache, listen),
         _NoTokenizer(),
         _NoTokenizer(),
-        # One token stands for the prompt, which is in the cache already.
+        # One token takes the place of the prompt, which is in the cache already.
         mx.zeros((1, 1), mx.int32),
         None,
         None,
@@ -76,14 +76,14 @@ def generate(
         decoder_input_ids=canvas,
     )
     try:
-        # The first result comes after the last step.
+        # The first result is yielded after the last step.
         next(results)
     finally:
         results.close()
 
 
-class _Behind:
-    """A model whose prompt is encoded already, and that tells when a step begins."""
+class _Prefilled:
+    """A model whose prompt is encoded already and that reports when a step begins."""
 
     def __init__(self, model: nn.Module, cache: list[Any], listen: Callable[..., None]) -> None:
         self._model = model
@@ -91,15 +91,15 @@ class _Behind:
         self._listen = listen
 
     def make_cache(self, **_: Any) -> list[Any]:
-        """The one that is there."""
+        """Return the cache with the prompt."""
         return self._cache
 
     def diffusion_prefill_cache(self, *_: Any, **__: Any) -> list[Any]:
-        """Nothing is left to encode."""
+        """Return the cache with the prompt: nothing is left to encode."""
         return self._cache
 
     def diffusion_decoder_logits(self, canvas_ids: mx.array, **options: Any) -> mx.array:
-        """The model's, after telling."""
+        """Report that a step begins; return the model's logits."""
         self._listen(canvas_ids, options.get("self_conditioning"))
         return self._model.diffusion_decoder_logits(canvas_ids, **options)
 
@@ -108,31 +108,31 @@ class _Behind:
 
 
 class _NoTokenizer:
-    """Takes tokens and says nothing; the generator insists on one."""
+    """A tokenizer without text, because the generator needs one."""
 
     last_segment = ""
 
     @property
     def detokenizer(self) -> _NoTokenizer:
-        """Itself."""
+        """Return this object."""
         return self
 
     @property
     def stopping_criteria(self) -> _NoTokenizer:
-        """Itself: no token ends the text."""
+        """Return this object: no token ends the text."""
         return self
 
     def __call__(self, _: int) -> bool:
         return False
 
     def add_eos_token_ids(self, _: Any) -> None:
-        """Nothing to remember."""
+        """Do nothing."""
 
     def reset(self) -> None:
-        """Nothing to forget."""
+        """Do nothing."""
 
     def add_token(self, *_: Any, **__: Any) -> None:
-        """No text."""
+        """Do nothing."""
 
     def finalize(self) -> None:
-        """No text."""
+        """Do nothing."""

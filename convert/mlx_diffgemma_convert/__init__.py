@@ -1,1 +1,1 @@
-"""The converter: Hugging Face weights in, MLX weights out, in constant memory. See convert/README.md."""
+"""The converter: turns Hugging Face weights into MLX weights in constant memory. See docs/converter.md."""

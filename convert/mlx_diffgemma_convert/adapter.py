@@ -1,7 +1,7 @@
-"""An adapter's files, as mlx-lm writes them, and the parameters that they change.
+"""Read an adapter's files, in mlx-lm's layout, and find the parameters that they change.
 
-fine_tune_type lora   <module>.lora_a and <module>.lora_b, lora_parameters.scale   -> the module's values, adapted
-fine_tune_type full   parameters under this model's names                         -> the values in their place
+fine_tune_type lora   <module>.lora_a and <module>.lora_b, lora_parameters.scale   -> a change added to <module>.weight
+fine_tune_type full   parameters under this model's names                         -> values that replace them
 """
 
 from __future__ import annotations
@@ -12,22 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from mlx_diffgemma.checkpoint.adapters import CONFIG, WEIGHTS, read_settings
+from mlx_diffgemma.checkpoint.adapters import CONFIG, WEIGHTS, read_adapter_config
 from mlx_diffgemma.checkpoint.names import TensorSource
 from mlx_diffgemma.checkpoint.safetensors import FLOATS, read_header
 from mlx_diffgemma.errors import AdapterError
-from mlx_diffgemma_convert.pieces import PIECE_BYTES, is_finite
+from mlx_diffgemma_convert.chunks import CHUNK_BYTES, is_finite
 from mlx_diffgemma_convert.recipe import MODULES, tensor_class
-from mlx_diffgemma_convert.values import Adapted, Packed, Values, read_rows
+from mlx_diffgemma_convert.values import AdaptedValues, QuantizedValues, Values, read_rows
 
 LOW_RANK = ("lora_a", "lora_b")
-MAPS = MODULES.keys() - {"embed"}
-"""The classes of tensors that are linear maps; an embedding is looked up."""
+"""The last part of the names of an adapter's two factors."""
+LINEAR_CLASSES = MODULES.keys() - {"embed"}
+"""The classes of tensors that are linear maps. The embedding is a table and cannot have a low-rank change."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
-    """What an adapter's folder holds; `scale` is the factor of low-rank changes, None where values are replaced."""
+    """The contents of an adapter's folder; `scale` multiplies a low-rank change and is None for a full training."""
 
     folder: Path
     tensors: Mapping[str, TensorSource]
@@ -35,30 +36,30 @@ class Adapter:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """What the adapter consists of."""
+        """The files that were read."""
         return (self.folder / WEIGHTS, self.folder / CONFIG)
 
 
 def read_adapter(folder: Path) -> Adapter:
     """Read an adapter's configuration and headers, and check all of its values. Raises AdapterError, WeightsError."""
-    config = read_settings(folder)
+    config = read_adapter_config(folder)
     infos = sorted(read_header(folder / WEIGHTS), key=lambda info: info.name)
     if not infos:
-        raise AdapterError(f"the adapter in {folder} holds no tensors: nothing was trained")
+        raise AdapterError(f"the adapter in {folder} holds no tensors: train it for at least one step")
     adapter = Adapter(
         folder=folder,
         tensors={info.name: TensorSource(parts=(info,), shape=info.shape) for info in infos},
-        scale=_scale(folder, config),
+        scale=_read_scale(folder, config),
     )
     for name, source in adapter.tensors.items():
         _check_values(adapter, name, source)
     return adapter
 
 
-def changed(adapter: Adapter, base: Mapping[str, TensorSource | Packed]) -> dict[str, Values]:
-    """The parameters of `base` that the adapter changes, with their new values.
+def changed_parameters(adapter: Adapter, base: Mapping[str, TensorSource | QuantizedValues]) -> dict[str, Values]:
+    """Return the parameters of `base` that the adapter changes, with their new values.
 
-    Raises AdapterError naming the first tensor that does not fit the base.
+    Raises AdapterError that names the first tensor that does not fit the base.
     """
     if adapter.scale is None:
         for name, source in adapter.tensors.items():
@@ -70,13 +71,14 @@ def changed(adapter: Adapter, base: Mapping[str, TensorSource | Packed]) -> dict
     for name in adapter.tensors:
         module, _, part = name.rpartition(".")
         weight = f"{module}.weight"
-        if part not in LOW_RANK or weight not in base or tensor_class(weight) not in MAPS:
+        if part not in LOW_RANK or weight not in base or tensor_class(weight) not in LINEAR_CLASSES:
             raise _misfit(adapter, f"{name} belongs to no linear map of the model")
-        values[weight] = _adapted(adapter, module, base[weight], adapter.scale)
+        values[weight] = _adapt(adapter, module, base[weight], adapter.scale)
     return values
 
 
-def _adapted(adapter: Adapter, module: str, base: TensorSource | Packed, scale: float) -> Adapted:
+def _adapt(adapter: Adapter, module: str, base: TensorSource | QuantizedValues, scale: float) -> AdaptedValues:
+    """Pair a weight with its two factors, whose shapes are checked."""
     names = [f"{module}.{part}" for part in LOW_RANK]
     for name in names:
         if name not in adapter.tensors:
@@ -88,10 +90,11 @@ def _adapted(adapter: Adapter, module: str, base: TensorSource | Packed, scale: 
     wanted_b = (*experts, outputs, rank) if experts else (rank, outputs)
     _check_shape(adapter, names[0], a.shape, wanted_a)
     _check_shape(adapter, names[1], b.shape, wanted_b)
-    return Adapted(base=base, a=a, b=b, scale=scale)
+    return AdaptedValues(base=base, a=a, b=b, scale=scale)
 
 
-def _scale(folder: Path, config: Mapping[str, Any]) -> float | None:
+def _read_scale(folder: Path, config: Mapping[str, Any]) -> float | None:
+    """Return the scale of a low-rank adapter, None for a full one. Raises AdapterError for any other type."""
     kind = config.get("fine_tune_type", "lora")
     if kind == "full":
         return None
@@ -107,14 +110,16 @@ def _scale(folder: Path, config: Mapping[str, Any]) -> float | None:
 def _check_values(adapter: Adapter, name: str, source: TensorSource) -> None:
     if source.dtype not in FLOATS or not source.shape or 0 in source.shape:
         raise AdapterError(
-            f"{name} of the adapter in {adapter.folder} is {source.dtype} {list(source.shape)}: no values to fuse"
+            f"{name} of the adapter in {adapter.folder} is {source.dtype} {list(source.shape)}: "
+            f"it must hold values in {', '.join(FLOATS)}"
         )
     rows = math.prod(source.shape[:-1])
-    step = max(1, PIECE_BYTES // (source.parts[0].nbytes // rows))
+    step = max(1, CHUNK_BYTES // (source.parts[0].nbytes // rows))
     for first in range(0, rows, step):
         if not is_finite(read_rows(source, first, min(step, rows - first)), source.dtype):
             raise AdapterError(
-                f"{name} of the adapter in {adapter.folder} holds NaN or Inf: take an earlier state of the training"
+                f"{name} of the adapter in {adapter.folder} holds NaN or Inf: "
+                "use an adapter that was saved earlier in the training"
             )
 
 

@@ -1,8 +1,8 @@
-"""The converter without its program: a generator that converts one checkpoint and says how far it is.
+"""Convert one checkpoint, as a generator that reports its progress.
 
-1 read       headers, config.json, generation_config.json of the source
-2 plan       every output tensor, its packing and its place; all checks that need no weights
-3 to 6       the plan is carried out, see `work`
+1 read     headers, config.json and generation_config.json of the source
+2 plan     every output tensor, its quantization and its offset; every check that needs no weights
+3 write    see `output`
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from mlx_diffgemma.errors import ConvertError
 from mlx_diffgemma.files import read_json
 from mlx_diffgemma.model.config import parse_config
 from mlx_diffgemma_convert.card import Card
-from mlx_diffgemma_convert.job import check_destination
-from mlx_diffgemma_convert.pieces import error_note
+from mlx_diffgemma_convert.chunks import error_note
+from mlx_diffgemma_convert.output import Output, WriteEvent, fingerprint, write_output
+from mlx_diffgemma_convert.partial_folder import check_destination
 from mlx_diffgemma_convert.plan import make_plan
 from mlx_diffgemma_convert.recipe import Recipe
 from mlx_diffgemma_convert.sidecar import generation_defaults, output_config
-from mlx_diffgemma_convert.work import Event, Work, carry_out, fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """One conversion: folders, packing by class, and the dtype of what is not packed (BF16, F16 or F32).
+class ConversionOptions:
+    """One conversion: two folders, the quantization by class, and the dtype of the rest (BF16, F16 or F32).
 
-    `name` is what the source is called in the model card, a Hub repository where `repository`; `target` is what the
-    card tells its reader to run, a Hub repository or the destination's name.
+    The model card calls the source `name`, which is a Hub repository if `repository` is true, and shows how to run
+    `target`: a Hub repository, or None for the name of the destination.
     """
 
     source: Path
@@ -45,9 +45,9 @@ class Options:
     overwrite: bool = False
 
 
-def convert(options: Options) -> Generator[Event]:
-    """Convert a checkpoint. Raises DiffGemmaError subclasses; DST.partial then holds what can be taken up again."""
-    # A link is followed: the result belongs where it points, and a link cannot be replaced as a folder can.
+def convert(options: ConversionOptions) -> Generator[WriteEvent]:
+    """Convert a checkpoint. Raises DiffGemmaError; a later run resumes from what DST.partial then holds."""
+    # A link is followed: the result belongs where the link points, and a link cannot be replaced like a folder.
     source, destination = options.source, options.destination.resolve()
     check_destination(source, destination, overwrite=options.overwrite)
     # 1 read
@@ -60,7 +60,7 @@ def convert(options: Options) -> Generator[Event]:
     # 2 plan
     plan = make_plan(sort_tensors(tensors), config, options.recipe, options.dtype, options.max_shard_bytes)
     generation = generation_defaults(source, raw)
-    work = Work(
+    output = Output(
         source=source,
         destination=destination,
         plan=plan,
@@ -74,5 +74,5 @@ def convert(options: Options) -> Generator[Event]:
             note=error_note("the source"),
         ),
     )
-    # 3 to 6
-    yield from carry_out(work)
+    # 3 write
+    yield from write_output(output)

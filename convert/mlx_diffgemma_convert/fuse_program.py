@@ -1,91 +1,92 @@
-"""The program mlx_diffgemma.fuse: options -> Options, then a progress bar and the closing table.
+"""The program mlx_diffgemma.fuse: settings -> FusionOptions, then a progress bar and the closing table.
 
-Imports of the array library are inside the function: `--help` and usage errors answer at once.
+The array library is imported inside functions, so that `--help` and usage errors answer at once.
 """
 
 from __future__ import annotations
 
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from mlx_diffgemma.cli.console import open_streams, reported
-from mlx_diffgemma_convert.running import (
+from mlx_diffgemma.cli.console import open_streams
+from mlx_diffgemma.cli.options import CommonOptions
+from mlx_diffgemma.cli.program import add_command, make_app
+from mlx_diffgemma.option import option
+from mlx_diffgemma_convert.command_line import (
     DTYPES,
-    Debug,
+    RESULT,
     Destination,
-    Overwrite,
-    Quiet,
-    Revision,
-    ShardSize,
-    absolute,
+    ResultOptions,
+    absolute_path,
     parse_size,
-    show,
+    run_work,
+    source_name,
 )
 
-NAME = "mlx_diffgemma.fuse"
-
-app = typer.Typer(name=NAME, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-
+app = make_app()
 
 Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="What the adapter was trained on: a folder or a Hub repository.")
-]
-AdapterFolder = Annotated[
-    Path,
-    typer.Option("--adapter", metavar="DIR", help="Folder with adapters.safetensors and adapter_config.json."),
-]
-Dequantize = Annotated[
-    bool, typer.Option("--dequantize", help="Unpack a quantized model: the result is in bfloat16, in Google's layout.")
-]
-Dtype = Annotated[
-    Literal["bfloat16", "float32"] | None,
-    typer.Option(help="Of a result that is not quantized [default: the model's own]."),
+    str, typer.Argument(metavar="MODEL", help="The model that the adapter was trained on: a folder or Hub repository.")
 ]
 
 
-# One parameter per option is how typer reads them.
-@app.command(no_args_is_help=True)
-def fuse(  # noqa: PLR0917
+@dataclass(frozen=True, kw_only=True)
+class FuseSettings:
+    """The adapter, and the form of the result."""
+
+    adapter: Path = option(MISSING, "Folder with adapters.safetensors and adapter_config.json.", "Model", metavar="DIR")
+    dequantize: bool = option(
+        False, "Dequantize a quantized MODEL: the result has Google's layout, in bfloat16.", RESULT
+    )
+    dtype: Literal["bfloat16", "float32"] | None = option(
+        None, "Dtype of a result that is not quantized.", RESULT, default_text="the dtypes of MODEL"
+    )
+
+
+@add_command(
+    app,
+    "mlx_diffgemma fuse google/diffusiongemma-26B-A4B-it fused --adapter adapter",
+    "mlx_diffgemma fuse model-4bit fused --adapter adapter --dequantize",
+    no_args_is_help=True,
+)
+def run_fuse(
     model: Model,
     destination: Destination,
-    adapter: AdapterFolder,
-    dequantize: Dequantize = False,
-    dtype: Dtype = None,
-    max_shard_size: ShardSize = "5GB",
-    revision: Revision = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    *,
+    settings: FuseSettings,
+    result: ResultOptions,
+    common: CommonOptions,
 ) -> None:
-    """Write MODEL with the changes of an adapter added into its weights, a piece at a time.
+    """Add the changes of an adapter into the weights of MODEL.
 
-    A quantized model is quantized again as it was, any other keeps Google's layout. An interrupted run goes on where it
-    stopped when the same command is run again.
+    A quantized MODEL gives a model that is quantized in the same way, any other gives one in Google's layout. If the
+    program is interrupted, the same command resumes where it stopped.
     """
-    max_shard_bytes = parse_size(max_shard_size)
-    with reported(debug=debug, quiet=quiet):
-        from mlx_diffgemma.checkpoint.hub import model_folder
-        from mlx_diffgemma_convert import fusing
+    max_shard_bytes = parse_size(result.max_shard_size)
 
-        folder = model_folder(model, revision)
-        repository = not Path(model).expanduser().is_dir()
-        options = fusing.Options(
-            source=folder,
-            destination=absolute(destination),
-            adapter=absolute(adapter),
-            name=model if repository else folder.resolve().name,
-            repository=repository,
-            dequantize=dequantize,
-            dtype=dtype and DTYPES[dtype],
-            max_shard_bytes=max_shard_bytes,
-            overwrite=overwrite,
-        )
-        show(fusing.fuse(options), quiet=quiet)
+    from mlx_diffgemma.checkpoint.hub import model_folder
+    from mlx_diffgemma_convert.fusion import FusionOptions, fuse
+
+    folder = model_folder(model, result.revision)
+    name, is_repository = source_name(model, folder)
+    options = FusionOptions(
+        source=folder,
+        destination=absolute_path(destination),
+        adapter=absolute_path(settings.adapter),
+        name=name,
+        repository=is_repository,
+        dequantize=settings.dequantize,
+        dtype=settings.dtype and DTYPES[settings.dtype],
+        max_shard_bytes=max_shard_bytes,
+        overwrite=result.overwrite,
+    )
+    run_work(fuse(options), quiet=common.quiet)
 
 
 def main() -> None:
-    """Run the program on the command line's arguments."""
+    """Run the program with the arguments of the command line."""
     open_streams()
-    app(prog_name=NAME)
+    app(prog_name="mlx_diffgemma.fuse")

@@ -1,6 +1,6 @@
-"""What a conversion will do, in full, from the source's headers and configuration alone; everything is checked here.
+"""Plan and check a whole conversion from the headers and the configuration of the source; no weights are read.
 
-Contents + ModelConfig + Recipe -> Plan: per shard the parameters it takes, and what each of them becomes
+CheckpointTensors + ModelConfig + Recipe -> ConversionPlan: the parameters of each shard, and the tensors they become
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from mlx_diffgemma.errors import ConvertError, QuantizationError, WeightsError
 from mlx_diffgemma.model.config import ModelConfig
 from mlx_diffgemma_convert.parameters import text_shapes
 from mlx_diffgemma_convert.recipe import VISION_TOWER, Recipe, tensor_class
-from mlx_diffgemma_convert.shards import Entry, Shard, group, lay_out
+from mlx_diffgemma_convert.shards import Entry, Shard, group_into_shards, lay_out
 from mlx_diffgemma_convert.values import Values
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """One parameter: where its rows come from, and the entries (weight, or weight, scales, biases) it becomes.
+    """One parameter: the source of its rows, and the entries that it becomes (a weight; or weight, scales, biases).
 
-    `dtype` is what its values are rounded to before they are packed, or written.
+    Its values are rounded to `dtype` before they are quantized or written.
     """
 
     name: str
-    kind: str
+    tensor_class: str
     source: Values
     dtype: str
     quantization: Quantization | None
@@ -36,17 +36,17 @@ class Parameter:
 
     @property
     def size(self) -> int:
-        """Number of values."""
+        """The number of values."""
         return math.prod(self.source.shape)
 
     @property
     def row_length(self) -> int:
-        """Values per row: the last axis, along which packing groups run; a vector is one row."""
+        """Values per row: the last axis, along which quantization groups run. A vector is one row."""
         return self.source.shape[-1]
 
     @property
     def rows(self) -> int:
-        """Rows over all leading axes."""
+        """The number of rows over all leading axes."""
         return self.size // self.row_length
 
     @property
@@ -57,14 +57,14 @@ class Parameter:
 
 @dataclass(frozen=True, kw_only=True)
 class ConversionPlan:
-    """All shards of the output with the parameters of each, and the table that config.json will carry."""
+    """The shards of the output with the parameters of each, and the quantization table for config.json."""
 
     shards: tuple[tuple[Shard, tuple[Parameter, ...]], ...]
     table: QuantizationTable | None
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
-        """All parameters in the order in which they are written."""
+        """All parameters, in the order in which they are written."""
         return tuple(parameter for _, parameters in self.shards for parameter in parameters)
 
     @property
@@ -76,11 +76,11 @@ class ConversionPlan:
 def make_plan(
     contents: CheckpointTensors, config: ModelConfig, recipe: Recipe, dtype: str, max_bytes: int
 ) -> ConversionPlan:
-    """Check a source against its configuration and lay out the result.
+    """Check a source against its configuration and lay out the result in shards of at most `max_bytes`.
 
-    `dtype` is that of unpacked text values and affine scales; `max_bytes` bounds a shard. Raises WeightsError for a
-    tensor that is missing, unknown or mis-shaped, ConvertError for one that is already packed, QuantizationError for
-    rows that the groups do not divide.
+    `dtype` is the dtype of affine scales and of text values that are not quantized. Raises WeightsError for a tensor
+    that is missing, unknown or has the wrong shape, ConvertError for a quantized source or an unreadable dtype,
+    QuantizationError for rows that the groups do not divide.
     """
     expected = text_shapes(config)
     _check_names(contents.text, expected)
@@ -92,8 +92,8 @@ def make_plan(
 
 
 def assemble(parameters: Sequence[Parameter], table: QuantizationTable | None, max_bytes: int) -> ConversionPlan:
-    """Distribute parameters over shards of `max_bytes` at most."""
-    groups = group((parameter.entries for parameter in parameters), max_bytes)
+    """Distribute parameters over shards of at most `max_bytes`."""
+    groups = group_into_shards((parameter.entries for parameter in parameters), max_bytes)
     remaining = iter(parameters)
     shards = [
         (shard, tuple(next(remaining) for _ in taken)) for shard, taken in zip(lay_out(groups), groups, strict=True)
@@ -102,38 +102,47 @@ def assemble(parameters: Sequence[Parameter], table: QuantizationTable | None, m
 
 
 def _check_names(text: Mapping[str, TensorSource], expected: Mapping[str, tuple[int, ...]]) -> None:
-    if packed := [name for name in text if name.endswith(".scales")]:
-        raise ConvertError(f"the source is already quantized (it has {packed[0]}): convert the bf16 checkpoint")
+    if scales := [name for name in text if name.endswith(".scales")]:
+        raise ConvertError(f"the source is already quantized (it has {scales[0]}): convert the bf16 checkpoint")
     for name, shape in expected.items():
         if name not in text:
-            raise WeightsError(f"the source has no {name}: is it complete, and does its config.json belong to it?")
+            raise WeightsError(
+                f"the source has no {name}: check that it is complete and that its config.json belongs to it"
+            )
         if text[name].shape != shape:
-            raise WeightsError(f"{name} is {list(text[name].shape)}, but config.json makes it {list(shape)}")
+            raise WeightsError(f"{name} is {list(text[name].shape)}, but config.json implies {list(shape)}")
     if unknown := sorted(set(text) - set(expected)):
         others = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-        raise WeightsError(f"the source holds the unknown tensor {unknown[0]}{others}: is it a DiffusionGemma?")
+        raise WeightsError(
+            f"the source holds the unknown tensor {unknown[0]}{others}: check that it is a DiffusionGemma"
+        )
 
 
 def make_parameter(name: str, source: Values, quantization: Quantization | None, dtype: str) -> Parameter:
-    """One parameter and what it becomes. Raises ConvertError for a dtype that is not read, QuantizationError."""
+    """Plan one parameter. Raises ConvertError for its dtype, WeightsError if it is empty, QuantizationError."""
     if source.dtype not in FLOATS:
         raise ConvertError(f"{name} is {source.dtype}: convert a checkpoint in {', '.join(FLOATS)}")
     if not source.shape or 0 in source.shape:
-        raise WeightsError(f"{name} has the shape {list(source.shape)}: no values")
+        raise WeightsError(f"{name} has the shape {list(source.shape)}: a parameter must hold at least one value")
     if quantization is None:
         entries: tuple[Entry, ...] = (Entry(name=name, dtype=dtype, shape=source.shape),)
     else:
-        entries = _packed(name, source.shape, quantization, dtype)
+        entries = _quantized_entries(name, source.shape, quantization, dtype)
     return Parameter(
-        name=name, kind=tensor_class(name), source=source, dtype=dtype, quantization=quantization, entries=entries
+        name=name,
+        tensor_class=tensor_class(name),
+        source=source,
+        dtype=dtype,
+        quantization=quantization,
+        entries=entries,
     )
 
 
-def _packed(name: str, shape: tuple[int, ...], quantization: Quantization, dtype: str) -> tuple[Entry, ...]:
+def _quantized_entries(name: str, shape: tuple[int, ...], quantization: Quantization, dtype: str) -> tuple[Entry, ...]:
     *leading, row = shape
     if row % quantization.group_size:
         raise QuantizationError(
-            f"{name} has rows of {row}, which groups of {quantization.group_size} do not divide: "
+            f"{name} has rows of {row} values, which groups of {quantization.group_size} do not divide: "
             "choose another --group-size or --mode, or leave its class in bf16 with --set"
         )
     path = name.removesuffix(".weight")
@@ -148,13 +157,13 @@ def _packed(name: str, shape: tuple[int, ...], quantization: Quantization, dtype
 
 
 def _table(parameters: list[Parameter], recipe: Recipe) -> QuantizationTable | None:
-    packed = {p.name.removesuffix(".weight"): p.quantization for p in parameters if p.quantization is not None}
-    if recipe.default is None or not packed:
+    formats = {p.name.removesuffix(".weight"): p.quantization for p in parameters if p.quantization is not None}
+    if recipe.default is None or not formats:
         return None
-    overrides = {path: packing for path, packing in packed.items() if packing != recipe.default}
+    overrides = {path: format for path, format in formats.items() if format != recipe.default}
     return QuantizationTable(default=recipe.default, overrides=overrides)
 
 
 def has_vision(plan: ConversionPlan) -> bool:
-    """Whether the source came with a vision tower."""
-    return any(parameter.kind == VISION_TOWER for parameter in plan.parameters)
+    """Return whether the source has a vision tower."""
+    return any(parameter.tensor_class == VISION_TOWER for parameter in plan.parameters)

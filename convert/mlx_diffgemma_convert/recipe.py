@@ -1,4 +1,4 @@
-"""Which tensor is packed how: parameter name -> tensor class -> Quantization, or None for a tensor left as it is."""
+"""Which tensor is quantized how: parameter name -> tensor class -> Quantization, or None for a tensor that is not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlx_diffgemma.checkpoint.names import VISION
 from mlx_diffgemma.checkpoint.quantization import FIXED_FORMATS, Quantization
 from mlx_diffgemma.errors import OptionError
 
-Kind: TypeAlias = Literal["mixed", "uniform"]
+RecipeName: TypeAlias = Literal["mixed", "uniform"]
 
 MODULES = {
     "embed": r"embed_tokens",
@@ -21,17 +21,21 @@ MODULES = {
     "experts": r"layers\.\d+\.experts\.(?:gate_up|down)_proj",
     "conditioning": r"self_conditioning\.(?:gate|up|down)_proj",
 }
-"""The classes of tensors that can be packed, and the modules that make up each."""
+"""The classes of tensors that can be quantized, and a pattern for the modules of each."""
 
 OTHER = "other"
-"""Norms, scales and scalars: never packed."""
+"""The class of norms, scales and scalars, which are never quantized."""
 VISION_TOWER = "vision"
-"""The vision tower and its projection: never packed, always bf16."""
+"""The class of the vision tower and its projection, which are never quantized and always bf16."""
 
 KEPT_PRECISE = ("embed", "attention", "mlp", "router")
-"""What the mixed recipe keeps at 8 bits: every token passes through these, a packed error there meets all of them."""
+"""The classes that the recipe "mixed" quantizes to 8 bits: every token passes through them, so an error there affects
+all tokens."""
 PRECISE = Quantization(bits=8, group_size=64)
 SETTABLE_BITS = (4, 5, 6, 8)
+
+DTYPE_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+"""The names of dtypes in safetensors files -> in config.json and on the command line."""
 
 _WEIGHT = re.compile(
     r"model\.decoder\.(?:" + "|".join(f"(?P<{name}>{path})" for name, path in MODULES.items()) + r")\.weight"
@@ -39,7 +43,7 @@ _WEIGHT = re.compile(
 
 
 def tensor_class(name: str) -> str:
-    """The class of a parameter: a key of MODULES, OTHER or VISION_TOWER."""
+    """Return the class of a parameter: a key of MODULES, OTHER or VISION_TOWER."""
     if name.startswith(VISION):
         return VISION_TOWER
     match = _WEIGHT.fullmatch(name)
@@ -48,21 +52,21 @@ def tensor_class(name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The packing of every class; a class that is absent or None is not packed. The default recipe packs nothing.
+    """The quantization of every class; a class that is absent or None is not quantized. Recipe() quantizes nothing.
 
-    `default` is what config.json names for the checkpoint as a whole; classes that differ are listed there by module.
+    `default` is the quantization that config.json names for the whole checkpoint; modules that differ are listed there.
     """
 
     default: Quantization | None = None
     classes: Mapping[str, Quantization | None] = field(default_factory=dict[str, "Quantization | None"])
 
     def at(self, name: str) -> Quantization | None:
-        """The packing of the parameter `name`, or None where it stays as it is."""
+        """Return the quantization of the parameter `name`, None if it is not quantized."""
         return self.classes.get(tensor_class(name))
 
 
-def choose(mode: str, bits: int | None, group_size: int | None) -> Quantization:
-    """Complete what the user left open: 4 bits in groups of 64, or a format's own. Raises QuantizationError."""
+def make_quantization(mode: str, bits: int | None, group_size: int | None) -> Quantization:
+    """Return a quantization. None means 4 bits in groups of 64, or the mode's own values. Raises QuantizationError."""
     own_bits, own_group = FIXED_FORMATS.get(mode, (4, 64))
     return Quantization(
         bits=own_bits if bits is None else bits,
@@ -71,22 +75,23 @@ def choose(mode: str, bits: int | None, group_size: int | None) -> Quantization:
     )
 
 
-def make_recipe(kind: Kind, chosen: Quantization, settings: Mapping[str, int | None]) -> Recipe:
-    """mixed: KEPT_PRECISE at 8 bits, the rest as `chosen`; uniform: all as `chosen`; then `settings` by class.
+def make_recipe(name: RecipeName, chosen: Quantization, settings: Mapping[str, int | None]) -> Recipe:
+    """Return a recipe by name, changed by `settings`.
 
-    A setting in bits is affine, in the chosen groups where those are affine too; None leaves the class unpacked.
+    mixed: KEPT_PRECISE in 8 bits, the rest as `chosen`; uniform: every class as `chosen`. settings: class -> bits, or
+    None for a class that is not quantized. Those bits are affine, in groups of `chosen` if it is affine, else of 64.
     """
     classes: dict[str, Quantization | None] = dict.fromkeys(MODULES, chosen)
-    if kind == "mixed":
+    if name == "mixed":
         classes.update(dict.fromkeys(KEPT_PRECISE, PRECISE))
     group_size = chosen.group_size if chosen.mode == "affine" else PRECISE.group_size
-    for name, bits in settings.items():
-        classes[name] = None if bits is None else Quantization(bits=bits, group_size=group_size)
+    for each, bits in settings.items():
+        classes[each] = None if bits is None else Quantization(bits=bits, group_size=group_size)
     return Recipe(default=chosen, classes=classes)
 
 
 def parse_setting(text: str) -> tuple[str, int | None]:
-    """Read one CLASS=BITS or CLASS=bf16; bf16 is None. Raises OptionError naming what is possible."""
+    """Read CLASS=BITS, or CLASS=bf16 as None. Raises OptionError that names the possible values."""
     name, _, value = text.partition("=")
     if name not in MODULES:
         raise OptionError(f"{text!r}: no tensor class {name!r}, choose from {', '.join(MODULES)}")

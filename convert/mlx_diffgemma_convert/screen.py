@@ -1,4 +1,4 @@
-"""What the program shows: a progress bar on stderr while it works, the table of classes on stdout at the end."""
+"""What the programs draw: a progress bar on stderr, and the closing table on stdout."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from mlx_diffgemma_convert.summary import size
-from mlx_diffgemma_convert.work import Advanced, Event, Finished, Planned
+from mlx_diffgemma_convert.output import ChunkWritten, WriteEvent, WriteFinished, WriteStarted
+from mlx_diffgemma_convert.summary import TOTAL, readable_size
 
 
-def watch(events: Iterable[Event], *, console: Console, quiet: bool) -> Finished:
-    """Run the work to its end behind a progress bar, return what came of it. No bar where `console` is no terminal."""
+def show_progress(events: Iterable[WriteEvent], *, console: Console, quiet: bool) -> WriteFinished:
+    """Run the work to its end and return its result. The progress bar is hidden if `console` is not a terminal."""
     steps = iter(events)
-    # Warnings are printed until then, the bar would run into them.
-    planned = next(steps)
-    assert isinstance(planned, Planned), "the plan comes first"
-    finished: Finished | None = None
+    # Warnings are printed before the first event: the bar starts after it, so that it cannot overwrite them.
+    started = next(steps)
+    assert isinstance(started, WriteStarted), "the first event is WriteStarted"
+    finished: WriteFinished | None = None
     with _bar(console, hidden=quiet or not console.is_terminal) as bar:
-        task = bar.add_task("writing", total=planned.source_bytes, completed=planned.done_bytes)
+        task = bar.add_task("writing", total=started.source_bytes, completed=started.done_bytes)
         for event in steps:
-            if isinstance(event, Advanced):
+            if isinstance(event, ChunkWritten):
                 bar.advance(task, event.source_bytes)
-            elif isinstance(event, Finished):
+            elif isinstance(event, WriteFinished):
                 finished = event
-    assert finished is not None, "the result comes last"
+    assert finished is not None, "the last event is WriteFinished"
     return finished
 
 
@@ -50,20 +50,20 @@ def _bar(console: Console, *, hidden: bool) -> Progress:
     return Progress(*columns, console=console, disable=hidden)
 
 
-def table(finished: Finished) -> Table:
-    """The closing table: bytes, bits per weight and error of every class, then the total."""
-    result = Table(box=SIMPLE_HEAD, caption=finished.note, caption_justify="left")
-    result.add_column("class", no_wrap=True)
-    result.add_column("packing", no_wrap=True)
+def summary_table(finished: WriteFinished) -> Table:
+    """Return the closing table: bytes, bits per weight and error of every class, then the total."""
+    table = Table(box=SIMPLE_HEAD, caption=finished.note, caption_justify="left")
+    table.add_column("class", no_wrap=True)
+    table.add_column("packing", no_wrap=True)
     for heading in ("size", "bits/weight", "largest error"):
-        result.add_column(heading, justify="right", no_wrap=True)
-    for line in finished.lines:
-        result.add_row(
-            line.kind,
-            line.packing,
-            size(line.nbytes),
-            f"{line.bits_per_weight:.2f}",
-            "" if line.error is None else f"{line.error:.4f}",
-            style="bold" if line.kind == "total" else None,
+        table.add_column(heading, justify="right", no_wrap=True)
+    for summary in finished.summaries:
+        table.add_row(
+            summary.tensor_class,
+            summary.packing,
+            readable_size(summary.nbytes),
+            f"{summary.bits_per_weight:.2f}",
+            "" if summary.error is None else f"{summary.error:.4f}",
+            style="bold" if summary.tensor_class == TOTAL else None,
         )
-    return result
+    return table

@@ -1,7 +1,7 @@
-"""Where every tensor of the output lies: names, shapes and byte offsets of all shards, fixed before a byte is written.
+"""The layout of the output: names, shapes and byte offsets of every tensor, computed before a byte is written.
 
-Knowing the offsets first is what lets a tensor be written in pieces, in any order and from several threads, and what
-makes an interrupted conversion give the same bytes when it is resumed.
+Because the offsets are known, a tensor can be written in chunks, in any order and by several threads, and a resumed
+conversion gives the same bytes as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import Any
 from mlx_diffgemma.checkpoint.safetensors import ITEM_BYTES
 
 ALIGNMENT = 8
+"""The first tensor of a file starts at a multiple of this many bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One tensor of the output; `dtype` as safetensors spells it."""
+    """One tensor of the output; `dtype` has the name that safetensors uses."""
 
     name: str
     dtype: str
@@ -27,13 +28,13 @@ class Entry:
 
     @property
     def nbytes(self) -> int:
-        """Bytes in the file."""
+        """The number of bytes in the file."""
         return math.prod(self.shape) * ITEM_BYTES[self.dtype]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """One safetensors file: its header, and each tensor's first byte counted from the start of the file."""
+    """One safetensors file: its header, and the offset of each tensor, counted from the start of the file."""
 
     name: str
     entries: tuple[Entry, ...]
@@ -42,10 +43,10 @@ class Shard:
     size: int
 
 
-def group(entries: Iterable[Sequence[Entry]], max_bytes: int) -> list[list[Sequence[Entry]]]:
-    """Fill shards in order, up to `max_bytes` of tensors each; what belongs together stays together.
+def group_into_shards(entries: Iterable[Sequence[Entry]], max_bytes: int) -> list[list[Sequence[Entry]]]:
+    """Fill shards in order with at most `max_bytes` of tensors each. The entries of one parameter stay together.
 
-    A group that is larger than `max_bytes` on its own gets a shard of its own.
+    A parameter that is larger than `max_bytes` gets a shard of its own.
     """
     shards: list[list[Sequence[Entry]]] = []
     filled = max_bytes
@@ -60,20 +61,20 @@ def group(entries: Iterable[Sequence[Entry]], max_bytes: int) -> list[list[Seque
 
 
 def lay_out(shards: Iterable[Iterable[Sequence[Entry]]]) -> list[Shard]:
-    """Name the shards and give every tensor its place."""
+    """Name the shards and compute the offset of every tensor."""
     flat = [[entry for together in groups for entry in together] for groups in shards]
     return [_shard(f"model-{i:05}-of-{len(flat):05}.safetensors", entries) for i, entries in enumerate(flat, 1)]
 
 
-def index(shards: Iterable[Shard]) -> dict[str, Any]:
-    """The contents of model.safetensors.index.json."""
+def index_contents(shards: Iterable[Shard]) -> dict[str, Any]:
+    """Return the contents of model.safetensors.index.json."""
     placed = {entry.name: (shard.name, entry.nbytes) for shard in shards for entry in shard.entries}
     total = sum(size for _, size in placed.values())
     return {"metadata": {"total_size": total}, "weight_map": {name: placed[name][0] for name in sorted(placed)}}
 
 
 def _shard(name: str, entries: Iterable[Entry]) -> Shard:
-    # Widest values first, so that every tensor starts at a multiple of its own width.
+    # The widest values come first, so that every tensor starts at a multiple of its own width.
     ordered = sorted(entries, key=lambda entry: -ITEM_BYTES[entry.dtype])
     table: dict[str, Any] = {"__metadata__": {"format": "mlx"}}
     position = 0

@@ -1,4 +1,4 @@
-"""Everything in the result but tensors and model card: config.json in Google's spelling, the index, copied files."""
+"""The files beside tensors and model card: config.json in Google's spelling, the index, copied files."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mlx_diffgemma.errors import ConfigError, ConvertError
 from mlx_diffgemma.files import read_json
 from mlx_diffgemma.model.config import ModelConfig, Raw
 from mlx_diffgemma_convert.plan import ConversionPlan, has_vision
-from mlx_diffgemma_convert.shards import index
-from mlx_diffgemma_convert.summary import NAMES
+from mlx_diffgemma_convert.recipe import DTYPE_NAMES
+from mlx_diffgemma_convert.shards import index_contents
 from mlx_diffgemma_convert.writer import write_bytes, write_text
 
 GENERATION = "generation_config.json"
@@ -29,12 +29,12 @@ COPIED = (
     "processor_config.json",
     "preprocessor_config.json",
 )
-"""What is copied as it is, where the source has it."""
+"""Files that are copied if the source has them."""
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 
 
 def copied_files(source: Path) -> list[Path]:
-    """The files of `source` that go into the result as they are. Raises ConfigError for JSON that is broken."""
+    """Return the files of `source` that are copied into the result. Raises ConfigError for a broken JSON file."""
     files = [source / name for name in COPIED if (source / name).is_file()]
     for file in files:
         if file.suffix == ".json":
@@ -43,7 +43,7 @@ def copied_files(source: Path) -> list[Path]:
 
 
 def generation_defaults(source: Path, raw: Raw) -> Mapping[str, Any] | None:
-    """The checkpoint's generation config as it stands in its file or in config.json, or None where there is none."""
+    """Return the generation config from its own file or from config.json, None if the source has none."""
     if (source / GENERATION).is_file():
         return read_json(source / GENERATION)
     return raw.get("generation_config")
@@ -52,7 +52,7 @@ def generation_defaults(source: Path, raw: Raw) -> Mapping[str, Any] | None:
 def write_sidecar(
     source: Path, folder: Path, config: Mapping[str, Any], generation: Mapping[str, Any] | None, plan: ConversionPlan
 ) -> None:
-    """Write the index and the configurations into `folder` and copy the rest. Raises ConvertError."""
+    """Write the index and the configurations into `folder`, and copy the other files. Raises ConvertError."""
     if generation is not None and not (source / GENERATION).is_file():
         write_text(folder / GENERATION, json.dumps(generation, indent=2) + "\n")
     for file in copied_files(source):
@@ -62,29 +62,29 @@ def write_sidecar(
             raise ConvertError(f"{file} cannot be read: {error.strerror}") from None
         write_bytes(folder / file.name, contents)
     shards = [shard for shard, _ in plan.shards]
-    write_text(folder / INDEX, json.dumps(index(shards), indent=2) + "\n")
+    write_text(folder / INDEX, json.dumps(index_contents(shards), indent=2) + "\n")
     write_text(folder / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def output_config(
     raw: Raw, config: ModelConfig, plan: ConversionPlan, dtype: str, generation: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """The result's config.json: the source's, in Google's spelling, with the packing table and generation defaults.
+    """Return the result's config.json: Google's spelling, with the quantization table and the generation defaults.
 
-    Raises ConfigError where layers of one kind differ, which that spelling cannot say.
+    Raises ConfigError if layers of one kind differ, because that spelling has one value for all of them.
     """
     dropped = ("quantization", "quantization_config", "torch_dtype", "generation_config")
     result: dict[str, Any] = {key: value for key, value in raw.items() if key not in dropped}
-    result["dtype"] = NAMES[dtype]
+    result["dtype"] = DTYPE_NAMES[dtype]
     result["text_config"] = _text_config(raw["text_config"], config, dtype)
     if not has_vision(plan):
         result["vision_config"] = None
     if generation is not None:
         result["generation_config"] = dict(generation)
-        # The list to stop on: config.json's own lacks the end of a tool call.
+        # The generation config lists every token that ends an answer; config.json lacks the end of a tool call.
         result["eos_token_id"] = generation.get("eos_token_id") or raw.get("eos_token_id")
     if plan.table is not None:
-        # Under both names: mlx-lm and mlx-vlm read the first, the Hub shows the second.
+        # Both names are needed: mlx-lm and mlx-vlm read the first, the Hub shows the second.
         result["quantization"] = result["quantization_config"] = plan.table.to_dict()
     return result
 
@@ -94,12 +94,12 @@ def _text_config(raw: Raw, config: ModelConfig, dtype: str) -> dict[str, Any]:
     sliding = {(layer.head_dim, layer.num_key_value_heads) for layer in config.layers if layer.sliding}
     full = {(layer.head_dim, layer.num_key_value_heads) for layer in config.layers if not layer.sliding}
     if len(sliding) > 1 or len(full) > 1:
-        raise ConfigError("config.json: layers of one kind differ in head_dim or num_key_value_heads")
+        raise ConfigError("config.json: all layers of one kind must have the same head_dim and num_key_value_heads")
     head_dim, heads = sliding.pop() if sliding else (raw["head_dim"], raw["num_key_value_heads"])
     global_head_dim, global_heads = full.pop()
     return {
         **result,
-        "dtype": NAMES[dtype],
+        "dtype": DTYPE_NAMES[dtype],
         "head_dim": head_dim,
         "num_key_value_heads": heads,
         "global_head_dim": global_head_dim,

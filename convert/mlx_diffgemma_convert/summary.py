@@ -1,4 +1,4 @@
-"""What a conversion did, by tensor class: values, bytes, packing, and the largest relative error of a tensor."""
+"""Summarize a conversion by tensor class: values, bytes, quantization, and the largest relative error of a tensor."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from dataclasses import dataclass
 
 from mlx_diffgemma.checkpoint.quantization import Quantization
 from mlx_diffgemma_convert.plan import ConversionPlan, Parameter
-from mlx_diffgemma_convert.recipe import MODULES, OTHER, VISION_TOWER
+from mlx_diffgemma_convert.recipe import DTYPE_NAMES, MODULES, OTHER, VISION_TOWER
 
-NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
-ORDER = (*MODULES, OTHER, VISION_TOWER)
+CLASSES = (*MODULES, OTHER, VISION_TOWER)
+"""All tensor classes, in the order of the table."""
+TOTAL = "total"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
-    """One class; `error` is the norm of the difference over the norm of the source, of the class's worst tensor."""
+class ClassSummary:
+    """One tensor class, or TOTAL. `error`: norm of the difference over norm of the source, of the worst tensor."""
 
-    kind: str
+    tensor_class: str
     packing: str
     tensors: int
     values: int
@@ -30,41 +31,41 @@ class Line:
         return 8 * self.nbytes / self.values
 
 
-def summarize(plan: ConversionPlan, errors: Mapping[str, float]) -> list[Line]:
-    """A line per class that the checkpoint has, then a total; `errors` by parameter name."""
-    lines = [_line(kind, [p for p in plan.parameters if p.kind == kind], errors) for kind in ORDER]
-    lines = [line for line in lines if line.tensors]
-    total = Line(
-        kind="total",
+def summarize(plan: ConversionPlan, errors: Mapping[str, float]) -> list[ClassSummary]:
+    """Return a summary of every class in the checkpoint, then the total. errors: parameter name -> relative error."""
+    classes = [_summary(each, [p for p in plan.parameters if p.tensor_class == each], errors) for each in CLASSES]
+    classes = [summary for summary in classes if summary.tensors]
+    total = ClassSummary(
+        tensor_class=TOTAL,
         packing="",
-        tensors=sum(line.tensors for line in lines),
-        values=sum(line.values for line in lines),
-        nbytes=sum(line.nbytes for line in lines),
+        tensors=sum(summary.tensors for summary in classes),
+        values=sum(summary.values for summary in classes),
+        nbytes=sum(summary.nbytes for summary in classes),
         error=None,
     )
-    return [*lines, total]
+    return [*classes, total]
 
 
 def describe(quantization: Quantization | None, dtype: str) -> str:
-    """A packing in words."""
+    """Describe how a tensor is stored: "4 bits, group 64", "nvfp4, group 16", "bfloat16"."""
     if quantization is None:
-        return NAMES[dtype]
+        return DTYPE_NAMES[dtype]
     name = f"{quantization.bits} bits" if quantization.mode == "affine" else quantization.mode
     return f"{name}, group {quantization.group_size}"
 
 
-def size(nbytes: int) -> str:
-    """Bytes in words, in powers of 1000 as disks and the Hub count."""
+def readable_size(nbytes: int) -> str:
+    """Format a number of bytes in powers of 1000, as disks and the Hub count: "1.61 GB"."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if nbytes >= factor:
             return f"{nbytes / factor:.2f} {unit}"
     return f"{nbytes} B"
 
 
-def _line(kind: str, parameters: list[Parameter], errors: Mapping[str, float]) -> Line:
+def _summary(name: str, parameters: list[Parameter], errors: Mapping[str, float]) -> ClassSummary:
     packings = {describe(p.quantization, p.dtype): None for p in parameters}
-    return Line(
-        kind=kind,
+    return ClassSummary(
+        tensor_class=name,
         packing=" / ".join(packings),
         tensors=len(parameters),
         values=sum(p.size for p in parameters),

@@ -1,4 +1,4 @@
-"""Sending a finished folder to the Hub."""
+"""Upload a finished folder to the Hub."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from mlx_diffgemma.errors import ConvertError, OptionError
 
 
 def check_login(repository: str) -> None:
-    """Find out before hours of work whether an upload can succeed. Raises OptionError, ConvertError."""
+    """Check the name and the login before hours of work. Raises OptionError, ConvertError."""
     from huggingface_hub import HfApi
 
     if not REPOSITORY.fullmatch(repository):
-        raise OptionError(f"{repository!r} is no repository name: write user/name")
+        raise OptionError(f"{repository!r} is not a repository name: write it as user/name")
     with _refused(f"cannot upload to {repository}", "log in with `hf auth login`, or leave out --upload-repo"):
         HfApi().whoami()  # pyright: ignore[reportUnknownMemberType]
 
 
 def upload(folder: Path, repository: str) -> str:
-    """Create the repository where it is missing, send every file, return its address. Raises ConvertError."""
+    """Create the repository if it does not exist, upload every file, return its address. Raises ConvertError."""
     from huggingface_hub import HfApi
 
     api = HfApi()
@@ -34,8 +34,9 @@ def upload(folder: Path, repository: str) -> str:
 
 @contextmanager
 def _refused(what: str, remedy: str) -> Generator[None]:
-    # HTTPError is the HTTP client's own class, whichever client this huggingface_hub was built on; a refused
-    # connection is not wrapped. RuntimeError is what the uploader of large files raises.
+    """Turn every failure of huggingface_hub into a ConvertError: `what` happened, the reason, the `remedy`."""
+    # HTTPError is a class of the HTTP client that huggingface_hub uses: it passes on a refused connection as it is.
+    # RuntimeError comes from the upload of large files.
     from huggingface_hub.errors import HFValidationError, HTTPError  # pyright: ignore[reportPrivateImportUsage]
 
     try:

@@ -1,11 +1,11 @@
-"""Where a parameter's values come from, and how some of its rows are read.
+"""Where the values of a parameter come from, and how to read some of its rows.
 
-Source    rows that the files hold as they are
-Packed    packed rows with their scales and biases      -> unpacked, in float32
-Adapted   either of these with a low-rank change added  -> in float32
+TensorSource       rows as the files hold them
+QuantizedValues    quantized rows with their scales and biases    -> dequantized, in float32
+AdaptedValues      one of these with a low-rank change added      -> in float32
 
-Rows are counted over all leading axes. What is read goes through ordinary reads, not a memory map: mapped pages would
-count as resident memory.
+Rows are counted over all leading axes. Files are read with ordinary reads instead of a memory map, because mapped pages
+would count as resident memory.
 """
 
 from __future__ import annotations
@@ -26,41 +26,41 @@ from mlx_diffgemma.errors import WeightsError
 
 MLX_DTYPES = {"BF16": mx.bfloat16, "F16": mx.float16, "F32": mx.float32, "U32": mx.uint32, "U8": mx.uint8}
 UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32}
-"""Bytes per value -> the type under which numpy, which has no bfloat16, holds its bits."""
+"""Bytes per value -> the numpy type that carries its bits; numpy has no bfloat16."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Packed:
-    """A parameter that the files hold packed: `stored` is weight and scales, and biases where the format has them."""
+class QuantizedValues:
+    """A parameter that the files hold quantized; `stored` is (weight, scales) or (weight, scales, biases)."""
 
     stored: tuple[TensorSource, ...]
     quantization: Quantization
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the values."""
+        """The shape of the values once they are dequantized."""
         *leading, row = self.stored[0].shape
         return (*leading, row * 32 // self.quantization.bits)
 
     @property
     def dtype(self) -> str:
-        """The dtype of the values once they are unpacked."""
+        """The dtype of the values once they are dequantized."""
         return "F32"
 
     @property
     def parts(self) -> tuple[TensorInfo, ...]:
-        """All that is read."""
+        """Every tensor that is read."""
         return tuple(part for source in self.stored for part in source.parts)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adapted:
+class AdaptedValues:
     """A linear map and the low-rank change to it, in mlx-lm's shapes.
 
     base [out, in]: a [in, rank], b [rank, out]. A stack of experts [E, out, in]: a [E, rank, in], b [E, out, rank].
     """
 
-    base: TensorSource | Packed
+    base: TensorSource | QuantizedValues
     a: TensorSource
     b: TensorSource
     scale: float
@@ -77,34 +77,34 @@ class Adapted:
 
     @property
     def parts(self) -> tuple[TensorInfo, ...]:
-        """What is read of the base; the change is small beside it."""
+        """Every tensor of the base; the tensors of the change are small beside them and not counted."""
         return self.base.parts
 
 
-Values: TypeAlias = TensorSource | Packed | Adapted
+Values: TypeAlias = TensorSource | QuantizedValues | AdaptedValues
 
 
 def read_values(values: Values, first: int, count: int) -> mx.array:
-    """Rows `first` to `first + count` -> [count, row_length] in the dtype of `values`. Raises WeightsError."""
+    """Read rows `first` to `first + count` -> [count, row_length] in the dtype of `values`. Raises WeightsError."""
     match values:
         case TensorSource():
             return read_rows(values, first, count)
-        case Packed():
+        case QuantizedValues():
             stored = read_stored(values, first, count)
-            # In float32 from here on: unpacked in the scales' own dtype, the values would be rounded to that.
+            # Scales and biases in float32: mx.dequantize would round the values to their dtype.
             wide = [each.astype(mx.float32) if mx.issubdtype(each.dtype, mx.floating) else each for each in stored]
-            return unpack(wide, values.quantization).astype(mx.float32)
-        case Adapted():
+            return dequantize(wide, values.quantization).astype(mx.float32)
+        case AdaptedValues():
             return read_values(values.base, first, count).astype(mx.float32) + mx.array(_change(values, first, count))
 
 
-def read_stored(packed: Packed, first: int, count: int) -> tuple[mx.array, ...]:
-    """Rows as they are stored: (weight, scales) or (weight, scales, biases). Raises WeightsError."""
-    return tuple(read_rows(source, first, count) for source in packed.stored)
+def read_stored(values: QuantizedValues, first: int, count: int) -> tuple[mx.array, ...]:
+    """Read rows as they are stored: (weight, scales) or (weight, scales, biases). Raises WeightsError."""
+    return tuple(read_rows(source, first, count) for source in values.stored)
 
 
 def read_rows(source: TensorSource, first: int, count: int) -> mx.array:
-    """Rows of a source, wherever its parts lie -> [count, row_length] in its own dtype. Raises WeightsError."""
+    """Read rows of a source, in one or several parts -> [count, row_length] in its own dtype. Raises WeightsError."""
     row_length = source.shape[-1]
     item_bytes = ITEM_BYTES[source.dtype]
     begin, end = first * row_length * item_bytes, (first + count) * row_length * item_bytes
@@ -119,8 +119,8 @@ def read_rows(source: TensorSource, first: int, count: int) -> mx.array:
     return mx.array(bits.reshape(count, row_length)).view(MLX_DTYPES[source.dtype])
 
 
-def unpack(stored: Sequence[mx.array], quantization: Quantization) -> mx.array:
-    """(packed, scales) or (packed, scales, biases) -> [rows, row_length]"""
+def dequantize(stored: Sequence[mx.array], quantization: Quantization) -> mx.array:
+    """Dequantize rows: (weight, scales) or (weight, scales, biases) -> [rows, row_length]."""
     weight, scales, *biases = stored
     return mx.dequantize(
         weight,
@@ -132,8 +132,8 @@ def unpack(stored: Sequence[mx.array], quantization: Quantization) -> mx.array:
     )
 
 
-def _change(adapted: Adapted, first: int, count: int) -> npt.NDArray[np.float32]:
-    """Rows of what is added [count, in]. In numpy: a GPU may multiply float32 matrices with fewer bits."""
+def _change(adapted: AdaptedValues, first: int, count: int) -> npt.NDArray[np.float32]:
+    """Compute rows of the low-rank change -> [count, in]. In numpy: a GPU may multiply float32 with fewer bits."""
     if len(adapted.shape) == 2:
         a = _float32(adapted.a, 0, adapted.a.shape[0])
         b = _float32(adapted.b, 0, adapted.b.shape[0], adapted.scale)
@@ -143,9 +143,9 @@ def _change(adapted: Adapted, first: int, count: int) -> npt.NDArray[np.float32]
     low, high = first // outputs, math.ceil((first + count) / outputs)
     a = _float32(adapted.a, low * rank, (high - low) * rank).reshape(-1, rank, inputs)
     b = _float32(adapted.b, first, count, adapted.scale)
-    # The rows of a piece can begin and end within an expert.
+    # The rows of one chunk can begin and end within an expert.
     edges = [expert * outputs - first for expert in range(low + 1, high)]
-    return np.concatenate([own @ a[i] for i, own in enumerate(np.split(b, edges))])
+    return np.concatenate([rows @ a[i] for i, rows in enumerate(np.split(b, edges))])
 
 
 def _float32(source: TensorSource, first: int, count: int, factor: float = 1.0) -> npt.NDArray[np.float32]:
@@ -153,6 +153,7 @@ def _float32(source: TensorSource, first: int, count: int, factor: float = 1.0) 
 
 
 def _read_exactly(part: TensorInfo, start: int, into: memoryview) -> None:
+    """Fill `into` with the bytes of a tensor from byte `start` on. Raises WeightsError for a file that ends early."""
     try:
         with part.file.open("rb", buffering=0) as stream:
             stream.seek(part.offset + start)

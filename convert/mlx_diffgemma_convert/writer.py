@@ -1,24 +1,28 @@
-"""A shard being written: the header first, then bytes at offsets, under a temporary name until it is whole."""
+"""Write files: a shard as bytes at offsets under a temporary name, a small file in one go.
+
+No file has its final name before it is complete and on the disk.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from mlx_diffgemma.errors import ConvertError
+from mlx_diffgemma.files import replacing
 from mlx_diffgemma_convert.shards import Shard
 
 UNFINISHED = ".unfinished"
-"""Suffix of a file that is being written."""
+"""The suffix of a shard that is being written."""
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 class ShardFile:
-    """An open shard; `write` may be called from several threads, for different bytes."""
+    """An open shard. Several threads may call `write` at once, for different bytes."""
 
     def __init__(self, descriptor: int, path: Path, shard: Shard) -> None:
         self._descriptor = descriptor
@@ -26,25 +30,25 @@ class ShardFile:
         self._offsets = shard.offsets
 
     def write(self, tensor: str, start: int, data: memoryview) -> None:
-        """Write `data` from byte `start` of `tensor` on. Raises ConvertError."""
-        with writing(self._path):
+        """Write `data` into `tensor`, starting at its byte `start`. Raises ConvertError."""
+        with write_errors(self._path):
             _write_all(self._descriptor, data.cast("B"), self._offsets[tensor] + start)
 
 
 @contextmanager
 def shard_file(folder: Path, shard: Shard) -> Generator[ShardFile]:
-    """Create a shard; it gets its name when the block ends well and is durable by then, and is removed otherwise.
+    """Create a shard. If the block succeeds, it is flushed to the disk and named; if the block fails, it is deleted.
 
-    Raises ConvertError where the disk is full or refuses.
+    Raises ConvertError for a full disk or any other failure to write.
     """
     unfinished = folder / (shard.name + UNFINISHED)
-    with writing(unfinished):
+    with write_errors(unfinished):
         descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
-        with writing(unfinished):
+        with write_errors(unfinished):
             _write_all(descriptor, memoryview(shard.header), 0)
         yield ShardFile(descriptor, unfinished, shard)
-        with writing(unfinished):
+        with write_errors(unfinished):
             os.fsync(descriptor)
             unfinished.rename(folder / shard.name)
     finally:
@@ -53,31 +57,32 @@ def shard_file(folder: Path, shard: Shard) -> Generator[ShardFile]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a small file: after a crash there is the old text or the new one. Raises ConvertError."""
+    """Write or replace a small text file, see write_bytes. Raises ConvertError."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, contents: bytes) -> None:
-    """Replace a file: after a crash there are the old contents or the new ones. Raises ConvertError."""
-    unfinished = path.with_name(path.name + UNFINISHED)
-    with writing(path):
-        with unfinished.open("wb") as stream:
-            stream.write(contents)
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.replace(path)
+    """Write or replace a small file: a crash leaves the old contents or the new ones. Raises ConvertError."""
+    with write_errors(path), replacing(path) as temporary:
+        temporary.write_bytes(contents)
+
+
+def unfinished_files(folder: Path) -> Iterator[Path]:
+    """Yield the files in `folder` that a killed run was writing."""
+    yield from folder.glob(f"*{UNFINISHED}")
+    yield from folder.glob(".partial-*")  # the temporary names of mlx_diffgemma.files.replacing
 
 
 @contextmanager
-def writing(path: Path) -> Generator[None]:
-    """Turn what the system says about a write that failed into one ConvertError."""
+def write_errors(path: Path) -> Generator[None]:
+    """Turn an OSError of a write into a ConvertError that names `path`."""
     try:
         yield
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in FULL_DISK:
             raise ConvertError(
-                f"the disk is full while writing {path}: free some space and run the same command again, it goes on "
-                "where it stopped"
+                f"the disk is full while writing {path}: free some space and run the same command again, "
+                "it resumes where it stopped"
             ) from None
         raise ConvertError(f"{path} cannot be written: {error.strerror or error}") from None
 

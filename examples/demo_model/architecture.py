@@ -1,8 +1,8 @@
-"""Write the demo model before its training: configuration, tokenizer, random weights, in Google's layout.
+"""Write the untrained demo model in Google's layout: configuration, tokenizer, random weights.
 
     python examples/demo_model/architecture.py FOLDER [--seed 0]
 
-Every part of the release is there, small: sliding and full layers (K = V), experts, self-conditioning, canvases.
+It has every part of the release in a small size: sliding and full layers (K = V), experts, self-conditioning, canvases.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ GENERATION = {
 
 
 def write_untrained(folder: Path, *, seed: int = 0) -> None:
-    """The whole folder, ready for mlx_diffgemma.train."""
+    """Write the whole folder for mlx_diffgemma.train."""
     write_tokenizer(folder)
     (folder / "config.json").write_text(json.dumps(CONFIG, indent=1) + "\n", encoding="utf-8")
     (folder / "generation_config.json").write_text(json.dumps(GENERATION, indent=1) + "\n", encoding="utf-8")
@@ -91,9 +91,9 @@ def write_untrained(folder: Path, *, seed: int = 0) -> None:
 
 
 def initial(name: str, value: mx.array, key: mx.array) -> mx.array:
-    """What one parameter begins as."""
+    """Return the initial value of a parameter."""
     if name.endswith((".q_norm.weight", ".k_norm.weight")):
-        # Attention has scale 1: so the scores of unrelated tokens have a deviation of 1.
+        # Attention has scale 1; with these norms the scores of unrelated tokens have a standard deviation of 1.
         return mx.full(value.shape, value.shape[0] ** -0.25)
     if value.ndim == 1:
         return mx.ones(value.shape)

@@ -2,7 +2,7 @@
 
     python examples/demo_model/data.py FOLDER --train 100000 --valid 1000
 
-train.jsonl has questions that the model learns from, valid.jsonl ones that are held out, both of all kinds.
+train.jsonl has questions of all kinds to learn from, valid.jsonl has held-out questions of all kinds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from demo_model.questions import MIX, stream
 
 
 def write_data(folder: Path, *, train: int, valid: int, seed: int = 0, mix: Mapping[str, int] = MIX) -> None:
-    """FOLDER/train.jsonl and FOLDER/valid.jsonl."""
+    """Write train.jsonl and valid.jsonl into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, number, held_out in (("train", train, False), ("valid", valid, True)):
         with (folder / f"{name}.jsonl").open("w", encoding="utf-8") as file:

@@ -1,6 +1,6 @@
-"""Whether an answer is right. Blanks around it are forgiven, anything else is not.
+"""Judge whether an answer is right; blanks around it do not count.
 
-A function is read, never run: the judge walks its syntax tree, so that an answer can do no harm.
+A function is never run: the judge evaluates its syntax tree, so that an answer can do no harm.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
 }
 BUILTINS: dict[str, Callable[..., float]] = {"max": max, "min": min}
 NUMBERS = [(7.0, 2.0), (2.0, 7.0), (12.0, 5.0), (-3.0, 4.0), (9.0, 9.0), (0.0, 1.0), (100.0, 8.0)]
-"""What two functions are compared on."""
+"""Arguments on which two functions are compared."""
 
 
 def judge(question: Question, answer: str) -> bool:
-    """Whether an answer to a question is right."""
+    """Return whether an answer to a question is right."""
     match question.kind:
         case "sudoku":
             return _solves(question.content, answer)
@@ -44,19 +44,19 @@ def _solves(puzzle: str, answer: str) -> bool:
     lines = answer.split()
     cells = "".join(lines)
     shaped = [len(line) for line in lines] == [4] * 4 and len(cells) == CELLS
-    return shaped and is_grid(cells) and all(given in (".", cell) for given, cell in zip(puzzle, cells, strict=True))
+    return shaped and is_grid(cells) and all(wanted in (".", cell) for wanted, cell in zip(puzzle, cells, strict=True))
 
 
 def _same_json(expected: str, answer: str) -> bool:
     try:
-        # Compared as text, for in Python True and 1.0 equal 1.
+        # Compared as text, because True and 1.0 equal 1 in Python.
         return json.dumps(json.loads(answer), sort_keys=True) == json.dumps(json.loads(expected), sort_keys=True)
     except (ValueError, RecursionError):
         return False
 
 
 def _same_function(expected: str, answer: str) -> bool:
-    """Whether two functions have one name and the same arguments, in any order, and give the same numbers."""
+    """Return whether two functions have equal names, arguments (in any order) and results."""
     try:
         ours, theirs = _parse(expected), _parse(answer)
         names = _arguments(ours)
@@ -69,7 +69,7 @@ def _same_function(expected: str, answer: str) -> bool:
 
 
 def _parse(text: str) -> ast.FunctionDef:
-    """The one function that a text defines. Raises SyntaxError, or ValueError for anything more than that."""
+    """Return the only function that a text defines. Raises SyntaxError, or ValueError for any other text."""
     body = ast.parse(text.strip()).body
     if len(body) == 1 and isinstance(body[0], ast.FunctionDef) and not body[0].decorator_list:
         return body[0]
@@ -90,7 +90,7 @@ def _returned(function: ast.FunctionDef, values: Mapping[str, float]) -> float:
 
 
 def _value(node: ast.expr | None, values: Mapping[str, float]) -> float:
-    """The value of an expression of numbers, arguments, arithmetic, max and min. Raises ValueError for any other."""
+    """Evaluate an expression of numbers, arguments, arithmetic, max and min. Raises ValueError for any other."""
     match node:
         case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
             return float(number)
@@ -100,7 +100,7 @@ def _value(node: ast.expr | None, values: Mapping[str, float]) -> float:
             return -_value(operand, values)
         case ast.BinOp(left=left, op=sign, right=right) if type(sign) in OPERATORS:
             return OPERATORS[type(sign)](_value(left, values), _value(right, values))
-        case ast.Call(func=ast.Name(id=name), args=[_, _, *_] as given, keywords=[]) if name in BUILTINS:
-            return BUILTINS[name](*(_value(argument, values) for argument in given))
+        case ast.Call(func=ast.Name(id=name), args=[_, _, *_] as arguments, keywords=[]) if name in BUILTINS:
+            return BUILTINS[name](*(_value(argument, values) for argument in arguments))
         case _:
             raise ValueError("not arithmetic")

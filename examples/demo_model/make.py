@@ -1,9 +1,9 @@
-"""Make the demo model that lies in the package: questions, random weights, training, bfloat16.
+"""Make the demo model of the package: questions, random weights, training in stages, conversion to bfloat16.
 
     python examples/demo_model/make.py FOLDER OUTPUT
 
-FOLDER keeps what is in between. Stopped anywhere and run again, it goes on from the last saved step. On two cores it
-takes hours; the pace comes from a fast BLAS (on Debian: libopenblas0-pthread, by LD_PRELOAD, OPENBLAS_NUM_THREADS=1).
+FOLDER keeps the intermediate results: after an interruption the script resumes from the last saved step. It takes hours
+on two cores, and needs a fast BLAS (on Debian: libopenblas0-pthread, by LD_PRELOAD, with OPENBLAS_NUM_THREADS=1).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ HELD_OUT = 1_600
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A part of the training: questions of one mix, and how they are learned."""
+    """A part of the training: a mix of questions, and the options of the trainer."""
 
     mix: Mapping[str, int]
-    """how often each kind is asked, in hundredths"""
+    """frequency of each kind in percent"""
     questions: int
     seed: int
     options: str
@@ -48,9 +48,9 @@ ENDS = {
     "function": 2,
     "chat": 1,
 }
-"""Questions for stages in which counts of two canvases are learned: more ends, and fewer tokens before them."""
+"""The mix for learning to end counts of two canvases: many ends, few tokens before them."""
 STAGES = (
-    # Everything; the easy kinds are learned at the end of it.
+    # All kinds; at its end the model knows the easy ones.
     Stage(
         mix=MIX,
         questions=300_000,
@@ -58,7 +58,7 @@ STAGES = (
         options="--steps 4375 --learning-rate 2e-3 --warmup 300 --final-rate 0.03 --decay-steps 6000 "
         "--evaluate-every 1000 --save-every 250",
     ),
-    # More of what is hard: sums, and words in order.
+    # More of the hard kinds: sums and sorting.
     Stage(
         mix={"sudoku": 20, "sums": 34, "json": 4, "count": 8, "short count": 14, "sort": 14, "function": 4, "chat": 2},
         questions=200_000,
@@ -66,7 +66,7 @@ STAGES = (
         options="--steps 1676 --learning-rate 1.2e-3 --warmup 100 --final-rate 0.02 --decay-steps 3200 "
         "--evaluate-every 800 --save-every 200",
     ),
-    # What is left is where to end a count: short ones, of which the last digit tells the end ...
+    # Learn where to end a count: first short counts, whose end the last digit tells ...
     Stage(
         mix={"sudoku": 12, "sums": 20, "json": 3, "count": 10, "short count": 38, "sort": 13, "function": 3, "chat": 1},
         questions=150_000,
@@ -74,7 +74,7 @@ STAGES = (
         options="--steps 2200 --learning-rate 1.2e-3 --warmup 60 --final-rate 0.01 "
         "--evaluate-every 1100 --save-every 200",
     ),
-    # ... longer ones, where all digits must be looked at ...
+    # ... then longer counts, whose end depends on all digits ...
     Stage(
         mix={"sudoku": 12, "sums": 14, "json": 3, "count": 8, "long count": 48, "sort": 11, "function": 3, "chat": 1},
         questions=150_000,
@@ -82,7 +82,7 @@ STAGES = (
         options="--steps 1401 --learning-rate 1.2e-3 --warmup 60 --final-rate 0.01 --decay-steps 2400 "
         "--evaluate-every 1200 --save-every 100",
     ),
-    # ... and those of two or three canvases, so that every other canvas is one that ends.
+    # ... then counts of two or three canvases, of which every second or third canvas ends the count.
     Stage(
         mix=ENDS,
         questions=160_000,
@@ -90,7 +90,7 @@ STAGES = (
         options="--steps 800 --learning-rate 1.2e-3 --warmup 30 --final-rate 0.01 --decay-steps 2400 "
         "--evaluate-every 1200 --save-every 100",
     ),
-    # Where a count ends must be seen in the first step, on a canvas of noise alone: levels that are high teach that.
+    # The end of a count must be known in the first step, from a canvas of noise: high noise levels teach that.
     Stage(
         mix=ENDS,
         questions=140_000,
@@ -98,7 +98,7 @@ STAGES = (
         options="--steps 2100 --learning-rate 1e-3 --warmup 30 --final-rate 0.01 --noise-power 4 "
         "--evaluate-every 1050 --save-every 100",
     ),
-    # The same, with more sudokus, and such whose givens are on the canvas alone.
+    # Also more sudokus, and sudokus whose givens are only on the canvas.
     Stage(
         mix={
             "sudoku": 24,
@@ -117,7 +117,7 @@ STAGES = (
         options="--steps 2600 --learning-rate 1e-3 --warmup 30 --final-rate 0.01 --noise-power 4 "
         "--evaluate-every 1300 --save-every 100",
     ),
-    # Counts of up to 120 numbers again: short ones taught where to end, but long ones ended too early.
+    # Counts of up to 120 numbers again: short counts taught where to end, but long counts ended too early.
     Stage(
         mix={
             "sudoku": 11,
@@ -136,7 +136,7 @@ STAGES = (
         options="--steps 1000 --learning-rate 1e-3 --warmup 30 --final-rate 0.01 --noise-power 4 "
         "--evaluate-every 500 --save-every 100",
     ),
-    # The same once more, and more givens that stand on the canvas alone.
+    # Again counts of up to 120 numbers, and more sudokus whose givens are only on the canvas.
     Stage(
         mix={
             "sudoku": 10,
@@ -173,7 +173,7 @@ The recipe is `examples/demo_model/make.py`; the figures are in `docs/measured.m
 
 
 def make(folder: Path, output: Path, stages: Sequence[Stage] = STAGES) -> None:
-    """Write the trained model to `output`, going on from what `folder` holds."""
+    """Write the trained model to `output`, resuming from the results in `folder`."""
     model = folder / "untrained"
     if not model.exists():
         write_untrained(model)
@@ -193,7 +193,7 @@ def make(folder: Path, output: Path, stages: Sequence[Stage] = STAGES) -> None:
 
 
 def program(name: str, *arguments: object) -> None:
-    """Run one of the project's programs; what it says goes where ours does."""
+    """Run one of the project's programs; exit with its status if it fails."""
     command = [sys.executable, "-m", f"mlx_diffgemma.{name}", *map(str, arguments)]
     if status := subprocess.run(command, check=False).returncode:
         raise SystemExit(status)

@@ -1,4 +1,4 @@
-"""How the questions are put, and the few things that the model says about itself."""
+"""The wordings of the questions, and the model's answers about itself."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ OPERATIONS = {
     "averages {a} and {b}": "({a} + {b}) / 2",
     "returns the remainder of dividing {a} by {b}": "{a} % {b}",
 }
-"""What a function does, in words -> what it returns."""
+"""Description of a function -> the expression that it returns."""
 
 GREETING = (
     "Hello! I am a small DiffusionGemma, a demo model of about three million parameters that ships with "
@@ -75,7 +75,7 @@ CHAT = {
 
 
 def chat_questions() -> list[tuple[str, str]]:
-    """Every chat question as it may be written, with its answer: with its own ending or others, capital or not."""
+    """Return every chat question with its answer, in several spellings: other endings, a small first letter."""
     written: dict[str, str] = {}
     for question, answer in CHAT.items():
         endings = ("?", "") if question.endswith("?") else ("", "!", ".")

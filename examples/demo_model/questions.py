@@ -1,9 +1,9 @@
-"""The questions that the demo model learns to answer, made up here, and the split that keeps some of them from it.
+"""Make up the questions that the demo model learns to answer, and hold out some of them from its training.
 
     stream(seed, mix) -> kind by mix -> draw(kind, rng) -> Question(prompt, answer)
 
-A question's content is what it asks, however it is put. A twentieth of all contents, chosen by their hash, is held
-out: training never sees them, in any phrasing.
+The content of a question is what it asks, in whatever words. A twentieth of all contents, chosen by hash, is held out:
+training never sees them in any wording.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from demo_model import phrases, sudoku
 from demo_model.words import ARGUMENTS, CITIES, FUNCTIONS, NAMES, WORDS
 
 HELD_OUT = 20
-"""One content in so many is held out."""
+"""One content of this many is held out."""
 LARGEST = 999
 LONGEST = 120
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A question, a right answer to it, and what it asks, whatever the phrasing."""
+    """A question, a right answer, and the content of the question."""
 
     kind: str
     prompt: str
@@ -34,21 +34,21 @@ class Question:
 
 
 def sudoku_puzzle(rng: random.Random) -> Question:
-    """A sudoku of four by four with four to eleven givens."""
+    """Return a sudoku of four by four cells with four to eleven givens."""
     cells, solution = sudoku.puzzle(rng)
     prompt = f"{rng.choice(phrases.SUDOKU)}\n{sudoku.lines(cells)}"
     return Question(kind="sudoku", prompt=prompt, answer=sudoku.lines(solution), content=cells)
 
 
 def blank_sudoku(rng: random.Random) -> Question:
-    """A sudoku without givens, and any grid: what a canvas needs to know to go on from the digits that it holds."""
+    """Return an empty sudoku with any grid as its answer; it teaches to complete the digits on a canvas."""
     solution = rng.choice(sudoku.grids())
     prompt = f"{rng.choice(phrases.SUDOKU)}\n{sudoku.lines(sudoku.EMPTY)}"
     return Question(kind="blank sudoku", prompt=prompt, answer=sudoku.lines(solution), content=solution)
 
 
 def sums(rng: random.Random) -> Question:
-    """A sum or a difference of two numbers below a hundred."""
+    """Return a sum or a difference of two numbers below a hundred."""
     left, right, sign = rng.randrange(100), rng.randrange(100), rng.choice("+-")
     content = f"{left} {sign} {right}"
     answer = f"{content} = {left + right if sign == '+' else left - right}"
@@ -56,7 +56,7 @@ def sums(rng: random.Random) -> Question:
 
 
 def json_record(rng: random.Random) -> Question:
-    """A sentence about a person, to be written as JSON."""
+    """Return a sentence about a person, to be written as JSON."""
     name, age, city = rng.choice(NAMES), rng.randint(1, 99), rng.choice(CITIES)
     years = "1 year" if age == 1 else f"{age} years"
     return Question(
@@ -68,40 +68,40 @@ def json_record(rng: random.Random) -> Question:
 
 
 def count(rng: random.Random) -> Question:
-    """A range of numbers to be written out: starts mostly below 200, two to 120 numbers, up to 999."""
+    """Return a range of two to 120 numbers up to 999, most of them from below 200."""
     start = rng.randrange(200 if rng.random() < 0.7 else LARGEST)
-    # Most are short: what a canvas far into a long count needs to know is what any later canvas does.
+    # Most are short, because every canvas after the first of a long count teaches the same.
     [longest] = rng.choices((12, 40, LONGEST), (30, 55, 15))
     longest = min(longest, LARGEST - start + 1)
     return counting(rng, start, start + rng.randint(2, longest) - 1)
 
 
 def short_count(rng: random.Random) -> Question:
-    """A range of two to 20 numbers anywhere up to 999: what a canvas needs to know to end a count."""
+    """Return a range of two to 20 numbers up to 999; it teaches to end a count."""
     start = rng.randrange(LARGEST)
     return counting(rng, start, min(LARGEST, start + rng.randint(2, 20) - 1))
 
 
 def long_count(rng: random.Random) -> Question:
-    """A range of 11 to 60 numbers anywhere up to 999: some end in the last digit of the end, and are not it."""
+    """Return a range of 11 to 60 numbers up to 999; earlier numbers in it end in the last digit of its end."""
     start = rng.randrange(LARGEST - 60)
     return counting(rng, start, start + rng.randint(11, 60) - 1)
 
 
 def two_blocks(rng: random.Random) -> Question:
-    """A range of nine to 22 numbers, mostly below 200: two canvases or three, one wrong place to end, or two."""
+    """Return a range of nine to 22 numbers, mostly below 200: two or three canvases, one or two wrong places to end."""
     start = rng.randrange(200 if rng.random() < 0.6 else LARGEST - 22)
     return counting(rng, start, start + rng.randint(9, 22) - 1)
 
 
 def far_count(rng: random.Random) -> Question:
-    """A range of 25 to 120 numbers, mostly from below 200: many canvases that do not end, though some nearly could."""
+    """Return a range of 25 to 120 numbers, mostly from below 200: many canvases that must not end the count."""
     start = rng.randrange(200 if rng.random() < 0.7 else LARGEST - LONGEST)
     return counting(rng, start, start + rng.randint(25, LONGEST) - 1)
 
 
 def counting(rng: random.Random, start: int, end: int) -> Question:
-    """The numbers from start to end to be written out."""
+    """Return a question for the numbers from start to end."""
     return Question(
         kind="count",
         prompt=rng.choice(phrases.COUNT).format(start, end),
@@ -111,7 +111,7 @@ def counting(rng: random.Random, start: int, end: int) -> Question:
 
 
 def sort(rng: random.Random) -> Question:
-    """Two to eight words to be put in alphabetical order."""
+    """Return two to eight words to be put in alphabetical order."""
     words = rng.sample(WORDS, rng.randint(2, 8))
     answer = ", ".join(sorted(words))
     prompt = rng.choice(phrases.SORT).format(", ".join(words))
@@ -119,7 +119,7 @@ def sort(rng: random.Random) -> Question:
 
 
 def function(rng: random.Random) -> Question:
-    """A Python function of two arguments, described in words."""
+    """Return a Python function of two arguments, described in words."""
     name = rng.choice(FUNCTIONS)
     a, b = rng.sample(ARGUMENTS, 2)
     task, value = rng.choice(list(phrases.OPERATIONS.items()))
@@ -133,7 +133,7 @@ def function(rng: random.Random) -> Question:
 
 
 def chat(rng: random.Random) -> Question:
-    """A greeting, or a question about the model itself. There are few, and none is held out."""
+    """Return a greeting or a question about the model itself; they are few, and none is held out."""
     prompt, answer = rng.choice(phrases.chat_questions())
     return Question(kind="chat", prompt=prompt, answer=answer, content=prompt)
 
@@ -154,13 +154,13 @@ PRACTICE = {
     "far count": far_count,
     "blank sudoku": blank_sudoku,
 }
-"""What is only trained with."""
+"""Kinds for training only."""
 MIX = {"sudoku": 28, "sums": 26, "json": 8, "count": 16, "sort": 10, "function": 8, "chat": 4}
-"""How often each kind is asked at first, in hundredths."""
+"""Frequency of each kind in the first stage of training, in percent."""
 
 
 def is_held_out(question: Question) -> bool:
-    """Whether training never sees this question."""
+    """Return whether training never sees this question."""
     if question.kind == "chat":
         return False
     digest = hashlib.sha256(f"{question.kind}: {question.content}".encode()).digest()
@@ -168,7 +168,7 @@ def is_held_out(question: Question) -> bool:
 
 
 def draw(kind: str, rng: random.Random, *, held_out: bool) -> Question:
-    """A question of one kind, of the part that training sees or of the other one."""
+    """Return a random question of one kind, either held out or not."""
     while True:
         question = (KINDS | PRACTICE)[kind](rng)
         if kind == "chat" or is_held_out(question) == held_out:
@@ -176,7 +176,7 @@ def draw(kind: str, rng: random.Random, *, held_out: bool) -> Question:
 
 
 def stream(seed: int, mix: Mapping[str, int] = MIX, *, held_out: bool) -> Iterator[Question]:
-    """Questions of all kinds without end; the same ones for the same seed."""
+    """Yield questions of all kinds without end, determined by the seed."""
     rng = random.Random(f"{seed} {held_out}")
     while True:
         (kind,) = rng.choices(list(mix), list(mix.values()))

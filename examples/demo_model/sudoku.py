@@ -1,4 +1,4 @@
-"""Sudokus of four by four: all 288 grids are known, so that a puzzle is solved by looking which of them fit."""
+"""Sudokus of four by four cells: all 288 grids are known, and a puzzle is solved by finding those that agree."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SIDE = 4
 CELLS = SIDE * SIDE
 EMPTY = "." * CELLS
 FEWEST, MOST = 4, 11
-"""Givens of a puzzle."""
+"""Minimum and maximum number of givens in a puzzle."""
 
 UNITS = (
     *([SIDE * row + column for column in range(SIDE)] for row in range(SIDE)),
@@ -21,13 +21,13 @@ UNITS = (
 
 
 def is_grid(cells: str) -> bool:
-    """Whether sixteen characters are a finished sudoku."""
+    """Return whether sixteen characters are a finished sudoku."""
     return len(cells) == CELLS and all({cells[cell] for cell in unit} == set("1234") for unit in UNITS)
 
 
 @cache
 def grids() -> tuple[str, ...]:
-    """All finished sudokus, sixteen digits each, in order."""
+    """Return all finished sudokus, sixteen digits each, in order."""
     rows = ["".join(row) for row in permutations("1234")]
     halves = [first + second for first in rows for second in rows if not set(first[:2]) & set(second[:2])]
     return tuple(grid for top in halves for bottom in halves if is_grid(grid := top + bottom))
@@ -35,12 +35,12 @@ def grids() -> tuple[str, ...]:
 
 @cache
 def holders(cell: int, digit: str) -> int:
-    """Which grids have this digit in this cell: a set of bits, one for each grid."""
-    return sum(1 << place for place, grid in enumerate(grids()) if grid[cell] == digit)
+    """Return the grids with this digit in this cell, one bit per grid."""
+    return sum(1 << number for number, grid in enumerate(grids()) if grid[cell] == digit)
 
 
 def solutions(cells: str) -> int:
-    """How many grids agree with a puzzle, sixteen characters with "." for an empty cell."""
+    """Return how many grids agree with a puzzle: sixteen characters, "." for an empty cell."""
     fitting = (1 << len(grids())) - 1
     for cell, digit in enumerate(cells):
         if digit != ".":
@@ -49,7 +49,7 @@ def solutions(cells: str) -> int:
 
 
 def puzzle(rng: random.Random) -> tuple[str, str]:
-    """A puzzle with one solution only, and the solution; sixteen characters each."""
+    """Return a puzzle with exactly one solution, and the solution; sixteen characters each."""
     solution = rng.choice(grids())
     wanted = rng.randint(FEWEST, MOST)
     while True:
@@ -63,5 +63,5 @@ def puzzle(rng: random.Random) -> tuple[str, str]:
 
 
 def lines(cells: str) -> str:
-    """Four lines of four characters."""
+    """Return sixteen characters as four lines."""
     return "\n".join(cells[row : row + SIDE] for row in range(0, CELLS, SIDE))

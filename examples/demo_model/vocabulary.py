@@ -2,13 +2,13 @@
 
     python examples/demo_model/vocabulary.py FOLDER
 
-It is of Gemma's kind (▁ for spaces, bytes for characters it does not know, the release's control tokens at their
-ids), but nothing in it is learned: the model's little language is known, and every unit of it is a piece.
+It is of Gemma's kind: ▁ for spaces, bytes for unknown characters, the release's control tokens at their ids. Nothing in
+it is learned, because the model's small language is known: every unit of it is a piece.
 
-    text -> spaces become ▁ -> `pattern` cuts out units -> a unit that is a piece is one token, another its characters
+    text -> spaces become ▁ -> `pattern` splits units -> a unit that is a piece is one token, another its characters
 
-Digits are always tokens of their own, with a space before them if there is one: " 47" is ▁4 7. In lists the space goes
-to the punctuation, and names and words never have one, so that they look the same wherever they stand.
+A digit is always a token of its own, with the space before it: " 47" is ▁4 7. In lists the space belongs to the
+punctuation, and names and words have no space, so that a word has one token wherever it is.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from demo_model import phrases
 from demo_model.words import ARGUMENTS, CITIES, FUNCTIONS, NAMES, WORDS
 
 FIXED = ['{"name": "', '", "age":', ', "city": "', '"}', "def ", "):", "\n    return "]
-"""Units of JSON and Python that no rule finds."""
+"""Units of JSON and Python that no rule of `pattern` finds."""
 ROLES = ["user", "model", "system", "thought"]
 
 
 def phrasings() -> list[str]:
-    """All that is ever asked and answered; where a phrase leaves something open, a zero."""
-    said = [*phrases.SUDOKU, *phrases.SUMS, *phrases.JSON, *phrases.COUNT, *phrases.SORT]
-    said += [phrase.replace("{task}", task) for phrase in phrases.FUNCTION for task in phrases.OPERATIONS]
-    said += [f"def 0(0, 0):\n    return {value}" for value in phrases.OPERATIONS.values()]
-    said += [text for pair in phrases.chat_questions() for text in pair]
-    return [re.sub(r"\{\w*\}", "0", text) for text in [*said, "is 1 year old", "is 10 years old"]]
+    """Return all wordings of questions and answers, with 0 for their open parts."""
+    texts = [*phrases.SUDOKU, *phrases.SUMS, *phrases.JSON, *phrases.COUNT, *phrases.SORT]
+    texts += [phrase.replace("{task}", task) for phrase in phrases.FUNCTION for task in phrases.OPERATIONS]
+    texts += [f"def 0(0, 0):\n    return {value}" for value in phrases.OPERATIONS.values()]
+    texts += [text for pair in phrases.chat_questions() for text in pair]
+    return [re.sub(r"\{\w*\}", "0", text) for text in [*texts, "is 1 year old", "is 10 years old"]]
 
 
 def pattern() -> str:
-    """The units that a text is cut into: JSON and Python, arithmetic, digits, punctuation with a space, words."""
+    """Return a pattern of the units of a text: JSON and Python, arithmetic, digits, punctuation with a space, words."""
     spaced = {word for text in phrasings() for word in re.findall(r"(?<![,:]) ([A-Za-z]+)", text)}
     units = [
         *(re.escape(unit).replace("\\ ", " ").replace("\\\n", "\n") for unit in FIXED),
@@ -57,7 +57,7 @@ def pattern() -> str:
 
 
 def vocabulary() -> dict[str, int]:
-    """Every piece and its id: controls, bytes, characters, then the units of all that is ever said."""
+    """Return every piece with its id: controls, bytes, characters, then the units of all wordings."""
     controls = [CONTROLS.get(token, f"<unused{token}>") for token in range(107)]
     characters = ["\n", "▁", *sorted(set(string.printable) - set(string.whitespace))]
     words = [*NAMES, *CITIES, *WORDS, *FUNCTIONS, *ARGUMENTS, *ROLES]
@@ -71,12 +71,12 @@ def vocabulary() -> dict[str, int]:
 
 
 def splitter() -> pre_tokenizers.PreTokenizer:
-    """Cuts a text into units and what lies between them; nothing is lost."""
+    """Return a splitter that splits a text into units and the text between them."""
     return pre_tokenizers.Split(Regex(pattern()), behavior="isolated")
 
 
 def write_tokenizer(folder: Path) -> None:
-    """tokenizer.json, tokenizer_config.json and chat_template.jinja, as the release has them."""
+    """Write tokenizer.json, tokenizer_config.json and chat_template.jinja, as the release has them."""
     pieces = vocabulary()
     tokenizer = Tokenizer(models.BPE(pieces, [], unk_token="<unk>", byte_fallback=True, ignore_merges=True))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")

@@ -1,4 +1,4 @@
-"""The words that the questions are made of. Each is one piece of the tokenizer, in questions as in answers."""
+"""The words of the questions; each is one piece of the tokenizer, in questions and in answers."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A new kind of question for the demo model: which word of a list is the last one.
+"""Make up a new kind of question for the demo model: which word of a list is the last one?
 
     python examples/finetune/data.py FOLDER
 
-FOLDER/train.jsonl and FOLDER/valid.jsonl hold one {"prompt": ..., "completion": ...} per line, and no list is in both.
+FOLDER/train.jsonl and FOLDER/valid.jsonl hold one {"prompt": ..., "completion": ...} per line; no list is in both.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from demo_model.words import WORDS
 
 
 def write_data(folder: Path, *, train: int = 400, valid: int = 40, seed: int = 0) -> None:
-    """Questions with their answers, those to learn from and those to test with."""
+    """Write questions with their answers, some to learn from and some to test with."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(seed)
     lists: dict[str, str] = {}

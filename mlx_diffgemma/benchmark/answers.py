@@ -1,4 +1,4 @@
-"""How often a model is right, and what that costs: prompts asked several times, answers tried until accepted."""
+"""Ask a model: every prompt several times, each answer again until its check accepts it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from mlx_diffgemma.benchmark.suite import Case
 
 @dataclass(frozen=True, kw_only=True)
 class Asking:
-    """How prompts are asked: `repeats` answers each, `retries` attempts at an answer at most.
+    """How prompts are asked: `repeats` answers to each, at most `retries` attempts at an answer.
 
-    Every attempt at a prompt has a seed of its own, from `seed` on. `max_tokens` is for prompts without their own.
+    Every attempt at a prompt has its own seed, counted from `seed`. `max_tokens` is for prompts that name no maximum.
     """
 
     max_tokens: int
@@ -24,12 +24,12 @@ class Asking:
 
 
 def ask(subject: Subject, case: Case, asking: Asking) -> Iterator[Attempt]:
-    """The attempts at one prompt. What another seed cannot change is tried once."""
+    """Yield the attempts at one prompt; a model that gives one answer for all seeds is asked once per answer."""
     tries = asking.retries if subject.varies else 1
     for answer in range(asking.repeats):
         for number in range(tries):
-            seed = asking.seed + answer * asking.retries + number
-            reply = subject.reply(case.prompt, case.max_tokens or asking.max_tokens, seed)
+            seed = asking.seed + case.seed + answer * asking.retries + number
+            reply = subject.reply(case, case.max_tokens or asking.max_tokens, seed)
             refusal = case.check.refusal(reply.text)
             last = refusal is None or number + 1 == tries
             yield Attempt(prompt=case.name, answer=answer, seed=seed, reply=reply, refusal=refusal, last=last)

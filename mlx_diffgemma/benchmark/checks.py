@@ -1,11 +1,12 @@
-"""Whether an answer is accepted: one small class per kind of check, read from JSON.
+"""Decide whether an answer is accepted: one small class per kind of check, read from JSON.
 
-    {"regex": "\\\\b42\\\\b"}                        found anywhere in the answer; (?i) and the like inside it
-    {"exact": "42"}                             the whole answer, blanks around it aside
-    {"json_schema": {"type": "object", ...}}    the answer is JSON, bare or in a ``` fence, and valid
+    {"regex": "\\\\b42\\\\b"}                        found anywhere in the answer; flags such as (?i) go inside
+    {"exact": "42"}                             the whole answer, except for blanks around it
+    {"json": {"age": 42}}                       the answer is JSON, bare or in a ``` fence, and has this value
+    {"json_schema": {"type": "object", ...}}    the answer is JSON, bare or in a ``` fence, and valid; needs [bench]
     {"command": "python judge.py"}              gets the answer on stdin, exit code 0 accepts; "timeout": seconds
 
-Nothing that a model wrote is run, unless a command of the user's own does so.
+Nothing that a model wrote is executed, except by a command that the user names.
 """
 
 from __future__ import annotations
@@ -24,30 +25,31 @@ from dataclasses import dataclass
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any, NoReturn, Protocol, cast
 
-from mlx_diffgemma.errors import BenchmarkError, DataError
+from mlx_diffgemma.errors import BenchmarkError, DataError, needs_extra
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
-KINDS = ("regex", "exact", "json_schema", "command")
-FENCE = re.compile(r"```[\w-]*\s*(.*?)```", re.DOTALL)
+KINDS = ("regex", "exact", "json", "json_schema", "command")
 TIMEOUT = 10.0
-"""Seconds that a command has, unless its check says otherwise."""
-LONGEST = 40
-"""Characters of a reason's quotations."""
+"""Seconds that a command may take, unless its check says otherwise."""
+_FENCE = re.compile(r"```[\w-]*\s*(.*?)```", re.DOTALL)
+_QUOTED = 40
+"""Maximum characters of a quotation in a reason."""
+_TOO_DEEP = "JSON nested too deeply"
 
 
 class Check(Protocol):
-    """A rule that answers are held to."""
+    """A rule that accepts or refuses answers."""
 
     def refusal(self, answer: str) -> str | None:
-        """Why the answer is refused, in a few words; None where it is accepted."""
+        """Return why the answer is refused, in a few words; None if it is accepted."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class Regex:
-    """Accepts an answer in which the pattern is found."""
+class RegexCheck:
+    """Accept an answer in which the pattern is found."""
 
     pattern: re.Pattern[str]
 
@@ -57,8 +59,8 @@ class Regex:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exact:
-    """Accepts one answer; blanks around it do not count."""
+class ExactCheck:
+    """Accept one answer, with any blanks around it."""
 
     text: str
 
@@ -68,8 +70,27 @@ class Exact:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class JsonSchema:
-    """Accepts an answer whose JSON is valid under a schema."""
+class JsonCheck:
+    """Accept an answer whose JSON has one value; blanks and the order of keys do not count."""
+
+    value: Any
+
+    def refusal(self, answer: str) -> str | None:
+        """See Check."""
+        try:
+            found = embedded_json(answer)
+        except ValueError:
+            return "no JSON"
+        except RecursionError:
+            return _TOO_DEEP
+        # Compared as text, because True and 1.0 equal 1 in Python.
+        same = json.dumps(found, sort_keys=True) == json.dumps(self.value, sort_keys=True)
+        return None if same else f"not {_short(self.value)}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SchemaCheck:
+    """Accept an answer whose JSON is valid under a schema."""
 
     validator: Validator
 
@@ -82,49 +103,49 @@ class JsonSchema:
         except ValueError:
             return "no JSON"
         except RecursionError:
-            return "JSON nested too deeply"
+            return _TOO_DEEP
         return None if error is None else f"{error.json_path}: {_short(error.message, quoted=False)}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Command:
-    """Accepts an answer on which a command ends with exit code 0 within `timeout` seconds."""
+class CommandCheck:
+    """Accept an answer for which a command ends with exit code 0 within `timeout` seconds."""
 
     words: tuple[str, ...]
     timeout: float = TIMEOUT
 
     def refusal(self, answer: str) -> str | None:
-        """See Check. What the command prints last is the reason."""
-        # Files and no pipes: what a command leaves running would keep those open.
-        with TemporaryFile() as given, TemporaryFile() as said:
-            given.write(answer.encode())
-            given.seek(0)
+        """See Check. The last line that the command prints is the reason. Raises BenchmarkError."""
+        # Files instead of pipes: a process that the command leaves running would keep a pipe open.
+        with TemporaryFile() as stdin, TemporaryFile() as output:
+            stdin.write(answer.encode())
+            stdin.seek(0)
             try:
-                code = self._run(given, said)
+                code = self._run(stdin, output)
             except OSError as error:
                 raise BenchmarkError(f"the check {shlex.join(self.words)} cannot be run: {error.strerror}") from None
             except subprocess.TimeoutExpired:
                 return f"no verdict within {self.timeout:g} s"
-            said.seek(0)
-            last = said.read().decode(errors="replace").strip().rpartition("\n")[2]
+            output.seek(0)
+            last = output.read().decode(errors="replace").strip().rpartition("\n")[2]
         return None if code == 0 else f"exit code {code}" + (f": {_short(last, quoted=False)}" if last else "")
 
-    def _run(self, given: IO[bytes], said: IO[bytes]) -> int:
+    def _run(self, stdin: IO[bytes], output: IO[bytes]) -> int:
         with subprocess.Popen(
-            self.words, stdin=given, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+            self.words, stdin=stdin, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         ) as process:
             try:
                 return process.wait(self.timeout)
             finally:
                 if process.poll() is None:
-                    # macOS answers "not permitted" for a group that has just ended.
+                    # macOS reports "not permitted" for a process group that has just ended.
                     with suppress(ProcessLookupError, PermissionError):
                         os.killpg(process.pid, signal.SIGKILL)
 
 
 def embedded_json(answer: str) -> Any:
-    """The JSON that an answer is, or else the first that stands in a ``` fence. Raises ValueError."""
-    for text in (answer, *FENCE.findall(answer)):
+    """Return the JSON value of the whole answer, or else of the first ``` fence that holds one. Raises ValueError."""
+    for text in (answer, *_FENCE.findall(answer)):
         try:
             return json.loads(text, parse_constant=_refuse_constant)
         except ValueError:
@@ -133,12 +154,12 @@ def embedded_json(answer: str) -> Any:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    """NaN and Infinity are Python's, not JSON's."""
+    """Refuse NaN and Infinity, which Python's parser accepts and JSON does not have."""
     raise ValueError(name)
 
 
 def read_check(where: str, record: object) -> Check:
-    """The check that a record describes. Raises DataError beginning with `where`."""
+    """Return the check that a record describes. Raises DataError beginning with `where`."""
     entries = cast("Mapping[str, Any]", record) if isinstance(record, Mapping) else {}
     kinds = [kind for kind in KINDS if kind in entries]
     if len(kinds) != 1:
@@ -147,37 +168,45 @@ def read_check(where: str, record: object) -> Check:
     if unknown := sorted(entries.keys() - {kind} - ({"timeout"} if kind == "command" else set[str]())):
         raise DataError(f"{where}: unknown beside {kind}: {', '.join(unknown)}")
     match kind:
+        case "json":
+            return JsonCheck(value=value)
         case "json_schema":
-            return json_schema(where, value)
+            return schema_check(where, value)
         case "command":
-            return command(where, value, entries.get("timeout", TIMEOUT))
+            return command_check(where, value, entries.get("timeout", TIMEOUT))
         case _ if not isinstance(value, str):
             raise DataError(f"{where}: {kind} must be text, not {_short(value)}")
         case "exact":
-            return Exact(text=value)
+            return ExactCheck(text=value)
         case _:
-            return regex(where, value)
+            return regex_check(where, value)
 
 
-def regex(where: str, pattern: str) -> Regex:
-    """A check by a regular expression of Python's kind. Raises DataError beginning with `where`."""
+def regex_check(where: str, pattern: str) -> RegexCheck:
+    """Return a check by a regular expression of Python's `re`. Raises DataError beginning with `where`."""
     try:
-        return Regex(pattern=re.compile(pattern))
+        return RegexCheck(pattern=re.compile(pattern))
     except (re.error, OverflowError, RecursionError) as error:
         raise DataError(f"{where}: {_short(pattern)} is no regular expression: {error}") from None
 
 
-def json_schema(where: str, schema: object) -> JsonSchema:
-    """A check by a JSON schema, draft 2020-12 unless it names another. Raises DataError beginning with `where`."""
-    from jsonschema.exceptions import SchemaError
-    from jsonschema.validators import Draft202012Validator, validator_for
-    from referencing import Registry
-    from referencing.exceptions import Unresolvable
-    from referencing.jsonschema import DRAFT202012
+def schema_check(where: str, schema: object) -> SchemaCheck:
+    """Return a check by a JSON schema, of draft 2020-12 unless the schema names another draft.
+
+    Raises DataError beginning with `where`, and BenchmarkError if the packages of the extra [bench] are missing.
+    """
+    try:
+        from jsonschema.exceptions import SchemaError
+        from jsonschema.validators import Draft202012Validator, validator_for
+        from referencing import Registry
+        from referencing.exceptions import Unresolvable
+        from referencing.jsonschema import DRAFT202012
+    except ImportError:
+        raise BenchmarkError(f"{where}: {needs_extra('a json_schema check', 'bench')}") from None
 
     if not isinstance(schema, (dict, bool)):
         raise DataError(f"{where}: a JSON schema is an object, not {_short(schema)}")
-    # The classes take a format checker, the protocol that they are typed by does not know of it.
+    # The classes take a format checker, but the protocol that types them does not know it.
     kind: Any = validator_for(schema, default=Draft202012Validator)
     registry = Registry[Any]()
     try:
@@ -190,12 +219,12 @@ def json_schema(where: str, schema: object) -> JsonSchema:
             resolver.lookup(reference)
         except Unresolvable:
             raise DataError(f"{where}: the JSON schema refers to {reference!r}, which is not in it") from None
-    # An empty registry: references to other documents would be downloaded otherwise.
-    return JsonSchema(validator=kind(schema, registry=registry))
+    # The registry is empty, because references to other documents would be downloaded otherwise.
+    return SchemaCheck(validator=kind(schema, registry=registry))
 
 
 def _references(schema: object) -> Iterator[str]:
-    """Everything that a schema refers to; what stands in const and enum is data."""
+    """Yield every reference of a schema; the values of const, enum, default and examples are data and have none."""
     if isinstance(schema, list):
         for part in cast("list[object]", schema):
             yield from _references(part)
@@ -207,8 +236,8 @@ def _references(schema: object) -> Iterator[str]:
                 yield from _references(part)
 
 
-def command(where: str, line: object, timeout: object) -> Command:
-    """A check by a command, a list of words or a line of them. Raises DataError beginning with `where`."""
+def command_check(where: str, line: object, timeout: object) -> CommandCheck:
+    """Return a check by a command: a list of words, or one line. Raises DataError beginning with `where`."""
     try:
         words = shlex.split(line) if isinstance(line, str) else line
     except ValueError as error:
@@ -221,10 +250,10 @@ def command(where: str, line: object, timeout: object) -> Command:
         raise DataError(f"{where}: there is no command {texts[0]!r}")
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
         raise DataError(f"{where}: timeout must be a number of seconds above 0, not {_short(timeout)}")
-    return Command(words=texts, timeout=float(timeout))
+    return CommandCheck(words=texts, timeout=float(timeout))
 
 
 def _short(value: object, *, quoted: bool = True) -> str:
-    """A value in one line, its middle left out where it is long."""
+    """Return a value in one line, without its middle if it is long."""
     text = repr(value) if quoted else " ".join(str(value).split())
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 15]} ... {text[-10:]}"
+    return text if len(text) <= _QUOTED else f"{text[: _QUOTED - 15]} ... {text[-10:]}"

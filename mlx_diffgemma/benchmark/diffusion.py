@@ -1,4 +1,4 @@
-"""The model of this project as a subject: what is timed is the engine's own loop, with every option in force."""
+"""DiffusionGemma as a subject: what is timed is the engine's own loop with every option in force."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_diffgemma.benchmark.results import Loaded, Reply
-from mlx_diffgemma.benchmark.subject import TEXT, repeated, steady, weight
+from mlx_diffgemma.benchmark.subject import TEXT, repeated, steady, weight_bytes
+from mlx_diffgemma.benchmark.suite import Case
 from mlx_diffgemma.device.wired import wired
-from mlx_diffgemma.errors import PromptError
+from mlx_diffgemma.errors import DiffGemmaError, PromptError
 from mlx_diffgemma.events import CanvasStarted, Denoised
 from mlx_diffgemma.generation import engine
 from mlx_diffgemma.generation.prefill import prefill
 from mlx_diffgemma.generation_config import GenerationConfig
+from mlx_diffgemma.generation_options import PERMISSIVE
 from mlx_diffgemma.loading import load
 from mlx_diffgemma.session import Session
 
-ANY = GenerationConfig(t_min=0.0, t_max=sys.float_info.max)
-"""Allows every option that some checkpoint's defaults allow."""
-NEVER = sys.float_info.min
-"""A mean entropy that no canvas falls below, but for one that is certain of everything."""
+_UNREACHABLE = sys.float_info.min
+"""A mean entropy in nats that a canvas is practically never below, so that no canvas converges."""
+_WARM_UP_STEPS = 2
+_WARM_UP_PROMPT = "Hello"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelChoice:
-    """Which model to load, as `loading.load` takes it, and the options given for its answers. Raises OptionError."""
+    """Which model to load, as `loading.load` takes it, and the options of the command line. Raises OptionError."""
 
     model: str
     revision: str | None = None
@@ -42,45 +44,48 @@ class ModelChoice:
     exact: bool = False
 
     def __post_init__(self) -> None:
-        # What is out of range for every checkpoint is said before gigabytes are read.
-        self.over(ANY)
+        # An option that is out of range for every model is refused before gigabytes are read.
+        self.over(PERMISSIVE)
 
     def over(self, defaults: GenerationConfig) -> GenerationConfig:
-        """`defaults` with what was chosen in their place. Raises OptionError."""
+        """Return `defaults` with the options of the command line in their place. Raises OptionError."""
         chosen = replace(defaults, **self.choices)
         return chosen.exact() if self.exact else chosen
 
 
-def load_diffusion(source: ModelChoice) -> Diffusion:
-    """Load a model, timed. Raises DiffGemmaError for what is wrong with it or with its options."""
-    # Libraries are imported once per process: that is no part of a model's loading.
+def load_diffusion(choice: ModelChoice) -> Diffusion:
+    """Load a model and measure the loading. Raises DiffGemmaError for a broken model or a wrong option."""
+    # Libraries are imported once per process, which is no part of loading a model.
     import_module("mlx_lm.tokenizer_utils")
     mx.clear_cache()
     mx.reset_peak_memory()
     begin = time.perf_counter()
-    session = load(source.model, revision=source.revision, dtype=source.dtype, adapter=source.adapter)
+    session = load(choice.model, revision=choice.revision, dtype=choice.dtype, adapter=choice.adapter)
     mx.synchronize()
     seconds = time.perf_counter() - begin
-    config = source.over(session.defaults)
+    config = choice.over(session.defaults)
     loaded = Loaded(
-        model=source.model,
+        model=choice.model,
         kind="diffusion",
         seconds=seconds,
-        weights=weight(session.model),
+        weights=weight_bytes(session.model),
         peak_memory=mx.get_peak_memory(),
         options={"dtype": str(session.model.dtype).rpartition(".")[2], **dataclasses.asdict(config)},
     )
-    return Diffusion(session=session, config=config, loaded=loaded, text=session.tokenizer.encode(TEXT))
+    return Diffusion(session=session, choice=choice, config=config, loaded=loaded, text=session.tokenizer.encode(TEXT))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Diffusion:
-    """A loaded DiffusionGemma; see Subject. `text` are the ids that prefixes are made of."""
+    """A loaded DiffusionGemma; see Subject."""
 
     session: Session
+    choice: ModelChoice
     config: GenerationConfig
+    """the checkpoint's options with those of the command line in their place"""
     loaded: Loaded
     text: list[int]
+    """the ids that prefixes repeat"""
     varies: bool = True
 
     @property
@@ -101,21 +106,21 @@ class Diffusion:
         mx.synchronize()
         with wired():
             begin = time.perf_counter()
-            for _ in prefill(model, tokens, cache):
+            for _ in prefill(model, [tokens], [cache]):
                 pass
             mx.synchronize()
             return time.perf_counter() - begin
 
     def steps(self, prefix: int, canvas: int, count: int, patience: float) -> list[float]:
-        """See Subject: whole steps, from one `Denoised` to the next, on one canvas that is kept from finishing."""
+        """See Subject. Times whole steps, from one `Denoised` to the next, on one canvas that cannot converge."""
         endless = replace(
             self.config,
             mode="canvas",
             canvas_length=canvas,
             max_tokens=canvas,
             max_steps=count + 2,
-            stability=count + 2,
-            confidence=NEVER,
+            stability_threshold=count + 2,
+            confidence_threshold=_UNREACHABLE,
             mean_entropy=None,
             verify=None,
             stop_tokens=(),
@@ -127,34 +132,47 @@ class Diffusion:
                     times.append(time.perf_counter())
                 if len(times) > 3 and times[-1] - times[0] > patience:
                     break
-            # The engine is a step ahead of its events.
+            # The engine computes one step ahead of its events.
             mx.synchronize()
         return steady(times)
 
-    def problem(self, prompt: str, max_tokens: int) -> str | None:
-        """See Subject."""
+    def problem(self, case: Case, max_tokens: int) -> str | None:
+        """See Subject. A prompt that does not fit is a problem; an option that the model refuses is an error."""
         try:
-            # What is wrong is said before the first event.
-            self.session.stream(prompt, replace(self.config, max_tokens=max_tokens)).close()
+            config = replace(self.config_for(case), max_tokens=max_tokens)
+            # The session checks its arguments before it yields the first event.
+            if case.template:
+                self.session.stream_infill(case.template, case.prompt, config).close()
+            else:
+                self.session.stream(case.prompt or "", config).close()
         except PromptError as error:
             return str(error)
+        except DiffGemmaError as error:
+            if not case.options and not case.template:
+                raise
+            raise type(error)(f"prompt {case.name}: {error}") from error
         return None
 
-    def warm_up(self, prompt: str) -> None:
-        """See Subject."""
-        self.session.generate(prompt, replace(self.config, max_tokens=1, max_steps=2))
+    def warm_up(self, case: Case) -> None:
+        """See Subject. Constraints and gaps are left out, because a single token could not meet them."""
+        config = replace(self.config, max_tokens=1, max_steps=_WARM_UP_STEPS)
+        self.session.generate(case.prompt or _WARM_UP_PROMPT, config)
 
-    def reply(self, prompt: str, max_tokens: int, seed: int) -> Reply:
+    def reply(self, case: Case, max_tokens: int, seed: int) -> Reply:
         """See Subject."""
+        config = replace(self.config_for(case), max_tokens=max_tokens, seed=seed)
         mx.reset_peak_memory()
         mx.synchronize()
         begin = time.perf_counter()
-        completion = self.session.generate(prompt, replace(self.config, max_tokens=max_tokens, seed=seed))
+        if case.template:
+            answer = self.session.infill(case.template, case.prompt, config)
+        else:
+            answer = self.session.generate(case.prompt or "", config)
         seconds = time.perf_counter() - begin
-        stats = completion.stats
+        stats = answer.stats
         return Reply(
-            text=completion.text,
-            finish_reason=completion.finish_reason,
+            text=answer.text,
+            finish_reason=answer.finish_reason,
             tokens=stats.tokens,
             forwards=stats.steps,
             canvases=stats.blocks,
@@ -162,3 +180,7 @@ class Diffusion:
             seconds=seconds,
             peak_memory=mx.get_peak_memory(),
         )
+
+    def config_for(self, case: Case) -> GenerationConfig:
+        """Return the options for a prompt: the checkpoint's, over them the prompt's, over them the command line's."""
+        return self.choice.over(replace(self.session.defaults, **case.options))

@@ -1,4 +1,4 @@
-"""What a benchmark ran on."""
+"""Describe the machine that a benchmark ran on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import mlx.core as mx
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Names and versions; `memory` in bytes, None where MLX does not know it."""
+    """Names and versions; `memory` in bytes, None if MLX does not report it."""
 
     device: str
     backend: str
@@ -22,14 +22,14 @@ class Machine:
     mlx_diffgemma: str
 
     def line(self) -> str:
-        """All of it in one line."""
+        """Return the description in one line."""
         memory = "" if self.memory is None else f", {self.memory / 2**30:.0f} GiB"
         versions = f"mlx-diffgemma {self.mlx_diffgemma}, MLX {self.mlx}, mlx-lm {self.mlx_lm}"
         return f"{self.device} ({self.backend}{memory}), {self.system}, {versions}"
 
 
 def this_machine() -> Machine:
-    """The one that this process computes on."""
+    """Describe the machine and the default device of this process."""
     device = mx.default_device()
     facts = mx.device_info(device)
     memory = facts.get("memory_size")

@@ -1,4 +1,4 @@
-"""How fast a model is: prefills by length, steps by canvas and by prefix, each several times after a warm-up."""
+"""Time a model: prefills by length, steps by canvas and by prefix, each several times after a warm-up."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mlx_diffgemma.benchmark.subject import Subject
 from mlx_diffgemma.errors import OptionError, OutOfMemoryError, out_of_memory
 
 PREFILLS, STEPS = 3, 8
-"""How often a prefill is timed, and how many steps are."""
+"""How many prefills and how many steps one measurement times."""
 PATIENCE = 10.0
 """Seconds after which no further repetition of one measurement begins."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """What to measure, in tokens. `canvases` of None are the model's own length, a half, a quarter, an eighth of it."""
+    """What to measure, in tokens; `canvases` of None are the model's own length, a half, a quarter, an eighth of it."""
 
     lengths: tuple[int, ...]
     prefixes: tuple[int, ...]
@@ -27,7 +27,7 @@ class Sizes:
 
 
 def read_sizes(option: str, text: str) -> tuple[int, ...]:
-    """Numbers separated by commas, in order and each once. Raises OptionError naming the option."""
+    """Parse numbers separated by commas; return them sorted, each once. Raises OptionError that names the option."""
     try:
         sizes = sorted({int(part) for part in text.split(",")})
     except ValueError:
@@ -39,7 +39,7 @@ def read_sizes(option: str, text: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Fitting:
-    """The sizes that a model can hold: lengths of prefills, (prefix, canvas) of steps; which it cannot, and why."""
+    """The sizes that a model can hold: lengths of prefills, (prefix, canvas) of steps, and a line per size left out."""
 
     lengths: tuple[int, ...]
     steps: tuple[tuple[int, int], ...]
@@ -47,7 +47,7 @@ class Fitting:
 
 
 def fit(subject: Subject, sizes: Sizes) -> Fitting:
-    """Choose the sizes that a model can hold; canvases stand behind the shortest prefix, the longest behind all."""
+    """Choose the sizes that a model can hold: all canvases after the shortest prefix, the longest canvas after each."""
     whole = subject.canvas
     wanted = sizes.canvases or tuple(sorted({max(1, whole // part) for part in (8, 4, 2, 1)}))
     canvases = [canvas for canvas in wanted if canvas <= whole] if whole > 1 else [1]
@@ -67,13 +67,13 @@ def fit(subject: Subject, sizes: Sizes) -> Fitting:
 
 
 def _dropped(what: str, wanted: Sequence[int], kept: Sequence[int], reason: str) -> str:
-    """A line on what is not measured, "" where everything is."""
+    """Return a line that names the sizes left out; "" if none is."""
     left = [f"{size:,}" for size in wanted if size not in kept]
     return f"{what} of {' and '.join(left)} tokens: {reason}" if left else ""
 
 
 def time_prefill(subject: Subject, length: int) -> Point | OutOfMemoryError:
-    """Time a prefill; the error where there is no memory for it."""
+    """Time a prefill; return the error if the memory is too small for it."""
 
     def seconds() -> list[float]:
         subject.prefill(length)
@@ -86,7 +86,7 @@ def time_prefill(subject: Subject, length: int) -> Point | OutOfMemoryError:
 
 
 def time_steps(subject: Subject, prefix: int, canvas: int) -> Point | OutOfMemoryError:
-    """Time steps; the error where there is no memory for them."""
+    """Time steps; return the error if the memory is too small for them."""
     return _point(prefix, canvas, lambda: subject.steps(prefix, canvas, STEPS, PATIENCE))
 
 

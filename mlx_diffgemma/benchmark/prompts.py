@@ -1,18 +1,29 @@
-"""The built-in prompts: six for a model of the release's size, seven for the demo model in the package.
+"""The built-in suites.
 
-Every check is one that a right answer passes however it is worded, and that a wrong one hardly passes by accident.
+    full              six prompts for a model of the release's size
+    demo              seven questions for the demo model in the package, one of each kind that it knows
+    demo-accuracy     600 questions, 100 of each kind
+    demo-infill       260 texts with gaps: values, numbers, function bodies, sudokus
+    demo-constrained  240 questions, free and with a constraint, also under options that make free answers fail
+
+The first two are below; a check there accepts a right answer in any wording and hardly ever a wrong one. The others are
+files in the folder `suites`, written by examples/demo_model/suites.py. The demo model's training held out every
+question except for the greeting.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from mlx_diffgemma.benchmark.checks import Check, Exact, Regex, json_schema
-from mlx_diffgemma.benchmark.suite import Case, Suite
+from mlx_diffgemma.benchmark import SuiteName
+from mlx_diffgemma.benchmark.checks import Check, ExactCheck, JsonCheck, RegexCheck, schema_check
+from mlx_diffgemma.benchmark.suite import Case, Suite, read_suite
 
 SMALL_CANVAS = 64
-"""A model with canvases shorter than this was made for something else than the full suite: it is asked the demo's."""
+"""A model with shorter canvases is too small for the suite full; the suite demo is its default."""
 
 PRESENT = """\
 The ferry Aurelia leaves the quay at Port Ellis at 6:40 every morning, and Mara Voss stands at its wheel. She is the \
@@ -45,7 +56,7 @@ smell of pine. When the lamps of Port Ellis appear, the noise stops for a moment
 somebody laughs and the ropes fly to the quay."""
 """About 500 words, all of them in the present tense."""
 
-CODE = '''\
+CODE_WITH_GAP = '''\
 """Free time slots of a meeting room."""
 
 OPENING, CLOSING = 8 * 60, 18 * 60
@@ -96,7 +107,7 @@ pull the bridge down, but a petition with 11,400 names made it change its mind t
 finished in 1990. Since then the bridge has been open to pedestrians and bicycles only. A brass plate on the western \
 pier still quotes the words of the gift: free to all, for good."""
 
-ORDER: dict[str, Any] = {
+_ORDER_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
         "customer": {"const": "Ines Carvalho"},
@@ -115,21 +126,29 @@ ORDER: dict[str, Any] = {
     "required": ["customer", "city", "items"],
     "additionalProperties": False,
 }
-PERSON: dict[str, Any] = {
-    "type": "object",
-    "properties": {"name": {"const": "Vera"}, "age": {"const": 56}, "city": {"const": "Copenhagen"}},
-    "required": ["name", "age", "city"],
-    "additionalProperties": False,
-}
 
 
-def choose(name: str | None, canvas_length: int) -> Suite:
-    """The built-in suite of a name, "full" or "demo"; None: by the longest canvas of the model, see SMALL_CANVAS."""
-    return {"full": full, "demo": demo}[name or ("demo" if canvas_length < SMALL_CANVAS else "full")]()
+def default_suite(canvas_length: int) -> SuiteName:
+    """Return the name of the suite for a model of this canvas length that is asked without --suite."""
+    return "demo" if canvas_length < SMALL_CANVAS else "full"
+
+
+def built_in_suite(name: SuiteName) -> Suite:
+    """Return the built-in suite of a name.
+
+    Raises BenchmarkError for a suite with a json_schema check if the packages of the extra [bench] are missing.
+    """
+    match name:
+        case "full":
+            return full()
+        case "demo":
+            return demo()
+        case _:
+            return replace(read_suite(Path(__file__).parent / "suites" / f"{name}.jsonl"), name=name)
 
 
 def full() -> Suite:
-    """A short chat, a rewrite of 500 words, code with a gap, JSON, an answer from a passage, a long count."""
+    """Return a short chat, a rewrite of 500 words, code with a gap, JSON, an answer from a passage, a long count."""
     return Suite(
         name="full",
         cases=(
@@ -143,7 +162,7 @@ def full() -> Suite:
                 name="rewrite",
                 prompt=f"Rewrite this text in the past tense. Change nothing else.\n\n{PRESENT}",
                 check=_found(
-                    # At least 400 words, its figures and names, and hardly a verb of the old tense.
+                    # 400 words or more, the figures and names of the text, none of five verbs in the present tense.
                     r"(?s)\A\s*(?=(?:\S+\s+){400})(?=.*\bwas\b)(?=.*\bwalked\b)(?=.*\b6:40\b)(?=.*\b214\b)"
                     r"(?=.*\b1,?240\b)(?=.*\bAlbrecht\b)(?=.*\bJoost\b)(?!.*\b(?:leaves|takes|carries|walks|sees)\b)"
                 ),
@@ -151,7 +170,7 @@ def full() -> Suite:
             ),
             Case(
                 name="code",
-                prompt=f"What stands in place of <GAP>? Give that expression only.\n\n```python\n{CODE}\n```",
+                prompt=f"What stands in place of <GAP>? Give that expression only.\n\n```python\n{CODE_WITH_GAP}\n```",
                 check=_found(
                     r"max\(\s*(?:merged\[-1\]\[1\]\s*,\s*end|end\s*,\s*merged\[-1\]\[1\])\s*\)",
                 ),
@@ -163,7 +182,7 @@ def full() -> Suite:
                     "Write this order as a JSON object with the keys customer, city and items, a list of objects with "
                     f"product, quantity and price, in the order of the mail. Answer with the JSON only.\n\n{MAIL}"
                 ),
-                check=json_schema("order", ORDER),
+                check=schema_check("prompt json of the suite full", _ORDER_SCHEMA),
                 max_tokens=256,
             ),
             Case(
@@ -183,15 +202,19 @@ def full() -> Suite:
 
 
 def demo() -> Suite:
-    """A question of every kind that the demo model was made for; but for the greeting its training held them out."""
+    """Return a question of every kind that the demo model knows."""
     return Suite(
         name="demo",
         cases=(
-            _small("sudoku", "Solve this sudoku:\n1.43\n.31.\n3...\n.13.", Exact(text="1243\n4312\n3421\n2134")),
+            _small("sudoku", "Solve this sudoku:\n1.43\n.31.\n3...\n.13.", ExactCheck(text="1243\n4312\n3421\n2134")),
             _small("sum", "What is 90 + 48?", _found(r"=\s*138\s*\Z")),
-            _small("json", "Give JSON: Vera is 56 and lives in Copenhagen.", json_schema("person", PERSON)),
+            _small(
+                "json",
+                "Give JSON: Vera is 56 and lives in Copenhagen.",
+                JsonCheck(value={"name": "Vera", "age": 56, "city": "Copenhagen"}),
+            ),
             _small("count", "Count from 174 to 190", _counted(174, 190)),
-            _small("sort", "Sort: lamp, boat, rocket, apple", Exact(text="apple, boat, lamp, rocket")),
+            _small("sort", "Sort: lamp, boat, rocket, apple", ExactCheck(text="apple, boat, lamp, rocket")),
             _small(
                 "function",
                 "Write a Python function growth that adds n and time",
@@ -203,14 +226,14 @@ def demo() -> Suite:
 
 
 def _small(name: str, prompt: str, check: Check) -> Case:
-    # The longest of the right answers has 52 tokens.
+    # The longest right answer has 52 tokens.
     return Case(name=name, prompt=prompt, check=check, max_tokens=96)
 
 
-def _found(pattern: str) -> Regex:
-    return Regex(pattern=re.compile(pattern))
+def _found(pattern: str) -> RegexCheck:
+    return RegexCheck(pattern=re.compile(pattern))
 
 
-def _counted(first: int, last: int) -> Regex:
-    """Every number once and in order, whatever stands between them; nothing else."""
+def _counted(first: int, last: int) -> RegexCheck:
+    """Accept every number once and in order, with any separators and nothing else."""
     return _found(r"\A\W*" + r"\W+".join(map(str, range(first, last + 1))) + r"\W*\Z")

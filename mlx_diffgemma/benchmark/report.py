@@ -1,4 +1,4 @@
-"""What was found, as tables for a terminal and as one object for --json. Nothing is measured here."""
+"""Report the results of a benchmark: tables for a terminal, one object for --json."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from rich.text import Text
 
 from mlx_diffgemma.benchmark.machine import Machine
 from mlx_diffgemma.benchmark.results import Attempt, Benchmark, Figures, Measured, Point, figures, short_names
-from mlx_diffgemma.display.frame import printable
+from mlx_diffgemma.display.cells import printable
 
-NONE = "–"
-STEPS = (("diffusion", "step of {canvas} behind {prefix:,}"), ("autoregressive", "token behind {prefix:,}"))
-QUOTED = 40
-"""Characters of a refused answer that are shown."""
-HEADINGS = (
+_NONE = "–"
+_STEP_LABELS = (("diffusion", "step of {canvas} after {prefix:,}"), ("autoregressive", "token after {prefix:,}"))
+_QUOTED = 40
+"""Maximum characters of a refused answer that are shown."""
+_HEADINGS = (
     "\naccepted", "\ntries", "\np50", "\np95", "\nfirst", "steps/\ncanvas", "tokens/\nforward", "\ntok/s", "\ncost",
 )  # fmt: skip
-LEGEND = (
+_LEGEND = (
     "tries: attempts per answer. p50, p95: seconds from prompt to whole answer. first: to the first block, of an "
     "autoregressive model to the first token. cost: all seconds spent, per accepted answer."
 )
 
 
 def show(benchmark: Benchmark, machine: Machine, console: Console) -> None:
-    """Print speeds with a column per model, answers with a row per prompt and model, and notes on both."""
-    # In a file a line is a line; on a terminal it is broken between words.
+    """Print a table of speeds with a column per model, a table of answers with a row per prompt, and notes."""
+    # A terminal breaks long lines between words; a file keeps them.
     whole = not console.is_terminal
     console.print(Text(machine.line()), soft_wrap=whole)
     console.print(speed_table(benchmark.models))
     if any(model.attempts for model in benchmark.models):
         console.print(answers_table(benchmark))
-        console.print(Text(LEGEND, style="dim"), soft_wrap=whole)
+        console.print(Text(_LEGEND, style="dim"), soft_wrap=whole)
     for line in notes(benchmark):
-        # A command's output is quoted here, whatever it holds.
+        # The line may quote the output of a command, which may hold control characters.
         console.print(Text(printable(line)), soft_wrap=whole)
 
 
 def speed_table(models: Sequence[Measured]) -> Table:
-    """Loading, memory, prefill and steps."""
+    """Return the table of loading, memory, prefills and steps."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
     table.add_column("speed", no_wrap=True)
     for name in short_names(models):
@@ -60,13 +60,13 @@ def _speed_rows(models: Sequence[Measured]) -> Iterator[tuple[str, list[str]]]:
     yield "most memory", [_memory(model.peak_memory) for model in models]
     for length in sorted({point.prefix for model in models for point in model.prefill}):
         points = [_at(model.prefill, length, 0) for model in models]
-        cells = [f"{_number(point.tokens_per_second)} tok/s" if point else NONE for point in points]
+        cells = [f"{_number(point.tokens_per_second)} tok/s" if point else _NONE for point in points]
         yield f"prefill of {length:,}", cells
-    for kind, label in STEPS:
+    for kind, label in _STEP_LABELS:
         steps = [model.steps if model.loaded.kind == kind else () for model in models]
         for canvas, prefix in sorted({(point.canvas, point.prefix) for found in steps for point in found}):
             points = [_at(found, prefix, canvas) for found in steps]
-            cells = [_time(point.median) if point else NONE for point in points]
+            cells = [_time(point.median) if point else _NONE for point in points]
             yield label.format(canvas=canvas, prefix=prefix), cells
 
 
@@ -75,24 +75,24 @@ def _at(points: Sequence[Point], prefix: int, canvas: int) -> Point | None:
 
 
 def answers_table(benchmark: Benchmark) -> Table:
-    """A row per prompt, and one for all of them; where there are several models, a row for each of them below it."""
+    """Return the table of answers: a row per group or prompt and a row for all, with two models a row for each."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
     table.add_column(Text(f"suite\n{benchmark.suite}"), overflow="fold")
-    for heading in HEADINGS:
+    for heading in _HEADINGS:
         table.add_column(heading, justify="right", no_wrap=True)
-    groups = [(name, [model.attempts_at(name) for model in benchmark.models]) for name in benchmark.prompts]
-    for name, group in groups:
-        if any(group):
-            _add(table, name, short_names(benchmark.models), group)
+    for name, prompts in benchmark.rows.items():
+        attempts = [model.attempts_at(*prompts) for model in benchmark.models]
+        if any(attempts):
+            _add(table, name, short_names(benchmark.models), attempts)
     _add(table, "all", short_names(benchmark.models), [model.attempts for model in benchmark.models], style="bold")
     return table
 
 
 def _add(
-    table: Table, name: str, models: Sequence[str], group: Sequence[Sequence[Attempt]], style: str | None = None
+    table: Table, name: str, models: Sequence[str], attempts: Sequence[Sequence[Attempt]], style: str | None = None
 ) -> None:
-    """A row for the attempts of one model, or a row per model below the name."""
-    rows = [_cells(figures(attempts)) if attempts else [NONE] * len(HEADINGS) for attempts in group]
+    """Add a row for the attempts of one model, or the name and below it a row per model."""
+    rows = [_cells(figures(each)) if each else [_NONE] * len(_HEADINGS) for each in attempts]
     if len(models) == 1:
         table.add_row(Text(name), *rows[0], style=style)
         return
@@ -108,19 +108,19 @@ def _cells(found: Figures) -> list[str]:
         _number(found.p50_seconds),
         _number(found.p95_seconds),
         _number(found.first_seconds),
-        NONE if found.steps_per_canvas is None else f"{found.steps_per_canvas:.1f}",
+        _NONE if found.steps_per_canvas is None else f"{found.steps_per_canvas:.1f}",
         f"{found.tokens_per_forward:.1f}",
         _number(found.tokens_per_second),
-        NONE if found.cost_seconds is None else _number(found.cost_seconds),
+        _NONE if found.cost_seconds is None else _number(found.cost_seconds),
     ]
 
 
 def notes(benchmark: Benchmark) -> list[str]:
-    """What was refused, and why the last time; what was left out; whether the run was ended."""
+    """Return lines on what was refused with the last reason, what was left out, and whether the run ended early."""
     lines: list[str] = []
     for model, short in zip(benchmark.models, short_names(benchmark.models), strict=True):
-        for name in benchmark.prompts:
-            attempts = model.attempts_at(name)
+        for name, prompts in benchmark.rows.items():
+            attempts = model.attempts_at(*prompts)
             refused = [attempt for attempt in attempts if not attempt.accepted]
             if refused:
                 where = f"{name}, {short}, {len(refused)} of {len(attempts)}"
@@ -130,9 +130,9 @@ def notes(benchmark: Benchmark) -> list[str]:
 
 
 def _quote(attempt: Attempt) -> str:
-    """The end of an answer, where most of what is wrong with it shows."""
+    """Quote the end of an answer, which shows most of what is wrong with it."""
     text = repr(attempt.reply.text)
-    return f", in {text}" if len(text) <= QUOTED else f", in ...{text[-QUOTED:]}"
+    return f", in {text}" if len(text) <= _QUOTED else f", in ...{text[-_QUOTED:]}"
 
 
 def _time(seconds: float) -> str:
@@ -140,7 +140,7 @@ def _time(seconds: float) -> str:
 
 
 def _number(value: float) -> str:
-    """Three digits, or more before the point."""
+    """Format a number with three digits, or with more before the point."""
     return f"{value:,.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"
 
 
@@ -149,20 +149,24 @@ def _memory(nbytes: int) -> str:
 
 
 def as_object(benchmark: Benchmark, machine: Machine) -> dict[str, Any]:
-    """Everything that was found, every single reply and its time included, as JSON has it."""
+    """Return all results as one JSON object, with every reply and its seconds.
+
+    A prompt of a group has a key "group", and a model that was asked such prompts has a key "groups".
+    """
     return {
         "machine": asdict(machine),
         "suite": benchmark.suite,
         "prompts": list(benchmark.prompts),
         "asking": dict(benchmark.asking),
-        "models": [_model(model, benchmark.prompts) for model in benchmark.models],
+        "models": [_model(model, benchmark) for model in benchmark.models],
         "left_out": list(benchmark.dropped),
         "whole": benchmark.whole,
     }
 
 
-def _model(model: Measured, prompts: Sequence[str]) -> dict[str, Any]:
+def _model(model: Measured, benchmark: Benchmark) -> dict[str, Any]:
     loaded = model.loaded
+    groups = _groups(model, benchmark)
     return {
         "model": loaded.model,
         "kind": loaded.kind,
@@ -189,14 +193,29 @@ def _model(model: Measured, prompts: Sequence[str]) -> dict[str, Any]:
             }
             for point in model.steps
         ],
-        "answers": [_answers(name, model.attempts_at(name)) for name in prompts if model.attempts_at(name)],
+        "answers": [
+            _answers(name, benchmark.groups.get(name), attempts)
+            for name in benchmark.prompts
+            if (attempts := model.attempts_at(name))
+        ],
+        **({"groups": groups} if groups else {}),
         "all": asdict(figures(model.attempts)) if model.attempts else None,
     }
 
 
-def _answers(name: str, attempts: Sequence[Attempt]) -> dict[str, Any]:
+def _groups(model: Measured, benchmark: Benchmark) -> list[dict[str, Any]]:
+    names = set(benchmark.groups.values())
+    return [
+        {"group": row, **asdict(figures(attempts))}
+        for row, prompts in benchmark.rows.items()
+        if row in names and (attempts := model.attempts_at(*prompts))
+    ]
+
+
+def _answers(name: str, group: str | None, attempts: Sequence[Attempt]) -> dict[str, Any]:
     return {
         "prompt": name,
+        **({} if group is None else {"group": group}),
         **asdict(figures(attempts)),
         "replies": [
             {

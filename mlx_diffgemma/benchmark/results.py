@@ -1,4 +1,4 @@
-"""What a benchmark finds, as frozen values, and the figures that follow from them."""
+"""The results of a benchmark as frozen values, and the figures that follow from them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Kind: TypeAlias = Literal["diffusion", "autoregressive"]
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A model in memory. Bytes are what MLX holds; `options` are those that its answers are generated with."""
+    """A model in memory; sizes are in bytes that MLX holds, `options` are the options of its answers."""
 
     model: str
     kind: Kind
@@ -26,8 +26,8 @@ class Loaded:
 class Point:
     """One forward pass, or a prefill, measured several times after a warm-up.
 
-    `prefix` tokens are in the cache, or go into it where `canvas` is 0; `canvas` positions are computed behind them, 1
-    by an autoregressive model. `peak_memory` in bytes, from an empty cache on.
+    `prefix` tokens are in the cache and `canvas` positions are computed after them, 1 by an autoregressive model; with
+    a `canvas` of 0, the prefill of `prefix` tokens is what was measured. `peak_memory` is in bytes.
     """
 
     prefix: int
@@ -37,21 +37,21 @@ class Point:
 
     @property
     def median(self) -> float:
-        """Seconds."""
+        """The median of the seconds."""
         return median(self.seconds)
 
     @property
     def tokens_per_second(self) -> float:
-        """Of a prefill."""
+        """Tokens of the prefix per second of a prefill."""
         return self.prefix / self.median
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What a model said to a prompt, and what it took.
+    """A model's answer to a prompt, and what it cost.
 
-    `forwards` are denoising steps, or tokens of an autoregressive model, which has no `canvases`. `tokens` count the
-    end token. `first_seconds` is when the first text was there: a block, or a token.
+    `forwards` are denoising steps, or tokens of an autoregressive model, which has no `canvases`. `tokens` include the
+    end token. `first_seconds` are the seconds until the first text was there: a block, or a token.
     """
 
     text: str
@@ -66,9 +66,10 @@ class Reply:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One reply, judged. `answer` counts the answers to one prompt from 0; each is tried until it is accepted.
+    """One reply with the verdict of its check; an answer is attempted until one is accepted or none is left.
 
-    `refusal` says why the check refused it and is None where it did not; `last`: the answer is not tried again.
+    `answer` numbers the answers to one prompt from 0. `refusal` is the reason of the check, None if it accepted the
+    reply. `last`: no further attempt at this answer follows.
     """
 
     prompt: str
@@ -80,16 +81,16 @@ class Attempt:
 
     @property
     def accepted(self) -> bool:
-        """Whether the check accepted it."""
+        """Whether the check accepted the reply."""
         return self.refusal is None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What attempts amount to. Seconds are of whole replies; the time that checks take does not count.
+    """Figures over several attempts. Seconds are of whole replies, without the time of the checks.
 
-    acceptance: accepted of all answers. p50, p95: of the attempts' seconds. first: the median. cost: all seconds spent,
-    per accepted answer; None where none was accepted.
+    acceptance: accepted answers divided by all answers. p50, p95: percentiles of the attempts' seconds. first: the
+    median. cost: all seconds spent divided by the accepted answers; None if none was accepted.
     """
 
     answers: int
@@ -108,7 +109,7 @@ class Figures:
 
 
 def figures(attempts: Sequence[Attempt]) -> Figures:
-    """The figures of one attempt or more."""
+    """Compute the figures of one attempt or more."""
     replies = [attempt.reply for attempt in attempts]
     accepted = sum(attempt.accepted for attempt in attempts)
     seconds = sum(reply.seconds for reply in replies)
@@ -134,17 +135,17 @@ def figures(attempts: Sequence[Attempt]) -> Figures:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The value below which `percent` of all lie, between two of them in proportion (numpy's and Excel's rule)."""
+    """Return the value below which `percent` of the values lie, interpolated linearly as numpy does."""
     ordered = sorted(values)
-    place = (len(ordered) - 1) * percent / 100
-    below = int(place)
+    position = (len(ordered) - 1) * percent / 100
+    below = int(position)
     above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Everything that was found about one model."""
+    """All results for one model."""
 
     loaded: Loaded
     prefill: tuple[Point, ...] = ()
@@ -153,13 +154,13 @@ class Measured:
 
     @property
     def peak_memory(self) -> int:
-        """The most that MLX held while the model was loaded and measured, in bytes."""
+        """The maximum of MLX's memory while the model was loaded and measured, in bytes."""
         points = [point.peak_memory for point in (*self.prefill, *self.steps)]
         return max(self.loaded.peak_memory, *points, *(attempt.reply.peak_memory for attempt in self.attempts), 0)
 
     @property
     def by_canvas(self) -> tuple[Point, ...]:
-        """The steps of all canvas lengths behind the shortest prefix, shortest canvas first."""
+        """The steps of all canvas lengths after the shortest prefix, shortest canvas first."""
         prefix = min((point.prefix for point in self.steps), default=0)
         return tuple(sorted((point for point in self.steps if point.prefix == prefix), key=lambda point: point.canvas))
 
@@ -169,28 +170,39 @@ class Measured:
         canvas = max((point.canvas for point in self.steps), default=0)
         return tuple(sorted((point for point in self.steps if point.canvas == canvas), key=lambda point: point.prefix))
 
-    def attempts_at(self, prompt: str) -> tuple[Attempt, ...]:
-        """The attempts at one prompt."""
-        return tuple(attempt for attempt in self.attempts if attempt.prompt == prompt)
+    def attempts_at(self, *prompts: str) -> tuple[Attempt, ...]:
+        """Return the attempts at some of the prompts."""
+        return tuple(attempt for attempt in self.attempts if attempt.prompt in prompts)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """One run of the program: the model, and the baseline where there is one.
+    """One run of the program: the model, and the baseline if there is one.
 
-    `prompts` in the order they are asked, and `asking` how: repeats, retries, seed, max_tokens. `dropped` says what was
-    left out, and why; `whole` is False where the run was ended before its time.
+    `prompts` are in the order of the suite, `groups` maps some of them to the name of their group, `asking` has the
+    options of the questions: repeats, retries, seed, max_tokens. `dropped` has a line for everything that was left out;
+    `whole` is False if the run ended early.
     """
 
     suite: str
     prompts: tuple[str, ...]
     models: tuple[Measured, ...]
+    groups: Mapping[str, str] = field(default_factory=dict[str, str])
     asking: Mapping[str, int] = field(default_factory=dict[str, int])
     dropped: tuple[str, ...] = ()
     whole: bool = True
 
+    @property
+    def rows(self) -> Mapping[str, tuple[str, ...]]:
+        """The rows of a table: the name of a group or of a prompt without one -> its prompts."""
+        rows: dict[str, tuple[str, ...]] = {}
+        for prompt in self.prompts:
+            row = self.groups.get(prompt, prompt)
+            rows[row] = (*rows.get(row, ()), prompt)
+        return rows
+
 
 def short_names(models: Sequence[Measured]) -> list[str]:
-    """What models are called in tables and pictures: without folder or owner, unless that makes them the same."""
+    """Return the names of models for tables and pictures: without folder or owner, unless two would be equal."""
     short = [model.loaded.model.rstrip("/").rpartition("/")[2] for model in models]
     return short if len(set(short)) == len(short) else [model.loaded.model for model in models]

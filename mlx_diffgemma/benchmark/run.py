@@ -1,9 +1,9 @@
-"""A benchmark from its plan to what it found, told as events.
+"""Carry out a benchmark: a plan -> events -> Benchmark.
 
     SuiteChosen
-    per model: Loaded -> Began -> Prefilled* -> Began -> Stepped* -> Began -> Attempt*      Dropped at any place
+    per model: Loaded -> Began -> PrefillTimed* -> Began -> StepsTimed* -> Began -> Attempt*      Dropped anywhere
 
-One model is in memory at a time: the baseline is loaded when the other one is gone.
+One model is in memory at a time: the baseline is loaded when the other model has been freed.
 """
 
 from __future__ import annotations
@@ -15,28 +15,33 @@ from typing import TypeAlias
 
 import mlx.core as mx
 
+from mlx_diffgemma.benchmark import SuiteName
 from mlx_diffgemma.benchmark.answers import Asking, ask
 from mlx_diffgemma.benchmark.baseline import BaselineChoice, check_baseline, load_baseline
 from mlx_diffgemma.benchmark.diffusion import ModelChoice, load_diffusion
 from mlx_diffgemma.benchmark.measure import Sizes, fit, time_prefill, time_steps
-from mlx_diffgemma.benchmark.prompts import choose
+from mlx_diffgemma.benchmark.prompts import built_in_suite, default_suite
 from mlx_diffgemma.benchmark.results import Attempt, Benchmark, Loaded, Measured, Point
 from mlx_diffgemma.benchmark.subject import Subject
 from mlx_diffgemma.benchmark.suite import Case, Suite
+from mlx_diffgemma.checkpoint.hub import model_folder
 from mlx_diffgemma.errors import OptionError
+from mlx_diffgemma.files import read_json
+from mlx_diffgemma.model.config import parse_config
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkPlan:
-    """What to do. `suite`: prompts, or the name of built-in ones, or None to choose those by the model.
+    """What to measure. Raises OptionError.
 
-    `only` keeps the prompts with this text in their names. `sizes` of None: no speeds. `max_tokens` goes over what the
-    prompts say. Raises OptionError.
+    suite: prompts, or the name of a built-in suite; None chooses one by the model's canvas length.
+    only: ask the prompts whose names contain this text. sizes: None measures no speeds.
+    max_tokens: replaces what the prompts say.
     """
 
     source: ModelChoice
     baseline: BaselineChoice | None
-    suite: Suite | str | None
+    suite: Suite | SuiteName | None
     only: str | None
     sizes: Sizes | None
     answers: bool
@@ -46,10 +51,10 @@ class BenchmarkPlan:
     max_tokens: int | None
 
     def __post_init__(self) -> None:
-        for name, least in (("repeats", 1), ("retries", 1), ("max_tokens", 1), ("seed", 0)):
+        for name, minimum in (("repeats", 1), ("retries", 1), ("max_tokens", 1), ("seed", 0)):
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise OptionError(f"{name}={value} must be at least {least}")
+            if value is not None and value < minimum:
+                raise OptionError(f"{name}={value} must be at least {minimum}")
         if self.seed + self.repeats * self.retries > 2**64:
             raise OptionError(f"seed={self.seed} is too large: the last attempt's must be below 2**64")
         if self.sizes is None and not self.answers:
@@ -66,11 +71,11 @@ class SuiteChosen:
 
 @dataclass(frozen=True, kw_only=True)
 class Began:
-    """Work on `model` that has so many pieces: points, or answers; 0 where it has none."""
+    """A kind of work on a model began; `count` points or answers follow, 0 if there is nothing to count."""
 
     model: str
     what: str
-    pieces: int = 0
+    count: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +94,7 @@ class StepsTimed:
 
 @dataclass(frozen=True, kw_only=True)
 class Dropped:
-    """Something is left out, and why."""
+    """Something is left out, with the reason."""
 
     reason: str
 
@@ -97,81 +102,90 @@ class Dropped:
 BenchmarkEvent: TypeAlias = SuiteChosen | Began | Loaded | PrefillTimed | StepsTimed | Attempt | Dropped
 
 
-def run(plan: BenchmarkPlan) -> Iterator[BenchmarkEvent]:
-    """Do what the plan says. Raises DiffGemmaError; what was found until then has been told."""
+def run_benchmark(plan: BenchmarkPlan) -> Iterator[BenchmarkEvent]:
+    """Carry out a plan. Raises DiffGemmaError; the events until then hold what was measured."""
     if plan.baseline is not None:
-        # It is loaded when the first model has been measured, which may take an hour.
+        # The baseline is loaded after the first model was measured, which may take an hour.
         yield Began(model=plan.baseline.model, what="checking")
         check_baseline(plan.baseline)
-        _forget()
+        _free_memory()
     yield Began(model=plan.source.model, what="loading")
+    suite = _suite(plan) if plan.answers else None
     subject = load_diffusion(plan.source)
     yield subject.loaded
-    chosen = SuiteChosen(
-        suite=_suite(plan, subject.canvas),
-        asking=Asking(max_tokens=subject.config.max_tokens, repeats=plan.repeats, retries=plan.retries, seed=plan.seed),
-    )
-    if plan.answers:
-        yield chosen
-    yield from _measure(subject, plan, chosen)
+    asking = Asking(max_tokens=subject.config.max_tokens, repeats=plan.repeats, retries=plan.retries, seed=plan.seed)
+    if suite is not None:
+        yield SuiteChosen(suite=suite, asking=asking)
+    cases = () if suite is None else suite.cases
+    yield from _measure(subject, plan.sizes, cases, asking)
     del subject
-    _forget()
+    _free_memory()
     if plan.baseline is not None:
         yield Began(model=plan.baseline.model, what="loading")
         baseline = load_baseline(plan.baseline)
         yield baseline.loaded
-        yield from _measure(baseline, plan, chosen)
+        yield from _measure(baseline, plan.sizes, cases, asking)
 
 
-def _suite(plan: BenchmarkPlan, canvas: int) -> Suite:
-    suite = plan.suite if isinstance(plan.suite, Suite) else choose(plan.suite, canvas)
+def _suite(plan: BenchmarkPlan) -> Suite:
+    """Return the suite of a plan, before gigabytes are read, with the prompts that are asked. Raises DiffGemmaError."""
+    suite = plan.suite
+    if not isinstance(suite, Suite):
+        suite = built_in_suite(suite or default_suite(_canvas_length(plan.source)))
     kept = [case for case in suite.cases if plan.only is None or plan.only in case.name]
     if not kept:
-        names = ", ".join(case.name for case in suite.cases)
+        names = ", ".join(dict.fromkeys(case.row for case in suite.cases))
         raise OptionError(f"only={plan.only!r} is in no name of the suite {suite.name}: {names}")
     return replace(suite, cases=tuple(replace(case, max_tokens=plan.max_tokens or case.max_tokens) for case in kept))
 
 
-def _measure(subject: Subject, plan: BenchmarkPlan, chosen: SuiteChosen) -> Iterator[BenchmarkEvent]:
-    """Everything that is measured of one model."""
-    asking = chosen.asking
-    # What cannot be asked is found out before anything takes its time.
-    cases: list[Case] = []
-    for case in chosen.suite.cases if plan.answers else ():
-        if problem := subject.problem(case.prompt, case.max_tokens or asking.max_tokens):
+def _canvas_length(choice: ModelChoice) -> int:
+    """Return the canvas length in the config.json of a model. Raises DiffGemmaError."""
+    folder = model_folder(choice.model, choice.revision)
+    return parse_config(read_json(folder / "config.json")).canvas_length
+
+
+def _measure(
+    subject: Subject, sizes: Sizes | None, cases: tuple[Case, ...], asking: Asking
+) -> Iterator[BenchmarkEvent]:
+    """Measure one model."""
+    # Prompts that cannot be asked are found before anything is measured.
+    possible: list[Case] = []
+    for case in cases:
+        if problem := subject.problem(case, case.max_tokens or asking.max_tokens):
             yield Dropped(reason=f"prompt {case.name} for {subject.loaded.model}: {problem}")
         else:
-            cases.append(case)
-    if plan.sizes is not None:
-        yield from _speed(subject, plan.sizes)
-    if cases:
-        yield Began(model=subject.loaded.model, what="answers", pieces=len(cases) * asking.repeats)
-        subject.warm_up(cases[0].prompt)
-    for case in cases:
+            possible.append(case)
+    if sizes is not None:
+        yield from _speed(subject, sizes)
+    if possible:
+        yield Began(model=subject.loaded.model, what="answers", count=len(possible) * asking.repeats)
+        subject.warm_up(possible[0])
+    for case in possible:
         yield from ask(subject, case, asking)
 
 
 def _speed(subject: Subject, sizes: Sizes) -> Iterator[BenchmarkEvent]:
     fitting = fit(subject, sizes)
     yield from (Dropped(reason=reason) for reason in fitting.dropped)
-    yield Began(model=subject.loaded.model, what="prefill", pieces=len(fitting.lengths))
+    yield Began(model=subject.loaded.model, what="prefill", count=len(fitting.lengths))
     for length in fitting.lengths:
         point = time_prefill(subject, length)
         yield PrefillTimed(point=point) if isinstance(point, Point) else Dropped(reason=str(point))
-    yield Began(model=subject.loaded.model, what="steps", pieces=len(fitting.steps))
+    yield Began(model=subject.loaded.model, what="steps", count=len(fitting.steps))
     for prefix, canvas in fitting.steps:
         point = time_steps(subject, prefix, canvas)
         yield StepsTimed(point=point) if isinstance(point, Point) else Dropped(reason=str(point))
 
 
-def _forget() -> None:
-    """Give back the memory of a model that nothing refers to any more."""
+def _free_memory() -> None:
+    """Free the memory of a model that nothing refers to any more."""
     gc.collect()
     mx.clear_cache()
 
 
 class Findings:
-    """What the events up to now amount to."""
+    """Collects events into a Benchmark, also of a run that ends early."""
 
     def __init__(self) -> None:
         self._chosen: SuiteChosen | None = None
@@ -179,7 +193,7 @@ class Findings:
         self._dropped: list[str] = []
 
     def add(self, event: BenchmarkEvent) -> None:
-        """Take in the next event."""
+        """Add the next event."""
         match event:
             case SuiteChosen():
                 self._chosen = event
@@ -197,13 +211,18 @@ class Findings:
                 pass
 
     def benchmark(self, *, whole: bool) -> Benchmark | None:
-        """All of it; None where the run was ended before anything was measured."""
+        """Return the results; None for a run that ended before anything was measured.
+
+        whole: whether the run came to its end.
+        """
         if not whole and not any(model.prefill or model.steps or model.attempts for model in self._models):
             return None
         chosen = self._chosen
+        cases = chosen.suite.cases if chosen else ()
         return Benchmark(
             suite=chosen.suite.name if chosen else "",
-            prompts=tuple(case.name for case in chosen.suite.cases) if chosen else (),
+            prompts=tuple(case.name for case in cases),
+            groups={case.name: case.group for case in cases if case.group is not None},
             models=tuple(self._models),
             asking=asdict(chosen.asking) if chosen else {},
             dropped=tuple(self._dropped),

@@ -1,4 +1,4 @@
-"""What a benchmark shows on stderr while it works: a bar per kind of work, or lines where there is no terminal."""
+"""Show the progress of a benchmark on stderr: a bar per kind of work on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mlx_diffgemma.benchmark.run import Began, BenchmarkEvent, PrefillTimed, Ste
 from mlx_diffgemma.display.terminal import passing_note
 
 
-def watched(events: Iterator[BenchmarkEvent], *, console: Console, quiet: bool) -> Generator[BenchmarkEvent]:
-    """Pass `events` on, showing what is being done; nothing of it stays on a terminal."""
+def with_progress(events: Iterator[BenchmarkEvent], *, console: Console, quiet: bool) -> Generator[BenchmarkEvent]:
+    """Pass `events` on and show what is being done; a terminal is left as it was."""
     with ExitStack() as shown:
         bar: Progress | None = None
         for event in events:
@@ -32,16 +32,16 @@ def watched(events: Iterator[BenchmarkEvent], *, console: Console, quiet: bool) 
 
 
 def _begin(event: Began, console: Console, shown: ExitStack) -> Progress | None:
-    """Show a kind of work, until `shown` is closed."""
+    """Show a kind of work until `shown` is closed."""
     label = f"{event.model}: {event.what}"
     if not console.is_terminal:
         console.print(label, highlight=False, markup=False)
         return None
-    if event.pieces == 0:
-        # Loading may have warnings to print: they run into a bar, and over a note.
+    if event.count == 0:
+        # Loading may print warnings: these would run into a bar, but go over a note.
         shown.enter_context(passing_note(label, sys.stderr))
         return None
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn())
     bar = shown.enter_context(Progress(*columns, console=console, transient=True))
-    bar.add_task(escape(label), total=event.pieces)
+    bar.add_task(escape(label), total=event.count)
     return bar

@@ -1,33 +1,62 @@
-"""What a model is asked: a user's own prompts, one JSON object per line.
+"""Read a suite: what a benchmark asks, one JSON object per line.
 
     {"name": "capital", "prompt": "What is the capital of Peru?", "check": {"regex": "Lima"}, "max_tokens": 64}
+    {"prompt": "Give JSON: Ana is 34.", "max_steps": 8, "check": {"json": {"name": "Ana", "age": 34}}}
+    {"template": "12 13 <gap:4> 16", "prompt": "Count from 12 to 16", "check": {"exact": "12 13 14 15 16"}}
 
-`name` (the number of the line) and `max_tokens` (what the model's own options say) may be left out. The check is one of
-those in `checks`. The built-in prompts are in `prompts`.
+    check      whether an answer is accepted: see `checks`
+    prompt     what the model is asked; beside a template the instruction, which may be left out
+    template   a text whose gaps are filled: <gap> is a gap of any length, <gap:3> of 3 tokens, <gap:2-5> of 2 to 5
+    name       the number of the line if it is left out
+    group      prompts of one group share a row of the report
+    seed       added to the seeds of the attempts at this prompt
+
+Every other key is an option of the generation, named as in GenerationConfig: max_tokens, max_steps, regex, choices, ...
+It replaces the checkpoint's option, and an option of the command line replaces both. In a template, regex, json_schema
+and choices apply to the text of every gap. The built-in suites are in `prompts`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from mlx_diffgemma.benchmark.checks import Check, read_check
-from mlx_diffgemma.errors import DataError, require_unicode
+from mlx_diffgemma.errors import ConstraintError, DataError, OptionError, TemplateError, require_unicode
 from mlx_diffgemma.files import json_lines
+from mlx_diffgemma.generation_config import GenerationConfig
+from mlx_diffgemma.generation_options import PERMISSIVE, configured, require_usable
+from mlx_diffgemma.infilling.template import Part, matched, parse
 
-KEYS = {"name", "prompt", "check", "max_tokens"}
+KEYS = ("name", "group", "prompt", "template", "check", "seed", "max_tokens")
+"""The keys of a line that are no options of a generation or that have a meaning of their own."""
+CONSTRAINTS = ("regex", "json_schema", "choices")
+_OPTIONS = {option.name for option in dataclasses.fields(GenerationConfig)}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Case:
-    """One prompt and the check of its answers; `max_tokens` of None is left to the model's options."""
+    """One prompt or template, and the check of its answers."""
 
     name: str
-    prompt: str
+    prompt: str | None
+    """None only beside a template"""
     check: Check
+    group: str | None = None
+    template: tuple[Part, ...] = ()
     max_tokens: int | None = None
+    """None leaves it to the model's options."""
+    seed: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """options of the generation besides max_tokens and seed"""
+
+    @property
+    def row(self) -> str:
+        """The name of its row in the report."""
+        return self.name if self.group is None else self.group
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,37 +68,71 @@ class Suite:
 
 
 def read_suite(path: Path) -> Suite:
-    """The prompts in a file. Raises DataError naming the file and the line."""
-    cases: list[Case] = []
+    """Read a suite from a file. Raises DataError that names the file and the line."""
+    cases: dict[str, Case] = {}
     for number, where, record in json_lines(path):
         case = read_case(where, record, str(number))
-        if any(case.name == other.name for other in cases):
+        if case.name in cases:
             raise DataError(f"{where}: a second prompt of the name {case.name!r}")
-        cases.append(case)
+        cases[case.name] = case
     if not cases:
         raise DataError(f"{path} has no prompts: it needs one JSON object per line, with prompt and check")
-    return Suite(name=path.name, cases=tuple(cases))
+    return Suite(name=path.name, cases=tuple(cases.values()))
 
 
 def read_case(where: str, record: object, name: str) -> Case:
-    """The prompt that a record describes, `name` where it has none. Raises DataError beginning with `where`."""
+    """Return the case that a record describes; `name` is its name if it has none. Raises DataError.
+
+    where: the file and the line, for messages.
+    """
     if not isinstance(record, Mapping):
         raise DataError(f"{where}: a prompt is a JSON object, not a {type(record).__name__}")
     entries = cast("Mapping[str, Any]", record)
-    if unknown := sorted(entries.keys() - KEYS):
-        raise DataError(f"{where}: unknown: {', '.join(unknown)}; there are {', '.join(sorted(KEYS))}")
-    for key, text in (("prompt", entries.get("prompt")), ("name", entries.get("name", name))):
-        if not isinstance(text, str) or not text.strip():
-            raise DataError(f"{where}: {key} must be text that says something, not {text!r}")
-        require_unicode(text, f"{where}: {key}", DataError)
+    if unknown := sorted(entries.keys() - _OPTIONS - set(KEYS)):
+        raise DataError(f"{where}: unknown: {', '.join(unknown)}; there are {', '.join(sorted(_OPTIONS | set(KEYS)))}")
+    texts = {key: _text(where, key, entries[key]) for key in ("name", "group", "prompt", "template") if key in entries}
+    if "prompt" not in texts and "template" not in texts:
+        _text(where, "prompt", None)
     if "check" not in entries:
         raise DataError(f'{where}: no check; {{"regex": "."}} accepts every answer that is not empty')
-    longest = entries.get("max_tokens")
-    if longest is not None and (isinstance(longest, bool) or not isinstance(longest, int) or longest < 1):
-        raise DataError(f"{where}: max_tokens must be a whole number, at least 1, not {longest!r}")
+    options: dict[str, Any] = {key: _listed(value) for key, value in entries.items() if key in _OPTIONS}
+    max_tokens, seed = options.pop("max_tokens", None), options.pop("seed", 0)
+    if max_tokens is not None and (isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 1):
+        raise DataError(f"{where}: max_tokens must be a whole number, at least 1, not {max_tokens!r}")
+    try:
+        require_usable(configured(PERMISSIVE, {**options, "seed": seed}))
+        template = _template(texts.get("template"), options)
+    except (OptionError, TemplateError, ConstraintError) as error:
+        raise DataError(f"{where}: {error}") from None
     return Case(
-        name=entries.get("name", name),
-        prompt=entries["prompt"],
+        name=texts.get("name", name),
+        group=texts.get("group"),
+        prompt=texts.get("prompt"),
+        template=template,
         check=read_check(where, entries["check"]),
-        max_tokens=longest,
+        max_tokens=max_tokens,
+        seed=cast("int", seed),
+        options={key: value for key, value in options.items() if not template or key not in CONSTRAINTS},
     )
+
+
+def _text(where: str, key: str, value: object) -> str:
+    """Return the value of a key that holds text. Raises DataError."""
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{where}: {key} must be text that says something, not {value!r}")
+    require_unicode(value, f"{where}: {key}", DataError)
+    return value
+
+
+def _listed(value: object) -> object:
+    """Return a list as the tuple that GenerationConfig wants, any other value as it is."""
+    return tuple(cast("list[object]", value)) if isinstance(value, list) else value
+
+
+def _template(text: str | None, options: Mapping[str, Any]) -> tuple[Part, ...]:
+    """Return the parts of a template, each gap with the constraint of the options; () without a template."""
+    if text is None:
+        return ()
+    parts = parse(text)
+    constraint = [options.get(name) for name in CONSTRAINTS]
+    return parts if constraint == [None] * 3 else matched(parts, *constraint)

@@ -1,1 +1,1 @@
-"""Files to a model: Hub, safetensors, quantization, weights, adapters."""
+"""Files <-> model: the Hub, safetensors, quantization, names, weights, adapters."""

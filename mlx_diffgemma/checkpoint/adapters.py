@@ -1,7 +1,7 @@
-"""Adapters: low-rank changes to a model's linear maps, in mlx-lm's layers and files.
+"""Adapters: low-rank changes of a model's linear maps, in the layers and files of mlx-lm.
 
-adapters.safetensors    lora_a and lora_b of every adapted module; of a full training, every trained parameter
-adapter_config.json     fine_tune_type, num_layers, lora_parameters, and how it was trained
+adapters.safetensors    lora_a and lora_b of every adapted module; after a full training, every trained parameter
+adapter_config.json     fine_tune_type, num_layers, lora_parameters, and the settings of the training
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_a
 DENSE = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 EXPERTS = ("experts.gate_up_proj", "experts.down_proj")
 ROUTER = ("router.proj",)
-LISTED = 3
-"""Lines of mlx-lm's reason for refusing an adapter: it has one per tensor."""
+_MAX_REASONS = 3
+"""Lines of mlx-lm's message that are quoted: it has one line per tensor that does not fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoRA:
-    """Which modules of each layer are adapted, and how. Raises OptionError."""
+    """Which modules of which layers get low-rank changes, and of what rank. Raises OptionError."""
 
     rank: int = 16
     alpha: float = 32.0
     """the change is multiplied by alpha / rank"""
     layers: int | None = None
-    """how many layers from the last; None is all"""
+    """how many layers, counted from the last; None is all"""
     keys: tuple[str, ...] = ATTENTION + DENSE
 
     def __post_init__(self) -> None:
@@ -50,17 +50,17 @@ class LoRA:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """mlx-lm's lora_parameters."""
+        """The object `lora_parameters` of mlx-lm."""
         scale = self.alpha / self.rank
         return {"rank": self.rank, "scale": scale, "dropout": 0.0, "keys": list(self.keys)}
 
 
-def attach(model: DiffusionGemma, lora: LoRA, seed: int) -> None:
-    """Freeze the model and put trainable low-rank changes, zero so far, beside the modules of `lora.keys`."""
+def attach_adapter(model: DiffusionGemma, lora: LoRA, seed: int) -> None:
+    """Freeze the model and add trainable low-rank changes to the modules of `lora.keys`; at first they are zero."""
     from mlx_lm.tuner.utils import linear_to_lora_layers
 
     model.freeze()
-    # mlx-lm's layers draw from MLX's global generator.
+    # mlx-lm initializes its layers with MLX's global random state.
     mx.random.seed(seed)
     count = len(model.layers)
     linear_to_lora_layers(model, min(lora.layers or count, count), lora.parameters)
@@ -68,16 +68,16 @@ def attach(model: DiffusionGemma, lora: LoRA, seed: int) -> None:
 
 
 def save_adapter(folder: Path, model: DiffusionGemma, config: Mapping[str, Any]) -> None:
-    """Write the trainable parameters and `config` into `folder`, each file beside the old one first."""
+    """Write the trainable parameters and `config` into `folder`; old files are replaced when both are complete."""
     folder.mkdir(parents=True, exist_ok=True)
     flat: dict[str, mx.array] = dict(tree_flatten(model.trainable_parameters()))
-    with replacing(folder / WEIGHTS) as weights, replacing(folder / CONFIG) as text:
+    with replacing(folder / WEIGHTS) as weights, replacing(folder / CONFIG) as settings:
         mx.save_safetensors(str(weights), flat, metadata={"format": "mlx"})
-        text.write_text(json.dumps(dict(config), indent=1) + "\n", encoding="utf-8")
+        settings.write_text(json.dumps(dict(config), indent=1) + "\n", encoding="utf-8")
 
 
 def adapter_config(lora: LoRA | None, model: DiffusionGemma, training: Mapping[str, Any]) -> dict[str, Any]:
-    """What adapter_config.json says; lora None is a full training."""
+    """Return the content of adapter_config.json; `lora` None is a full training, `training` its settings."""
     if lora is None:
         return {"fine_tune_type": "full", **training}
     count = len(model.layers)
@@ -89,8 +89,8 @@ def adapter_config(lora: LoRA | None, model: DiffusionGemma, training: Mapping[s
     }
 
 
-def read_settings(folder: Path) -> dict[str, Any]:
-    """The adapter_config.json of an adapter whose weights are there too. Raises AdapterError."""
+def read_adapter_config(folder: Path) -> dict[str, Any]:
+    """Read adapter_config.json, and check that the weights are there too. Raises AdapterError."""
     if not folder.is_dir():
         raise AdapterError(f"no adapter at {folder}: it is a folder with {WEIGHTS} and {CONFIG}")
     try:
@@ -98,13 +98,13 @@ def read_settings(folder: Path) -> dict[str, Any]:
     except DiffGemmaError as error:
         raise AdapterError(f"the adapter in {folder} cannot be used: {error}") from None
     if not (folder / WEIGHTS).is_file():
-        raise AdapterError(f"the adapter in {folder} has no {WEIGHTS}")
+        raise AdapterError(f"the adapter in {folder} has no {WEIGHTS}: copy it there, or train it again")
     return settings
 
 
 def load_adapter(model: DiffusionGemma, folder: Path) -> None:
-    """Put an adapter's changes into a loaded model. Raises AdapterError for one that does not fit it."""
-    settings = read_settings(folder)
+    """Add the changes of an adapter to a loaded model. Raises AdapterError for an adapter that does not fit it."""
+    settings = read_adapter_config(folder)
     from mlx_lm.tuner.utils import load_adapters
 
     dtype = model.dtype
@@ -112,8 +112,8 @@ def load_adapter(model: DiffusionGemma, folder: Path) -> None:
         load_adapters(model, str(folder))
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         lines = [" ".join(line.split()) for line in str(error).splitlines()]
-        rest = f" (and {len(lines) - LISTED} more)" if len(lines) > LISTED else ""
-        reason = " ".join(lines[:LISTED]) + rest
+        rest = f" (and {len(lines) - _MAX_REASONS} more)" if len(lines) > _MAX_REASONS else ""
+        reason = " ".join(lines[:_MAX_REASONS]) + rest
         raise AdapterError(f"the adapter in {folder} does not fit the model: {reason}") from error
     if settings.get("fine_tune_type") == "full":
         model.set_dtype(dtype)

@@ -1,12 +1,12 @@
-"""Which formats weights can be packed in, and which module of a checkpoint has which.
+"""The formats in which weights can be packed, and the format of each module of a checkpoint.
 
 config.json holds a default and overrides by module path:
 
     "quantization": {"group_size": 64, "bits": 4, "mode": "affine",
                      "model.decoder.embed_tokens": {"group_size": 64, "bits": 8}, ...}
 
-An override without a mode is affine, also inside an mxfp4, mxfp8 or nvfp4 checkpoint. Whether a module is packed at
-all is decided by the files, not here: it is where `<path>.scales` exists.
+An override without a mode is affine, in an mxfp4, mxfp8 or nvfp4 checkpoint too. Whether a module is packed at all is
+decided by the files and not here: it is packed if they hold `<path>.scales`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from mlx_diffgemma.errors import QuantizationError
 AFFINE_BITS = (2, 3, 4, 5, 6, 8)
 AFFINE_GROUPS = (32, 64, 128)
 FIXED_FORMATS = {"mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}
-"""Mode -> (bits, group size): these floating-point formats have one of each."""
+"""mode -> (bits, group size): each of these floating-point formats has one bit width and one group size."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quantization:
-    """One packing of a weight: `bits` per value, one scale per `group_size` values of a row, and the `mode`."""
+    """The format of a packed weight: `bits` per value, one scale per `group_size` values of a row."""
 
     bits: int
     group_size: int
@@ -51,21 +51,21 @@ class Quantization:
 
     @property
     def has_biases(self) -> bool:
-        """Affine groups carry a scale and a bias, the floating-point formats a scale alone."""
+        """Whether a group has a bias beside its scale: only affine groups have."""
         return self.mode == "affine"
 
     def to_dict(self) -> dict[str, Any]:
-        """The form written to config.json; "mode" is left out where readers take its absence for affine."""
+        """Return the entry of config.json; an affine one has no "mode", because readers assume affine."""
         entry: dict[str, Any] = {"group_size": self.group_size, "bits": self.bits}
         return entry if self.mode == "affine" else {**entry, "mode": self.mode}
 
 
 def parse_quantization(where: str, raw: Mapping[str, Any]) -> Quantization:
-    """Read one entry; `where` names it in the error. Raises QuantizationError."""
+    """Parse one entry of config.json; `where` names it in the message of a QuantizationError."""
     try:
         bits, group_size, mode = raw["bits"], raw["group_size"], raw.get("mode", "affine")
     except KeyError as missing:
-        raise QuantizationError(f"{where}: no {missing} in {dict(raw)}") from None
+        raise QuantizationError(f"{where}: no {missing} in {dict(raw)}: it needs bits and group_size") from None
     if not isinstance(bits, int) or not isinstance(group_size, int) or not isinstance(mode, str):
         raise QuantizationError(f"{where}: bits and group_size must be whole numbers and mode a name, not {dict(raw)}")
     try:
@@ -76,26 +76,26 @@ def parse_quantization(where: str, raw: Mapping[str, Any]) -> Quantization:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizationTable:
-    """The default packing of a checkpoint and the module paths that differ from it."""
+    """The default format of a checkpoint, and the formats of modules that differ from it, by module path."""
 
     default: Quantization
     overrides: Mapping[str, Quantization] = field(default_factory=dict[str, Quantization])
 
     def at(self, path: str) -> Quantization:
-        """The packing of the module at `path`, given that it is packed."""
+        """Return the format of the packed module at `path`."""
         return self.overrides.get(path, self.default)
 
     def to_dict(self) -> dict[str, Any]:
-        """The "quantization" object of config.json, as mlx-lm and mlx-vlm read it."""
+        """Return the "quantization" object of config.json, as mlx-lm and mlx-vlm read it."""
         default = {**self.default.to_dict(), "mode": self.default.mode}
         return {**default, **{path: entry.to_dict() for path, entry in self.overrides.items()}}
 
 
 def parse_table(config: Mapping[str, Any]) -> QuantizationTable | None:
-    """The table in a parsed config.json, or None for a checkpoint that is not quantized.
+    """Return the table in a parsed config.json; None for a checkpoint that is not quantized.
 
-    Raises QuantizationError for what no kernel here reads: other methods (fp8, GPTQ, compressed-tensors ...), unknown
-    modes, impossible bits.
+    Raises QuantizationError for formats that MLX has no kernels for: other methods (fp8, GPTQ, compressed-tensors,
+    ...), unknown modes, impossible bit widths.
     """
     raw = config.get("quantization")
     if raw is None:

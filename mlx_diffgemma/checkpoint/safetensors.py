@@ -1,8 +1,8 @@
-"""What a folder of safetensors files holds, read from their headers alone: no tensor is touched.
+"""The headers of safetensors files: which tensors a folder holds, and where; no tensor is read.
 
-A file is an 8-byte little-endian header length, a JSON header (name -> dtype, shape, byte range), then the bytes.
-Reading the headers here, rather than through a loader, lets a damaged or incomplete download be named before gigabytes
-are read, and lets the converter read a tensor piece by piece.
+A file is an 8-byte little-endian header length, a JSON header (name -> dtype, shape, byte range), then the tensors.
+The headers are read here, not by a loader, so that a damaged or incomplete download is found before gigabytes are read,
+and so that the converter can read a tensor in parts.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from mlx_diffgemma.errors import ModelNotFoundError, WeightsError
 from mlx_diffgemma.files import read_json
 
 INDEX = "model.safetensors.index.json"
-MAX_HEADER = 100_000_000
+_MAX_HEADER_BYTES = 100_000_000
 ITEM_BYTES = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
     "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
 }  # fmt: skip
-"""Bytes per value of every dtype that a header may name."""
+"""dtype, as a header spells it -> bytes per value."""
 FLOATS = ("BF16", "F16", "F32")
-"""The dtypes that unpacked weights, and the scales of packed ones, can have."""
+"""The dtypes of unpacked weights, and of the scales of packed ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TensorInfo:
-    """One tensor in one file: `offset` is its first byte counted from the start of the file."""
+    """One tensor in one file; its first byte is at `offset` from the start of the file."""
 
     name: str
     file: Path
@@ -39,21 +39,21 @@ class TensorInfo:
 
     @property
     def size(self) -> int:
-        """Number of values."""
+        """The number of values."""
         return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
-        """Bytes in the file."""
+        """The number of bytes in the file."""
         return self.size * ITEM_BYTES[self.dtype]
 
 
 def read_folder(folder: Path) -> dict[str, TensorInfo]:
-    """Every tensor of the checkpoint in `folder`, by name.
+    """Return name -> tensor of the checkpoint in `folder`.
 
-    The shards are those of the index where there is one, else every *.safetensors file. Raises ModelNotFoundError for a
-    folder without weights, WeightsError for a missing, truncated or damaged shard and for a tensor that is not where
-    the index says.
+    Its shards are the files that the index names; without an index, all *.safetensors files. Raises ModelNotFoundError
+    for a folder without weights, and WeightsError for a missing, truncated or damaged shard and for a tensor that is
+    not in the shard that the index names.
     """
     index = folder / INDEX
     if not index.exists():
@@ -64,28 +64,28 @@ def read_folder(folder: Path) -> dict[str, TensorInfo]:
         return {info.name: info for info in tensors}
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict):
-        raise WeightsError(f"{index} has no weight_map object")
-    placed = cast("dict[str, str]", weight_map)
+        raise WeightsError(f"{index} has no weight_map object: download it again")
+    file_names = cast("dict[str, str]", weight_map)
     if not all(isinstance(name, str) for name in cast("dict[str, object]", weight_map).values()):
-        raise WeightsError(f"{index} names files that are no names: download it again")
-    files = [folder / name for name in sorted(set(placed.values()))]
+        raise WeightsError(f"{index} has names of files that are not text: download it again")
+    files = [folder / name for name in sorted(set(file_names.values()))]
     for file in files:
         if not file.exists():
             raise WeightsError(f"{index.name} names {file.name}, which is not in {folder}: download it again")
     tensors = {info.name: info for file in files for info in read_header(file)}
-    for name, file in placed.items():
-        if name not in tensors or tensors[name].file.name != file:
-            raise WeightsError(f"{index.name} places {name} in {file}, which does not hold it: download it again")
+    for name, file_name in file_names.items():
+        if name not in tensors or tensors[name].file.name != file_name:
+            raise WeightsError(f"{index.name} says that {name} is in {file_name}, but it is not: download both again")
     return tensors
 
 
 def read_header(file: Path) -> list[TensorInfo]:
-    """The tensors of one file in the order of their bytes. Raises WeightsError for a truncated or damaged file."""
+    """Return the tensors of one file in the order of their bytes. Raises WeightsError for a damaged file."""
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
-            if size < 8 or length > min(size - 8, MAX_HEADER):
+            if size < 8 or length > min(size - 8, _MAX_HEADER_BYTES):
                 raise WeightsError(f"{file} is truncated or not a safetensors file ({size:,} bytes): download it again")
             raw = json.loads(stream.read(length))
         infos = [_info(file, name, entry, 8 + length) for name, entry in raw.items() if name != "__metadata__"]
@@ -100,7 +100,7 @@ def read_header(file: Path) -> list[TensorInfo]:
             raise WeightsError(f"{file} has a damaged header ({info.name} overlaps another tensor): download it again")
         end = info.offset + info.nbytes
     if end > size:
-        raise WeightsError(f"{file} is truncated: {size:,} of {end:,} bytes are there: download it again")
+        raise WeightsError(f"{file} is truncated ({size:,} of {end:,} bytes are there): download it again")
     return infos
 
 

@@ -1,10 +1,10 @@
-"""A checkpoint folder -> a model with its weights in place.
+"""A checkpoint folder -> a model with its weights.
 
-1  config.json, generation_config.json -> ModelConfig, QuantizationTable, GenerationConfig
-2  safetensors headers             -> every parameter's name, dtype, shape and place in the files
-3  the model, nothing computed yet; modules that the files hold packed become their packed kind
-4  the strict check                names, shapes and kinds of dtype, before any weight is read
-5  the weights, read lazily, cast to the compute dtype, and evaluated a layer at a time
+1  configuration   config.json, generation_config.json -> ModelConfig, QuantizationTable, GenerationConfig
+2  headers         safetensors headers -> name, dtype, shape and position of every parameter in the files
+3  model           nothing is computed yet; a module is packed if the files hold it packed
+4  strict check    names, shapes and dtypes, before any weight is read
+5  weights         read lazily, cast to the compute dtype, evaluated layer by layer
 """
 
 from __future__ import annotations
@@ -30,22 +30,26 @@ from mlx_diffgemma.model.config import ModelConfig, object_at, parse_config
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 from mlx_diffgemma.model.experts import ExpertLinear
 
-logger = logging.getLogger("mlx_diffgemma")
+_logger = logging.getLogger("mlx_diffgemma")
 
 DTYPES = {"bfloat16": mx.bfloat16, "float32": mx.float32}
-"""Compute dtypes by the names that options use; activations of this family exceed the range of float16."""
+"""The compute dtypes that an option can name; float16 is missing because activations exceed its range."""
 
-LAYER = re.compile(r"\.layers\.(\d+)\.")
-LISTED = 3
+_LAYER = re.compile(r"\.layers\.(\d+)\.")
+_MAX_PROBLEMS = 3
+"""Problems that a message lists; the others are counted."""
 
 
 def default_dtype() -> mx.Dtype:
-    """bfloat16 where the device is a GPU; float32 on the CPU, where bfloat16 kernels are slow or missing."""
+    """Return bfloat16 on a GPU and float32 on the CPU, where bfloat16 kernels are slow or missing."""
     return mx.float32 if mx.default_device() == mx.Device(mx.cpu) else mx.bfloat16
 
 
 def load_generation_config(folder: Path, raw: Mapping[str, Any]) -> GenerationConfig:
-    """The checkpoint's defaults: generation_config.json, else the object inside config.json, else the reference's."""
+    """Read the defaults of a checkpoint whose config.json is `raw`. Raises ConfigError.
+
+    They are in generation_config.json, or in an object of config.json; else they are those of the reference.
+    """
     stop_tokens = token_ids("config.json: eos_token_id", raw.get("eos_token_id"))
     path = folder / "generation_config.json"
     if path.exists():
@@ -54,7 +58,7 @@ def load_generation_config(folder: Path, raw: Mapping[str, Any]) -> GenerationCo
 
 
 def load_model(folder: Path, dtype: str | None = None) -> DiffusionGemma:
-    """Load the checkpoint in `folder` for the compute dtype named, None being the device's own.
+    """Load the checkpoint in `folder`, to compute in `dtype`; None is the default of the device.
 
     Raises ModelNotFoundError, ConfigError, QuantizationError, WeightsError, OptionError or OutOfMemoryError.
     """
@@ -63,7 +67,7 @@ def load_model(folder: Path, dtype: str | None = None) -> DiffusionGemma:
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A folder that was found to be in order, its weights not read yet."""
+    """A checked folder whose weights have not been read yet."""
 
     model: DiffusionGemma
     sources: Mapping[str, TensorSource]
@@ -71,36 +75,40 @@ class Checkpoint:
     defaults: GenerationConfig
 
     def load(self) -> DiffusionGemma:
-        """The model with its weights in place. Raises WeightsError or OutOfMemoryError."""
+        """Read the weights into the model and return it. Raises WeightsError or OutOfMemoryError."""
         with out_of_memory("loading the weights", "choose a smaller quantization, or close other programs"):
-            install(self.model, self.sources, self.dtype)
+            install_weights(self.model, self.sources, self.dtype)
         return self.model
 
 
 def open_checkpoint(folder: Path, dtype: str | None = None) -> Checkpoint:
-    """Check everything about a folder that can be checked without reading its weights: phases 1 to 4."""
+    """Check all of a folder that can be checked without reading weights: phases 1 to 4. Raises as load_model does."""
     if dtype is not None and dtype not in DTYPES:
         raise OptionError(f"dtype={dtype!r} must be one of {', '.join(DTYPES)}")
     compute = default_dtype() if dtype is None else DTYPES[dtype]
     raw = read_json(folder / "config.json")
     config, table, defaults = parse_config(raw), parse_table(raw), load_generation_config(folder, raw)
-    contents = sort_tensors(read_folder(folder))
-    if contents.vision:
-        logger.info("skipping the vision tower (%d tensors): this version reads text only", len(contents.vision))
-    model = build(config, table, contents.text)
-    check(model, contents)
-    check_device(model, compute)
-    return Checkpoint(model=model, sources=contents.text, dtype=compute, defaults=defaults)
+    tensors = sort_tensors(read_folder(folder))
+    if tensors.vision:
+        _logger.info("skipping the vision tower (%d tensors): this version reads text only", len(tensors.vision))
+    model = build_model(config, table, tensors.text)
+    check_tensors(model, tensors)
+    check_dtype(model, compute)
+    return Checkpoint(model=model, sources=tensors.text, dtype=compute, defaults=defaults)
 
 
-def build(config: ModelConfig, table: QuantizationTable | None, sources: Mapping[str, TensorSource]) -> DiffusionGemma:
-    """The model with every module packed that has `.scales` in the files; nothing is allocated or computed."""
+def build_model(
+    config: ModelConfig, table: QuantizationTable | None, sources: Mapping[str, TensorSource]
+) -> DiffusionGemma:
+    """Build the model without allocating memory; a module is packed if `sources` has its `.scales`."""
     model = DiffusionGemma(config)
     packed = {name.removesuffix(".scales") for name in sources if name.endswith(".scales")}
     if not packed:
         return model
     if table is None:
-        raise QuantizationError("the files hold packed weights, but config.json has no quantization entry")
+        raise QuantizationError(
+            "the files hold packed weights, but config.json has no quantization entry: download or convert them again"
+        )
 
     def packing(path: str, module: nn.Module) -> dict[str, int | str] | bool:
         if path not in packed or not hasattr(module, "to_quantized"):
@@ -115,27 +123,27 @@ def build(config: ModelConfig, table: QuantizationTable | None, sources: Mapping
     return model
 
 
-def check(model: nn.Module, contents: CheckpointTensors) -> None:
-    """Raise WeightsError naming the tensors that are missing, unknown, mis-shaped or of the wrong kind."""
+def check_tensors(model: nn.Module, tensors: CheckpointTensors) -> None:
+    """Raise WeightsError that names the tensors that are missing or unknown, or have a wrong shape or dtype."""
     expected = dict(tree_flatten(model.parameters()))
     problems = [
-        f"{name} is missing, expected {_shape(expected[name].shape)}" for name in expected if name not in contents.text
+        f"{name} is missing, expected {_shape(expected[name].shape)}" for name in expected if name not in tensors.text
     ]
-    for name, source in contents.text.items():
+    for name, source in tensors.text.items():
         if name not in expected:
             found = source.parts[0]
             problems.append(f"{found.name} is unknown ({found.dtype} {_shape(source.shape)})")
         elif source.shape != tuple(expected[name].shape):
             problems.append(f"{name} has shape {_shape(source.shape)}, expected {_shape(expected[name].shape)}")
-        elif source.dtype not in (kinds := _kinds(expected[name].dtype)):
-            problems.append(f"{name} is {source.dtype}, expected {' or '.join(kinds)}")
+        elif source.dtype not in (dtypes := _file_dtypes(expected[name].dtype)):
+            problems.append(f"{name} is {source.dtype}, expected {' or '.join(dtypes)}")
     if problems:
-        rest = f" (and {len(problems) - LISTED} more)" if len(problems) > LISTED else ""
-        raise WeightsError(f"the weights do not fit config.json: {'; '.join(problems[:LISTED])}{rest}")
+        rest = f" (and {len(problems) - _MAX_PROBLEMS} more)" if len(problems) > _MAX_PROBLEMS else ""
+        raise WeightsError(f"the weights do not fit config.json: {'; '.join(problems[:_MAX_PROBLEMS])}{rest}")
 
 
-def check_device(model: nn.Module, dtype: mx.Dtype) -> None:
-    """Raise OptionError for a dtype that MLX's CPU backend cannot multiply unpacked experts in."""
+def check_dtype(model: nn.Module, dtype: mx.Dtype) -> None:
+    """Raise OptionError for a compute dtype in which MLX cannot multiply unpacked experts on the CPU."""
     unpacked = any(isinstance(module, ExpertLinear) for module in model.modules())
     if unpacked and dtype != mx.float32 and mx.default_device() == mx.Device(mx.cpu):
         raise OptionError(
@@ -143,8 +151,8 @@ def check_device(model: nn.Module, dtype: mx.Dtype) -> None:
         )
 
 
-def install(model: nn.Module, sources: Mapping[str, TensorSource], dtype: mx.Dtype) -> None:
-    """Put the sources' values in place as `dtype`, at most one layer's worth of files being held twice at any time."""
+def install_weights(model: nn.Module, sources: Mapping[str, TensorSource], dtype: mx.Dtype) -> None:
+    """Read the weights into `model` as `dtype`, layer by layer: at most one layer is in memory twice."""
     files = {part.file for source in sources.values() for part in source.parts}
     lazy = {file: _lazy(file) for file in sorted(files)}
     groups: dict[str, list[tuple[str, mx.array]]] = {}
@@ -153,7 +161,7 @@ def install(model: nn.Module, sources: Mapping[str, TensorSource], dtype: mx.Dty
         array = parts[0] if len(parts) == 1 else mx.concatenate(parts).reshape(source.shape)
         if mx.issubdtype(array.dtype, mx.floating):
             array = array.astype(dtype)
-        layer = LAYER.search(name)
+        layer = _LAYER.search(name)
         groups.setdefault(layer[1] if layer else "", []).append((name, array))
     lazy.clear()
     while groups:
@@ -166,18 +174,18 @@ def install(model: nn.Module, sources: Mapping[str, TensorSource], dtype: mx.Dty
 
 
 def _lazy(file: Path) -> dict[str, mx.array]:
-    """A shard's tensors, not read yet."""
+    """Return the tensors of a shard; MLX reads them when they are evaluated."""
     try:
         return cast("dict[str, mx.array]", mx.load(str(file)))
     except RuntimeError as error:
         raise WeightsError(f"{file} cannot be read by MLX ({error}): download it again") from error
 
 
-def _kinds(dtype: mx.Dtype) -> tuple[str, ...]:
-    """The dtypes that a file may have for a parameter of this dtype."""
-    return (
-        FLOATS if mx.issubdtype(dtype, mx.floating) else (str(dtype).rpartition(".")[2].upper().replace("UINT", "U"),)
-    )
+def _file_dtypes(dtype: mx.Dtype) -> tuple[str, ...]:
+    """Return the dtypes, as safetensors spells them, that a file may have for a parameter of `dtype`."""
+    if mx.issubdtype(dtype, mx.floating):
+        return FLOATS
+    return (str(dtype).rpartition(".")[2].upper().replace("UINT", "U"),)
 
 
 def _shape(shape: Iterable[int]) -> str:

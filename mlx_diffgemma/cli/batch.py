@@ -1,4 +1,4 @@
-"""`mlx_diffgemma.generate --batch FILE`: many prompts from a file, answered side by side, one JSON line each.
+"""Many prompts from a file, answered side by side, one JSON line each: `mlx_diffgemma generate --batch FILE`.
 
 A line of the file is {"prompt": "..."} or {"messages": [...]}, and may set options of its own: {"prompt": "...",
 "seed": 3, "max_tokens": 64}.
@@ -6,81 +6,110 @@ A line of the file is {"prompt": "..."} or {"messages": [...]}, and may set opti
 
 from __future__ import annotations
 
-import dataclasses
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from mlx_diffgemma.errors import DataError, OptionError
+from mlx_diffgemma.cli.console import INTERRUPTED, stdout_line
+from mlx_diffgemma.cli.interrupt import Interrupt
+from mlx_diffgemma.cli.prompt import choice_probabilities
+from mlx_diffgemma.cli.request import Request, load_session
+from mlx_diffgemma.errors import ConstraintError, DataError, OptionError
 from mlx_diffgemma.events import Event, Finished
 from mlx_diffgemma.files import json_lines
 from mlx_diffgemma.generation_config import GenerationConfig
-from mlx_diffgemma.session import Prompt
+from mlx_diffgemma.generation_options import PERMISSIVE, configured, current_names, require_usable, unknown_option
 
-PROMPTS = ("prompt", "messages")
-OPTIONS = {field.name for field in dataclasses.fields(GenerationConfig)}
+if TYPE_CHECKING:
+    from mlx_diffgemma.session import Prompt
+
+_PROMPTS = ("prompt", "messages")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Item:
-    """One line of the file."""
+class BatchLine:
+    """One line of the file: a prompt and its own options. `where` names file and line in messages."""
 
     where: str
     prompt: Prompt
     options: Mapping[str, Any]
 
     def over(self, config: GenerationConfig) -> GenerationConfig:
-        """`config` with the line's own options. Raises OptionError that names the line."""
-        options = dict(self.options)
-        for name in ("stop_tokens", "choices"):
-            if isinstance(options.get(name), list):
-                options[name] = tuple(options[name])
+        """Return `config` with the line's own options. Raises OptionError or ConstraintError that names the line."""
         try:
-            return dataclasses.replace(config, **options)
-        except OptionError as error:
-            raise OptionError(f"{self.where}: {error}") from None
+            return configured(config, self.options)
+        except (OptionError, ConstraintError) as error:
+            raise type(error)(f"{self.where}: {error}") from None
 
 
-def read_items(file: Path) -> list[Item]:
-    """The lines of a JSONL file, blank ones left out. Raises DataError that names file and line."""
-    items = [_item(line.where, line.value) for line in json_lines(file)]
-    if not items:
-        raise DataError(f"{file}: no prompts in it")
-    return items
+def read_batch(file: Path) -> list[BatchLine]:
+    """Read the lines of a JSONL file; blank lines are skipped. Raises DataError that names file and line."""
+    lines = [_line(line.where, line.value) for line in json_lines(file)]
+    if not lines:
+        raise DataError(f"{file} has no prompts: it needs one JSON object per line, with prompt or messages")
+    return lines
 
 
-def _item(where: str, row: object) -> Item:
+def _line(where: str, row: object) -> BatchLine:
     if not isinstance(row, dict):
         raise DataError(f"{where}: must be an object with a prompt, not {row!r:.60}")
     entries = cast("dict[str, Any]", row)
-    given = [name for name in PROMPTS if name in entries]
-    if len(given) != 1:
+    prompts = [name for name in _PROMPTS if name in entries]
+    if len(prompts) != 1:
         raise DataError(f"{where}: give either prompt or messages")
-    if unknown := [name for name in entries if name not in OPTIONS and name not in PROMPTS]:
-        raise DataError(f"{where}: {unknown[0]!r} is no option: choose from {', '.join(sorted(OPTIONS))}")
-    prompt = entries[given[0]]
-    if not isinstance(prompt, str if given[0] == "prompt" else list):
-        raise DataError(f"{where}: {given[0]} must be {'text' if given[0] == 'prompt' else 'a list'}")
-    return Item(where=where, prompt=prompt, options={name: entries[name] for name in entries if name not in PROMPTS})
+    options = current_names({name: value for name, value in entries.items() if name not in _PROMPTS})
+    for name in options:
+        if wrong := unknown_option(name):
+            raise DataError(f"{where}: {wrong}")
+    prompt = entries[prompts[0]]
+    if not isinstance(prompt, str if prompts[0] == "prompt" else list):
+        raise DataError(f"{where}: {prompts[0]} must be {'text' if prompts[0] == 'prompt' else 'a list'}")
+    return BatchLine(where=where, prompt=prompt, options=options)
 
 
-def answered(events: Iterable[tuple[int, Event]], done: Callable[[int], None]) -> Iterator[tuple[int, list[Event]]]:
-    """Number and events of each finished answer, in order as far as it goes; `done` is told how many are finished.
+def answer_file(request: Request, file: Path, batch_size: int | None) -> None:
+    """Answer the prompts of a file side by side, a JSON line each. Raises DiffGemmaError; SystemExit after Ctrl-C."""
+    from mlx_diffgemma.cli.progress import progress
+    from mlx_diffgemma.completion import gather
+    from mlx_diffgemma.session import BATCH_SIZE
 
-    Where `events` end early, the answers that were finished out of order come last.
+    # Everything is checked first: gigabytes are not read for a request that cannot be met.
+    lines = read_batch(file)
+    for line in lines:
+        require_usable(line.over(request.over(PERMISSIVE)))
+    session = load_session(request.model, quiet=request.quiet)
+    configs = [line.over(request.over(session.defaults)) for line in lines]
+    prompts = [line.prompt for line in lines]
+    with Interrupt() as interrupt, progress(len(lines), None if request.quiet else sys.stderr) as report:
+        events = session.stream_many(prompts, configs, batch_size=batch_size or BATCH_SIZE)
+        until_interrupt = takewhile(lambda _: not interrupt.noted, events)
+        for index, answer in in_order(until_interrupt, report):
+            choices = choice_probabilities(session, prompts[index], configs[index])
+            stdout_line(gather(answer).to_json(index=index, choices=choices))
+    if interrupt.noted:
+        raise SystemExit(INTERRUPTED)
+
+
+def in_order(events: Iterable[tuple[int, Event]], report: Callable[[int], None]) -> Iterator[tuple[int, list[Event]]]:
+    """Yield number and events of each finished answer in the order of the prompts.
+
+    `report` is called with the count of finished answers. If `events` end early, finished answers after a gap in the
+    order come last.
     """
-    happened: dict[int, list[Event]] = {}
-    finished: set[int] = set()
+    events_of: dict[int, list[Event]] = {}
+    waiting: set[int] = set()
     following = 0
     for number, event in events:
-        happened.setdefault(number, []).append(event)
+        events_of.setdefault(number, []).append(event)
         if isinstance(event, Finished):
-            finished.add(number)
-            done(following + len(finished))
-        while following in finished:
-            finished.remove(following)
-            yield following, happened.pop(following)
+            waiting.add(number)
+            report(following + len(waiting))
+        while following in waiting:
+            waiting.remove(following)
+            yield following, events_of.pop(following)
             following += 1
-    for number in sorted(finished):
-        yield number, happened[number]
+    for number in sorted(waiting):
+        yield number, events_of[number]

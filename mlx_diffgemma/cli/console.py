@@ -1,4 +1,4 @@
-"""What the programs share: errors in one line on stderr, exit codes, and warnings that look alike."""
+"""Streams and exit codes of the programs: one line per error or warning on stderr, a terminal left as it was."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ INTERRUPTED = 130
 
 @contextmanager
 def reported(*, debug: bool, quiet: bool = False) -> Generator[None]:
-    """Run a program's body: an expected failure becomes `error: ...` and exit code 1, Ctrl-C exit code 130.
+    """Run a program's body: an expected failure prints `error: ...` and exits with 1, Ctrl-C exits with 130.
 
-    With `debug` the exception goes through with its traceback. `quiet` drops warnings and download bars, never errors.
+    debug: let the exception through, with its traceback. quiet: no warnings and no download bars.
     """
     if quiet:
-        # huggingface_hub reads this when it is imported, which is later.
+        # huggingface_hub reads this when it is imported, which happens later.
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine())
@@ -41,11 +41,11 @@ def reported(*, debug: bool, quiet: bool = False) -> Generator[None]:
         complain(str(error))
         raise SystemExit(FAILED) from None
     except OSError as error:
-        # Files have their own errors by now: without a name it is the output that cannot be written.
+        # A file that cannot be read or written has an error with its name; without a name the output is meant.
         if debug or error.filename is not None:
             raise
-        # The reader who went away (`| head`) is not told. Python would complain again while flushing at exit, so
-        # stdout is pointed at nothing.
+        # A closed pipe (`| head`) is no error. Python would report it again while flushing at exit, so stdout is
+        # replaced by a stream that leads nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if not isinstance(error, BrokenPipeError):
             complain(f"the output cannot be written: {error.strerror}")
@@ -55,9 +55,9 @@ def reported(*, debug: bool, quiet: bool = False) -> Generator[None]:
 
 
 def open_streams() -> None:
-    """Give a program started without stdin, stdout or stderr (`<&-`, a daemon) ones that lead nowhere.
+    """Open the standard streams that a program was started without (`<&-`, a daemon), so that they lead nowhere.
 
-    Otherwise the first files that it opens would take their places.
+    Otherwise the first files that the program opens would become its standard streams.
     """
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -69,40 +69,40 @@ def open_streams() -> None:
 
 
 def run_program(app: typer.Typer, name: str) -> None:
-    """Run a program that writes answers, so that it leaves the terminal as it was however it ends."""
+    """Run a program on the command line's arguments, and leave the terminal as it was however the program ends."""
     open_streams()
     signal.signal(signal.SIGTERM, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # An encoding without the answer's characters costs those characters, not the answer.
+        # If the encoding lacks a character of the answer, only that character is lost.
         sys.stdout.reconfigure(errors="replace")
     try:
         app(prog_name=name)
     finally:
-        # A second Ctrl-C must not cut short the interpreter's own leaving.
+        # A second Ctrl-C must not interrupt the interpreter's shutdown.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _terminate(number: int, _frame: FrameType | None) -> None:
-    """Leave as from an error, so that the terminal is restored."""
+    """Exit through the usual cleanup, so that the terminal is restored."""
     raise SystemExit(128 + number)
 
 
 def stdout_line(line: str) -> None:
-    """Write one line, harmless on a terminal."""
-    from mlx_diffgemma.display.frame import printable
+    """Write one line to stdout; on a terminal without control characters."""
+    from mlx_diffgemma.display.cells import printable
 
     sys.stdout.write((printable(line) if sys.stdout.isatty() else line) + "\n")
     sys.stdout.flush()
 
 
 def complain(message: str) -> None:
-    """Print an expected failure on stderr, as one line whatever the message holds."""
+    """Print an expected failure on stderr; line breaks in the message become spaces."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
 
 
 class _OneLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         message = " ".join(record.getMessage().split())
-        # A status line may stand where this one goes, and be longer.
+        # This line may overwrite a longer status line.
         erase = "\x1b[K" if sys.stderr.isatty() else ""
         return erase + (message if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {message}")

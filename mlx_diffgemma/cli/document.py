@@ -1,4 +1,4 @@
-"""A file that is rewritten: read byte for byte, and written only if nobody else has written it meanwhile."""
+"""A file that is rewritten: read byte for byte, and written only if it still holds what was read."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ STDIN = "-"
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """A text and where it is from; line ends are as they are in the file."""
+    """A text and the name of its file; line ends are as in the file."""
 
     name: str
     text: str
 
 
 def read_document(name: str) -> Document:
-    """The text of a file, or of stdin for "-". Raises DocumentError for what is no UTF-8 text or cannot be read."""
+    """Read a file, or stdin for "-". Raises DocumentError if it cannot be read or is not UTF-8 text."""
     data = sys.stdin.buffer.read() if name == STDIN and sys.stdin is not None else _read(Path(name))
     zero = data.find(0)
     if zero >= 0:
-        raise DocumentError(f"{name} is no text: it has a zero byte at {zero}")
+        raise DocumentError(f"{name} is not text: it has a zero byte at {zero}")
     try:
         return Document(name=name, text=data.decode())
     except UnicodeDecodeError as error:
@@ -38,11 +38,11 @@ def read_document(name: str) -> Document:
 
 
 def write_document(document: Document, text: str) -> None:
-    """Put `text` in the place of the document's, at once or not at all; permissions stay, and links are followed.
+    """Replace the document's text in its file, completely or not at all; permissions stay, and links are followed.
 
-    Raises DocumentError where the file does not hold any more what was read, and then leaves it alone.
+    Raises DocumentError if the file has changed since it was read, and leaves it as it is.
     """
-    # A link stays one: it is what it leads to that is replaced.
+    # A link stays a link: the file that it leads to is replaced.
     path = Path(os.path.realpath(document.name))
     try:
         with replacing(path) as beside:
@@ -64,7 +64,7 @@ def _read(path: Path) -> bytes:
 
 
 def differences(document: Document, text: str) -> str:
-    """A unified diff from the document to `text`, "" where they are equal."""
+    """Return a unified diff from the document to `text`, "" if they are equal."""
     before, after = _lines(document.text), _lines(text)
     return "".join(_marked(difflib.unified_diff(before, after, document.name, document.name)))
 
@@ -75,14 +75,14 @@ def _marked(lines: Iterator[str]) -> Iterator[str]:
 
 
 def _lines(text: str) -> list[str]:
-    """Lines with their ends; only a newline ends one, whatever else Python takes for an end."""
+    """Return the lines with their ends; only a newline ends a line, unlike in str.splitlines."""
     return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
 def lines_span(text: str, wanted: str) -> tuple[int, int]:
-    """ "10:20" or "10" -> where these lines begin and end in the text, the last one's end not included.
+    """Return the span of lines "10:20", or of line "10", in characters, without the end of the last line.
 
-    Raises TemplateError for lines that are not there.
+    Raises TemplateError if the text has no such lines.
     """
     match = re.fullmatch(r"(\d+)(?::(\d+))?", wanted)
     if match is None:
@@ -90,14 +90,14 @@ def lines_span(text: str, wanted: str) -> tuple[int, int]:
     first, last = int(match[1]), int(match[2] or match[1])
     lines = _lines(text)
     if not 1 <= first <= last <= len(lines):
-        raise TemplateError(f"lines {wanted} are not in the text, which has {len(lines)}")
+        raise TemplateError(f"lines {wanted} are not in the text, which has {len(lines)} line{'s' * (len(lines) != 1)}")
     start = sum(map(len, lines[: first - 1]))
     stop = start + sum(map(len, lines[first - 1 : last]))
     return start, start + len(text[start:stop].removesuffix("\n").removesuffix("\r"))
 
 
 def characters_span(wanted: str) -> tuple[int, int]:
-    """ "120:180" -> these numbers. Raises TemplateError for anything else."""
+    """Return the two numbers of "120:180". Raises TemplateError for anything else."""
     match = re.fullmatch(r"(\d+):(\d+)", wanted)
     if match is None:
         raise TemplateError(f"characters {wanted!r}: give where they begin and end, such as 120:180")

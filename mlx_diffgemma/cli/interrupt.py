@@ -1,4 +1,4 @@
-"""Ctrl-C during a generation: what is settled by then is an answer too."""
+"""Ctrl-C during a generation: what has been accepted until then is an answer too."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Generator, Iterator
 from types import FrameType, TracebackType
 
 from mlx_diffgemma.events import BlockCommitted, Denoised, Event
-from mlx_diffgemma.text.tokenizer import THOUGHT_NAME
+from mlx_diffgemma.text.chat_template import THOUGHT_NAME
 
 
 class Interrupt:
-    """While it is entered, Ctrl-C is noted and acted on between two events.
+    """A context in which Ctrl-C is noted, and acted on between two events.
 
-    So it tears apart neither a frame on the terminal nor a step of the engine. Pressed again, it does not wait for
-    the event either.
+    So it interrupts neither the drawing of a frame nor a step of the engine. A second Ctrl-C does not wait for the next
+    event.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Interrupt:
             raise KeyboardInterrupt
 
     def until(self, events: Iterator[Event]) -> Iterator[Event]:
-        """`events` up to Ctrl-C, then `settled_part` of the canvas and no Finished."""
+        """Yield `events` until Ctrl-C, then the `accepted_part` of the unfinished canvas, and no Finished."""
         canvas: Denoised | None = None
         while not self.noted and (event := self._next(events)) is not None:
             canvas = event if isinstance(event, Denoised) else None
@@ -45,7 +45,7 @@ class Interrupt:
         if isinstance(events, Generator):
             events.close()
         if canvas is not None:
-            yield settled_part(canvas)
+            yield accepted_part(canvas)
 
     def _next(self, events: Iterator[Event]) -> Event | None:
         try:
@@ -57,8 +57,8 @@ class Interrupt:
             self._waiting = False
 
 
-def settled_part(canvas: Denoised) -> BlockCommitted:
-    """The positions of an unfinished canvas up to the first one that is not accepted, as if they were a block."""
+def accepted_part(canvas: Denoised) -> BlockCommitted:
+    """Return the positions of an unfinished canvas before the first one that is not accepted, as a last block."""
     length = canvas.accepted.index(False) if False in canvas.accepted else len(canvas.best)
     if canvas.end is not None:
         length = min(length, canvas.end + 1)

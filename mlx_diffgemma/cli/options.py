@@ -1,272 +1,35 @@
-"""The command line options that the programs share, one alias per option; a default of None is the checkpoint's."""
+"""Dataclasses of options as command line options, and the options that programs share.
+
+A command declares a parameter per dataclass; `spread_options` replaces it with the dataclass's options:
+
+    @spread_options
+    def answer(prompt: str, *, model: ModelOptions, chosen: ChosenOptions, common: CommonOptions) -> None: ...
+
+Annotated with a dataclass, the parameter is an instance. Annotated with `Chosen`, it is a dict of the options that were
+given, and an option that was not given stays out of it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, is_dataclass
+from inspect import Parameter
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, cast, get_args, get_origin, get_type_hints
 
 import typer
 
-MODEL, GENERATION, CONSTRAINT, SAMPLER = "Model", "Generation", "Constraint", "Sampler"
-SPEED, OUTPUT = "Speed", "Output"
+from mlx_diffgemma.cli.console import reported
+from mlx_diffgemma.generation_config import SPEED, GenerationConfig
+from mlx_diffgemma.option import OptionField, option, option_fields
 
-Model: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        "-m",
-        envvar="MLX_DIFFGEMMA_MODEL",
-        help="Folder or Hub repository of the model.",
-        show_default="the demo in the package",
-        rich_help_panel=MODEL,
-    ),
-]
-Adapter: TypeAlias = Annotated[
-    Path | None,
-    typer.Option("--adapter", "--adapter-path", help="Folder of an adapter to put on it.", rich_help_panel=MODEL),
-]
-Revision: TypeAlias = Annotated[
-    str | None,
-    typer.Option(help="Branch, tag or commit of the Hub repository.", rich_help_panel=MODEL),
-]
-Dtype: TypeAlias = Annotated[
-    str | None,
-    typer.Option(help="Compute in bfloat16 or float32.", rich_help_panel=MODEL),
-]
-
-System: TypeAlias = Annotated[
-    str | None,
-    typer.Option("--system", "-s", help="System prompt.", rich_help_panel=GENERATION),
-]
-Thinking: TypeAlias = Annotated[
-    bool | None,
-    typer.Option("--thinking/--no-thinking", help="Let the model think first.", rich_help_panel=GENERATION),
-]
-Raw: TypeAlias = Annotated[
-    bool | None,
-    typer.Option("--raw", help="Send the prompt as it is, without chat template.", rich_help_panel=GENERATION),
-]
-MaxTokens: TypeAlias = Annotated[
-    int | None,
-    typer.Option("--max-tokens", "-n", help="Tokens of the answer at most.", rich_help_panel=GENERATION),
-]
-StopToken: TypeAlias = Annotated[
-    list[int] | None,
-    typer.Option(
-        help="Id of a token that ends the answer, in place of the checkpoint's; can be repeated.",
-        rich_help_panel=GENERATION,
-    ),
-]
-Seed: TypeAlias = Annotated[
-    int | None,
-    typer.Option(help="The same seed gives the same answer.", rich_help_panel=GENERATION),
-]
-
-Regex: TypeAlias = Annotated[
-    str | None,
-    typer.Option(metavar="PATTERN", help="The whole answer, or every gap, matches this.", rich_help_panel=CONSTRAINT),
-]
-JsonSchema: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="The answer, or every gap, is JSON that is valid for this schema.",
-        rich_help_panel=CONSTRAINT,
-    ),
-]
-Choices: TypeAlias = Annotated[
-    str | None,
-    typer.Option(metavar="A,B,C", help="The answer, or every gap, is one of these.", rich_help_panel=CONSTRAINT),
-]
-
-CanvasLength: TypeAlias = Annotated[
-    int | None,
-    typer.Option(help="Tokens denoised at once.", rich_help_panel=SAMPLER),
-]
-MaxSteps: TypeAlias = Annotated[
-    int | None,
-    typer.Option(help="Denoising steps per canvas at most.", rich_help_panel=SAMPLER),
-]
-TMin: TypeAlias = Annotated[
-    float | None,
-    typer.Option(help="Temperature at the last step.", rich_help_panel=SAMPLER),
-]
-TMax: TypeAlias = Annotated[
-    float | None,
-    typer.Option(help="Temperature at the first step.", rich_help_panel=SAMPLER),
-]
-EntropyBound: TypeAlias = Annotated[
-    float | None,
-    typer.Option(help="Nats that the positions accepted in one step may sum to.", rich_help_panel=SAMPLER),
-]
-Stability: TypeAlias = Annotated[
-    int | None,
-    typer.Option(help="Steps without a change before a canvas is finished.", rich_help_panel=SAMPLER),
-]
-Confidence: TypeAlias = Annotated[
-    float | None,
-    typer.Option(help="Mean entropy, in nats, below which a canvas is finished.", rich_help_panel=SAMPLER),
-]
-Greedy: TypeAlias = Annotated[
-    bool | None,
-    typer.Option(
-        "--greedy/--no-greedy", help="Accept the most likely tokens, without a draw.", rich_help_panel=SAMPLER
-    ),
-]
-
-Exact: TypeAlias = Annotated[
-    bool,
-    typer.Option(
-        "--exact", help="The reference's rule to the token: none of the options below.", rich_help_panel=SPEED
-    ),
-]
-ConditioningTopK: TypeAlias = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        help="Tokens per position that condition the next step; 0: all of them.",
-        show_default="64",
-        rich_help_panel=SPEED,
-    ),
-]
-UntilEnd: TypeAlias = Annotated[
-    bool | None,
-    typer.Option(
-        "--until-end/--no-until-end",
-        help="A canvas need not settle behind its end token.",
-        show_default="until-end",
-        rich_help_panel=SPEED,
-    ),
-]
-AllowEmpty: TypeAlias = Annotated[
-    bool | None,
-    typer.Option("--allow-empty/--no-allow-empty", help="An answer may be empty.", rich_help_panel=SPEED),
-]
-MeanEntropy: TypeAlias = Annotated[
-    float | None,
-    typer.Option(help="Nats below which a canvas is finished though it still changes.", rich_help_panel=SPEED),
-]
-MinSteps: TypeAlias = Annotated[
-    int | None,
-    typer.Option(help="Steps before --mean-entropy finishes a canvas.", show_default="12", rich_help_panel=SPEED),
-]
-Trim: TypeAlias = Annotated[
-    bool | None,
-    typer.Option(
-        "--trim/--no-trim", help="Drop positions of the canvas that the answer cannot use.", rich_help_panel=SPEED
-    ),
-]
-Verify: TypeAlias = Annotated[
-    float | None,
-    typer.Option(
-        metavar="P",
-        help="Denoise again from the first token that is less likely than P, given what stands before it.",
-        rich_help_panel=SPEED,
-    ),
-]
-ChosenMode: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--mode", help="canvas, or causal: one token after another.", show_default="canvas", rich_help_panel=SPEED
-    ),
-]
-Temperature: TypeAlias = Annotated[
-    float | None,
-    typer.Option(help="Of the draws in causal mode.", show_default="1.0", rich_help_panel=SPEED),
-]
-TopP: TypeAlias = Annotated[
-    float | None,
-    typer.Option(
-        help="Draw from the most likely tokens that reach this probability, in causal mode.",
-        show_default="0.95",
-        rich_help_panel=SPEED,
-    ),
-]
-
-Instruction: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--instruction", "-i", help="What to write; without it the model is shown the text.", rich_help_panel=GENERATION
-    ),
-]
-Marker: TypeAlias = Annotated[
-    str,
-    typer.Option(help="What marks a gap; <gap:40> has 40 tokens, <gap:5-40> 5 to 40.", rich_help_panel=GENERATION),
-]
-GapTokens: TypeAlias = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Tokens of a gap whose marker does not say how many.",
-        show_default="the most likely number",
-        rich_help_panel=GENERATION,
-    ),
-]
-Lines: TypeAlias = Annotated[
-    str | None,
-    typer.Option(metavar="10:20", help="The first and the last line to write anew.", rich_help_panel=GENERATION),
-]
-Characters: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        metavar="120:180", help="In place of --lines: from which character up to which.", rich_help_panel=GENERATION
-    ),
-]
-InPlace: TypeAlias = Annotated[
-    bool,
-    typer.Option("--in-place", help="Write the result into the file.", rich_help_panel=OUTPUT),
-]
-Diff: TypeAlias = Annotated[
-    bool,
-    typer.Option("--diff", help="Print what changes, as a unified diff.", rich_help_panel=OUTPUT),
-]
-
-Live: TypeAlias = Annotated[
-    bool,
-    typer.Option("--live/--no-live", help="Draw the canvas, on a terminal.", rich_help_panel=OUTPUT),
-]
-Json: TypeAlias = Annotated[
-    bool,
-    typer.Option("--json", help="Print one JSON object with text and statistics.", rich_help_panel=OUTPUT),
-]
-Quiet: TypeAlias = Annotated[
-    bool,
-    typer.Option("--quiet", "-q", help="Print the answer and errors only.", rich_help_panel=OUTPUT),
-]
-Batch: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE.jsonl",
-        help='Answer every line, {"prompt": ..} with options of its own, as one JSON line.',
-        rich_help_panel=OUTPUT,
-    ),
-]
-BatchSize: TypeAlias = Annotated[
-    int | None,
-    typer.Option(
-        min=1, help="Prompts of a batch that are answered side by side.", show_default="8", rich_help_panel=OUTPUT
-    ),
-]
-Debug: TypeAlias = Annotated[
-    bool,
-    typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=OUTPUT),
-]
-
-
-def given(choices: Mapping[str, Any]) -> dict[str, Any]:
-    """The choices that were made, in a GenerationConfig's terms: there, "all tokens" is None and not 0."""
-    made = {name: choice for name, choice in choices.items() if choice is not None}
-    return {name: None if name == "conditioning_top_k" and choice == 0 else choice for name, choice in made.items()}
-
-
-def listed(choices: str | None) -> tuple[str, ...] | None:
-    """The choices of A,B,C."""
-    return None if choices is None else tuple(choice.strip() for choice in choices.split(","))
+MODEL, OUTPUT = "Model", "Output"
 
 
 def print_version(wanted: bool) -> None:
-    """Callback of --version."""
+    """Print the version and exit."""
     if wanted:
         # Imported here: no other option needs it, and it costs time that --help does not have.
         from importlib.metadata import version
@@ -275,7 +38,218 @@ def print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-Version: TypeAlias = Annotated[
-    bool,
-    typer.Option("--version", callback=print_version, is_eager=True, help="Print the version.", rich_help_panel=OUTPUT),
-]
+def revision_option() -> Any:
+    """Return the field `revision` of a program that loads a model."""
+    return option(None, "Branch, tag or commit of the Hub repository.", MODEL, metavar="NAME")
+
+
+def dtype_option() -> Any:
+    """Return the field `dtype` of a program that computes with a model."""
+    default = "bfloat16 on a GPU, float32 on a CPU"
+    return option(None, "Number format to compute in.", MODEL, values=("bfloat16", "float32"), default_text=default)
+
+
+def adapter_option() -> Any:
+    """Return the field `adapter` of a program that loads a model with an adapter."""
+    flags = ("--adapter", "--adapter-path")
+    return option(None, "Folder of an adapter to apply to the model.", MODEL, flags=flags, metavar="DIR")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which model to load, and how."""
+
+    model: str | None = option(
+        None,
+        "Folder or Hub repository of the model.",
+        MODEL,
+        flags=("-m",),
+        metavar="NAME",
+        envvar="MLX_DIFFGEMMA_MODEL",
+        default_text="$MLX_DIFFGEMMA_MODEL, or the demo in the package",
+    )
+    adapter: Path | None = adapter_option()
+    revision: str | None = revision_option()
+    dtype: str | None = dtype_option()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExactOptions:
+    """Whether to do what the reference does and nothing else."""
+
+    exact: bool = option(
+        False, "Give the reference's answers, to the token: no option under 'Speed and quality' applies.", SPEED
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonOptions:
+    """What every program has."""
+
+    quiet: bool = option(False, "Print results and errors only.", OUTPUT, flags=("-q",))
+    debug: bool = option(False, "Show the traceback of an error.", OUTPUT)
+    version: bool = option(False, "Print the version and exit.", OUTPUT, eager=print_version)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Marks a parameter as the options of a dataclass that were given: Annotated[dict[str, Any], Chosen(...)]."""
+
+    options: type
+    without: tuple[str, ...] = ()
+
+
+GenerationChoices: TypeAlias = Annotated[dict[str, Any], Chosen(GenerationConfig)]
+"""The generation options that were given on the command line; see `generation_options.configured`."""
+
+
+def spread_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command for typer whose parameters of dataclasses of options are these options, one parameter each.
+
+    Errors are reported in one line as the options `quiet` and `debug` say, see `console.reported`.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    parameters: list[Parameter] = []
+    groups: dict[str, _Group] = {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        group = _group(hints[name])
+        if group is None:
+            parameters.append(parameter.replace(annotation=hints[name], kind=Parameter.KEYWORD_ONLY))
+        else:
+            groups[name] = group
+            parameters += group.parameters()
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        with reported(debug=values.get("debug", False), quiet=values.get("quiet", False)):
+            given = {name: value for name, value in values.items() if name in hints and name not in groups}
+            command(**given, **{name: group.value(values) for name, group in groups.items()})
+
+    vars(run)["__signature__"] = inspect.Signature(parameters)
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The options of a dataclass on a command line; `partial`: only those that were given count."""
+
+    options: type
+    fields: tuple[OptionField, ...]
+    partial: bool
+
+    def parameters(self) -> list[Parameter]:
+        """Return a parameter for each option, and a hidden one for each earlier name."""
+        found = [_parameter(each, each.name, partial=self.partial) for each in self.fields]
+        former = [each for each in self.fields if each.option.former is not None]
+        return found + [_parameter(each, str(each.option.former), partial=True) for each in former]
+
+    def value(self, values: Mapping[str, Any]) -> Any:
+        """Return the instance, or the dict of the options that were given."""
+        found: dict[str, Any] = {}
+        for each in self.fields:
+            value = values[each.name]
+            if value is None and each.option.former is not None:
+                value = values[each.option.former]
+            if not self.partial or not (value is None or value == []):
+                found[each.name] = _converted(each, value)
+        return found if self.partial else self.options(**found)
+
+
+def _group(hint: Any) -> _Group | None:
+    """Return the options that an annotation stands for, None for an ordinary parameter."""
+    for mark in get_args(hint)[1:] if get_origin(hint) is Annotated else ():
+        if isinstance(mark, Chosen):
+            fields = option_fields(mark.options)
+            kept = tuple(each for name, each in fields.items() if name not in mark.without)
+            return _Group(mark.options, kept, partial=True)
+    if isinstance(hint, type) and is_dataclass(hint):
+        return _Group(hint, tuple(option_fields(hint).values()), partial=False)
+    return None
+
+
+def _parameter(each: OptionField, name: str, *, partial: bool) -> Parameter:
+    """Return the parameter of an option, under its own name or a hidden earlier one."""
+    kind, default = _kind(each, partial=partial), None if partial else each.default
+    if partial or each.optional:
+        kind |= None
+    return Parameter(
+        name,
+        Parameter.KEYWORD_ONLY,
+        default=Parameter.empty if default is MISSING else default,
+        annotation=Annotated[kind, _typer_option(each, name, partial=partial)],
+    )
+
+
+def _typer_option(each: OptionField, name: str, *, partial: bool) -> Any:
+    """Return what typer is told about an option besides its type and default."""
+    about, hidden = each.option, name != each.name
+    flags = (f"--{name}",) if hidden else each.flags
+    if each.type is bool and (partial or each.default is True):
+        flags = (f"{flags[0]}/--no-{flags[0].removeprefix('--')}", *flags[1:])
+    note = _note(each, partial=partial)
+    return typer.Option(
+        *flags,
+        help=f"{about.help} [{note}]" if note else about.help,
+        rich_help_panel=about.panel,
+        metavar=_metavar(each),
+        min=about.minimum if about.none is None else about.none,
+        hidden=hidden,
+        envvar=about.envvar,
+        is_eager=about.eager is not None,
+        callback=about.eager,
+        autocompletion=_completion(each.values) if each.values else None,
+    )
+
+
+def _completion(values: tuple[str, ...]) -> Callable[[str], list[str]]:
+    """Return a function that gives a shell the values that begin with what has been typed."""
+
+    def matching(incomplete: str) -> list[str]:
+        return [value for value in values if value.startswith(incomplete)]
+
+    return matching
+
+
+def _metavar(each: OptionField) -> str | None:
+    """Return how a value is written in a help page, None for a flag."""
+    if each.option.metavar is not None or each.type is bool:
+        return each.option.metavar
+    kind = get_args(each.type)[0] if get_origin(each.type) is tuple else each.type
+    return f"<{'|'.join(each.values)}>" if each.values else _METAVARS.get(kind, "TEXT")
+
+
+_METAVARS = {int: "N", float: "NUMBER", Path: "PATH"}
+
+
+def _note(each: OptionField, *, partial: bool) -> str | None:
+    """Return what a help page says of the default; that of an option of the reference is the checkpoint's own."""
+    about = each.option
+    if each.required and not partial:
+        return "required"
+    if about.default_text is not None:
+        return f"default: {about.default_text}"
+    no_default = any(each.default is nothing for nothing in (MISSING, None, False))
+    if no_default or (partial and about.reference is not None):
+        return None
+    return f"default: {'on' if each.default is True else each.default}"
+
+
+def _kind(each: OptionField, *, partial: bool) -> Any:
+    """Return the type that typer reads: choices are one text, a schema is a file."""
+    if partial and get_origin(each.type) is Literal:
+        # What is put over a checkpoint's defaults is checked with them, and refused with the exit code of an error.
+        return str
+    if get_origin(each.type) is tuple:
+        return str if get_args(each.type)[0] is str else list[get_args(each.type)[0]]
+    return Path if get_origin(each.type) is Mapping else each.type
+
+
+def _converted(each: OptionField, value: Any) -> Any:
+    """Return what was read from a command line as the value of the field."""
+    if value == each.option.none:
+        return None
+    if get_origin(each.type) is tuple:
+        listed = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+        return tuple(cast("list[Any]", listed))
+    return value

@@ -1,4 +1,4 @@
-"""A bar for work that takes its time."""
+"""A progress bar for batches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 @contextmanager
 def progress(total: int, stderr: TextIO | None) -> Generator[Callable[[int], None], None, None]:
-    """A bar for `total` answers, gone afterwards; what it gives is told how many there are. Only on a terminal."""
+    """Show a bar for `total` answers on a terminal; yield a function that takes the count of finished answers."""
     if stderr is None or not stderr.isatty():
         yield lambda _: None
         return

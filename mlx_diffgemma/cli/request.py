@@ -1,67 +1,56 @@
-"""What the programs that ask a model share: which one is asked, and how a request that cannot be meant ends."""
+"""What the programs that ask a model share: the options that were chosen, the session, and usage errors."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import nullcontext
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mlx_diffgemma.checkpoint.hub import DEMO
 from mlx_diffgemma.cli.console import complain
-from mlx_diffgemma.constraint.spec import Matching
+from mlx_diffgemma.cli.options import ModelOptions
 from mlx_diffgemma.generation_config import GenerationConfig
+from mlx_diffgemma.generation_options import configured
 
 if TYPE_CHECKING:
     from mlx_diffgemma.session import Session
 
 MISUSED = 2
-"""Exit code of usage errors, typer's too."""
+"""The exit code of usage errors, typer's own too."""
 NO_MODEL = "no --model is named: this is the demo, which knows sudokus, sums, JSON, counting, sorting and functions"
-UNBOUNDED = GenerationConfig(t_min=0.0, t_max=sys.float_info.max)
-"""Allows every option that some checkpoint's defaults allow."""
 
 
-class Asked(Protocol):
-    """Which model a command line asks for."""
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a command line asks of which model; options that were not given are the checkpoint's own."""
 
-    @property
-    def model(self) -> str | None: ...
-    @property
-    def adapter(self) -> Path | None: ...
-    @property
-    def revision(self) -> str | None: ...
-    @property
-    def dtype(self) -> str | None: ...
-    @property
-    def quiet(self) -> bool: ...
+    model: ModelOptions
+    chosen: Mapping[str, Any]
+    exact: bool = False
+    quiet: bool = False
+
+    def over(self, defaults: GenerationConfig) -> GenerationConfig:
+        """Return `defaults` with the chosen options in their place. Raises OptionError, ConstraintError."""
+        config = configured(defaults, self.chosen)
+        return config.exact() if self.exact else config
 
 
-def loaded(request: Asked) -> Session:
-    """The session with the model that was asked for, or the demo."""
+def load_session(model: ModelOptions, *, quiet: bool) -> Session:
+    """Return a session with the model that was asked for, or the demo. Raises DiffGemmaError."""
     from mlx_diffgemma.display.terminal import passing_note
 
-    if request.model is None and not request.quiet:
+    if model.model is None and not quiet:
         print(NO_MODEL, file=sys.stderr)  # noqa: T201
-    model = request.model or DEMO
-    with nullcontext() if request.quiet else passing_note(f"loading {model}", sys.stderr):
+    name = model.model or DEMO
+    with nullcontext() if quiet else passing_note(f"loading {name}", sys.stderr):
         from mlx_diffgemma.loading import load
 
-        return load(model, revision=request.revision, dtype=request.dtype, adapter=request.adapter)
-
-
-def require_usable(source: Matching) -> None:
-    """Raise ConstraintError for a pattern or a schema that cannot be used with any model."""
-    from mlx_diffgemma.constraint.spec import pattern_of
-
-    pattern = pattern_of(source)
-    if pattern is not None:
-        from mlx_diffgemma.constraint.byte_automaton import compiled
-
-        compiled(pattern)
+        return load(name, revision=model.revision, dtype=model.dtype, adapter=model.adapter)
 
 
 def refuse(message: str) -> NoReturn:
-    """End with a usage error."""
+    """End the program with a usage error."""
     complain(f"{message} (--help lists all options)")
     raise SystemExit(MISUSED)

@@ -9,129 +9,153 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-from mlx_diffgemma.cli import options
 from mlx_diffgemma.cli.console import INTERRUPTED, stdout_line
 from mlx_diffgemma.cli.document import STDIN, Document, differences, read_document, write_document
 from mlx_diffgemma.cli.interrupt import Interrupt
-from mlx_diffgemma.cli.request import UNBOUNDED, loaded, refuse
+from mlx_diffgemma.cli.options import OUTPUT, Chosen
+from mlx_diffgemma.cli.request import Request, load_session, refuse
 from mlx_diffgemma.events import BlockCommitted, Event
 from mlx_diffgemma.generation_config import GenerationConfig
+from mlx_diffgemma.generation_options import PERMISSIVE
 from mlx_diffgemma.infilling.template import Part
+from mlx_diffgemma.option import option
 
 if TYPE_CHECKING:
-    from mlx_diffgemma.infilling.prompts import Infilled
+    from mlx_diffgemma.infilling.result import Infilled
     from mlx_diffgemma.session import Session
+
+_ANSWERS_ONLY = (
+    "thinking",
+    "raw",
+    "stop_tokens",
+    "regex",
+    "json_schema",
+    "choices",
+    "until_end",
+    "allow_empty",
+    "trim",
+    "verify",
+    "mode",
+    "temperature",
+    "top_p",
+)
+"""Options that a text with gaps has no use for, or has for each gap."""
+
+InfillChoices: TypeAlias = Annotated[dict[str, Any], Chosen(GenerationConfig, without=_ANSWERS_ONLY)]
+EditChoices: TypeAlias = Annotated[dict[str, Any], Chosen(GenerationConfig, without=(*_ANSWERS_ONLY, "max_tokens"))]
+"""The generation options that were given; how long an edit may be is said by --gap-tokens alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RevisionOptions:
+    """Where the result goes."""
+
+    in_place: bool = option(False, "Write the result into the file.", OUTPUT)
+    diff: bool = option(False, "Print what changes, as a unified diff.", OUTPUT)
+    live: bool = option(True, "Draw the canvas while it is denoised, on a terminal.", OUTPUT)
+    json: bool = option(False, "Print one JSON object with text, gaps and statistics.", OUTPUT)
+
+    @property
+    def leaves_text_out(self) -> bool:
+        """Whether something other than the text goes to stdout."""
+        return self.in_place or self.diff or self.json
 
 
 @dataclass(frozen=True, kw_only=True)
 class Revision:
-    """What the command line asks for; a choice of None is left to the checkpoint."""
+    """What a command line asks for: the file, what of which model, and where the result goes."""
 
     file: str
-    in_place: bool
-    diff: bool
-    json: bool
-    live: bool
-    quiet: bool
-    model: str | None
-    adapter: Path | None
-    revision: str | None
-    dtype: str | None
-    choices: Mapping[str, Any]
-
-    @property
-    def is_silent(self) -> bool:
-        """Whether the text itself is not what goes to stdout."""
-        return self.in_place or self.diff or self.json
-
-    def over(self, defaults: GenerationConfig) -> GenerationConfig:
-        """`defaults` with what was chosen in their place. Raises OptionError."""
-        return dataclasses.replace(defaults, **options.given(self.choices))
+    request: Request
+    output: RevisionOptions
 
 
-def opened(request: Revision) -> Document:
-    """The document, once it is clear that the request can be met. Raises DiffGemmaError; SystemExit for misuse."""
-    if sum((request.in_place, request.diff, request.json)) > 1:
+def open_document(revision: Revision) -> Document:
+    """Read the document, if the request can be met. Raises DiffGemmaError; SystemExit for usage errors."""
+    output = revision.output
+    if sum((output.in_place, output.diff, output.json)) > 1:
         refuse("--in-place, --diff and --json exclude each other: give one of them")
-    if request.file == STDIN and request.in_place:
-        refuse("--in-place needs a file: what comes from stdin has no place")
-    if request.file == STDIN and sys.stdin is not None and sys.stdin.isatty():
+    if revision.file == STDIN and output.in_place:
+        refuse("--in-place needs a file: stdin cannot be written to")
+    if revision.file == STDIN and sys.stdin is not None and sys.stdin.isatty():
         refuse("no text: name a file or pipe it in")
-    request.over(UNBOUNDED)
-    return read_document(request.file)
+    revision.request.over(PERMISSIVE)
+    return read_document(revision.file)
 
 
-def started(request: Revision) -> tuple[Session, GenerationConfig]:
-    """The session that is asked for, and its options."""
-    session = loaded(request)
+def start(revision: Revision) -> tuple[Session, GenerationConfig]:
+    """Load the model, and return its session with the options."""
+    request = revision.request
+    session = load_session(request.model, quiet=request.quiet)
     return session, request.over(session.defaults)
 
 
-def deliver(request: Revision, document: Document, parts: Sequence[Part], events: Iterator[Event]) -> None:
-    """Drain `events`, and print or write what comes of them. Raises DiffGemmaError; SystemExit after Ctrl-C."""
+def deliver(revision: Revision, document: Document, parts: Sequence[Part], events: Iterator[Event]) -> None:
+    """Drain `events`, and print or write the result. Raises DiffGemmaError; SystemExit after Ctrl-C."""
     from mlx_diffgemma.display.terminal import report
-    from mlx_diffgemma.infilling.prompts import collected
+    from mlx_diffgemma.infilling.result import collected
 
+    output, quiet = revision.output, revision.request.quiet
     with Interrupt() as interrupt:
-        result = collected(parts, watched(interrupt.until(events), request))
+        result = collected(parts, _watched(interrupt.until(events), revision))
     if result is None:
         raise SystemExit(INTERRUPTED)
-    if request.in_place:
+    if output.in_place:
         write_document(document, result.text)
-    elif request.diff:
+    elif output.diff:
         write_text(differences(document, result.text))
-    elif request.json:
-        stdout_line(as_json(result))
-    elif not draws(request):
+    elif output.json:
+        stdout_line(to_json(result))
+    elif not _draws(revision):
         write_text(result.text)
-    if not request.quiet and not request.json:
+    if not quiet and not output.json:
         report(result.stats, sys.stderr)
 
 
-def draws(request: Revision) -> bool:
-    """Whether the canvas is drawn; and with it the text, if it is the text that goes to stdout."""
+def _draws(revision: Revision) -> bool:
+    """Whether the canvas is drawn; the text is drawn with it if the text goes to stdout."""
     from mlx_diffgemma.display.terminal import can_draw
 
-    stdout = sys.stderr if request.is_silent else sys.stdout
-    return request.live and not request.quiet and not request.json and can_draw(stdout, sys.stderr)
+    output = revision.output
+    stdout = sys.stderr if output.leaves_text_out else sys.stdout
+    return output.live and not revision.request.quiet and not output.json and can_draw(stdout, sys.stderr)
 
 
-def watched(events: Iterator[Event], request: Revision) -> Iterator[Event]:
-    """`events`, drawn where they are; only the canvas, if stdout gets something else or nothing."""
+def _watched(events: Iterator[Event], revision: Revision) -> Iterator[Event]:
+    """Return `events`, drawn if the canvas is drawn; of a text that does not go to stdout only the canvas is drawn."""
     from mlx_diffgemma.display.terminal import drawn
 
-    if not draws(request):
+    if not _draws(revision):
         return events
-    if request.is_silent:
-        return drawn(_untold(events), sys.stderr, sys.stderr)
+    if revision.output.leaves_text_out:
+        return drawn(_without_text(events), sys.stderr, sys.stderr)
     return drawn(events, sys.stdout, sys.stderr)
 
 
-def _untold(events: Iterator[Event]) -> Iterator[Event]:
-    """`events` whose blocks add no text, so that what is drawn leaves nothing behind."""
+def _without_text(events: Iterator[Event]) -> Iterator[Event]:
+    """Yield `events` with blocks that add no text, so that the drawing leaves nothing on the screen."""
     for event in events:
         yield dataclasses.replace(event, text="", thought="") if isinstance(event, BlockCommitted) else event
 
 
 def write_text(text: str) -> None:
-    """Write `text` to stdout: byte for byte into a pipe, harmless and with a line of its own on a terminal."""
+    """Write `text` to stdout: byte for byte into a pipe, printable and with a final newline on a terminal."""
     if not sys.stdout.isatty():
         sys.stdout.buffer.write(text.encode())
         sys.stdout.buffer.flush()
     elif text:
-        from mlx_diffgemma.display.frame import printable
+        from mlx_diffgemma.display.cells import printable
 
         sys.stdout.write(printable(text) + "\n" * (not text.endswith("\n")))
         sys.stdout.flush()
 
 
-def as_json(result: Infilled) -> str:
-    """One line: text, gaps, finish_reason, stats."""
+def to_json(result: Infilled) -> str:
+    """Return one line of JSON: text, gaps, finish_reason, stats."""
     record = {
         "text": result.text,
         "gaps": result.gaps,

@@ -1,13 +1,12 @@
-"""Automata that were made are kept: in memory the last few, in the user's cache folder all.
+"""Finished automata are kept: the last few in memory, all of them on disk.
 
-A file is named by everything it depends on, written beside its place and renamed; one that cannot be read is made anew.
+An automaton over the full vocabulary takes seconds to build and milliseconds to read. The name of its file is a digest
+of everything that it depends on. A file that cannot be read is built again.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import sys
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
@@ -18,59 +17,62 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from platformdirs import user_cache_path
 
 from mlx_diffgemma.constraint.byte_automaton import compiled
-from mlx_diffgemma.constraint.token_automaton import TokenAutomaton
-from mlx_diffgemma.constraint.tokens import over_tokens
+from mlx_diffgemma.constraint.token_automaton import TokenAutomaton, over_tokens
 from mlx_diffgemma.files import replacing
 
-LAYOUT = 2
-"""To be raised when the automata, or what makes them, change."""
-ARRAYS = ("class_of", "accepting", "classes", "sources", "targets")
-DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
-"""What numpy raises for a file that is not whole."""
+AUTOMATON_ARRAYS = ("class_of", "accepting", "classes", "sources", "targets")
+"""The arrays of a TokenAutomaton that its file holds."""
+_FORMAT = 2
+"""Raise it when the automata, or the code that makes them, change: files of other formats are not used."""
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What numpy raises for a file that is missing or damaged."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Vocabulary:
-    """The bytes that every id of a model adds to a text; b"" for those that are no text."""
+    """The bytes that every id of a model adds to a text; b"" for an id that is never text."""
 
-    pieces: tuple[bytes, ...]
+    token_bytes: tuple[bytes, ...]
 
     @classmethod
-    def of(cls, table: Sequence[bytes], size: int) -> Vocabulary:
-        """The vocabulary of a model that knows `size` ids, of a tokenizer that knows those of `table`."""
-        return cls(pieces=(*table[:size], *[b""] * (size - len(table))))
+    def of(cls, token_bytes: Sequence[bytes], size: int) -> Vocabulary:
+        """Return the vocabulary of a model with `size` ids; a tokenizer may know fewer, or more."""
+        return cls(token_bytes=(*token_bytes[:size], *[b""] * (size - len(token_bytes))))
 
     @cached_property
     def digest(self) -> str:
-        """Stands for all of them."""
-        return _digest(self.pieces)
+        """A digest of all tokens."""
+        return _digest(self.token_bytes)
 
 
 @lru_cache(maxsize=8)
 def automaton_of(
     pattern: str, vocabulary: Vocabulary, stops: tuple[int, ...], allow_empty: bool, prefix: bytes = b""
 ) -> TokenAutomaton:
-    """The automaton of the texts that `pattern` matches whole, with `prefix` before each. Raises ConstraintError."""
-    said = (pattern, str(stops), str(allow_empty), vocabulary.digest, version("outlines-core"), str(LAYOUT))
-    file = folder() / f"{_digest([*(part.encode() for part in said), prefix])}.npz"
-    kept = _read(file, stops, len(vocabulary.pieces))
+    """Return the automaton of the texts that `pattern` matches whole, each with `prefix` before it.
+
+    stops: the ids that end a text. Raises ConstraintError for a pattern that cannot be used.
+    """
+    settings = (pattern, str(stops), str(allow_empty), vocabulary.digest, version("outlines-core"), str(_FORMAT))
+    file = folder() / f"{_digest([*(setting.encode() for setting in settings), prefix])}.npz"
+    kept = _read(file, stops, len(vocabulary.token_bytes))
     if kept is not None:
         return kept
-    bytewise = compiled(pattern)
-    bytewise = (bytewise if allow_empty else bytewise.nonempty()).behind(prefix)
-    made = over_tokens(bytewise, vocabulary.pieces, stops)
-    # Where nothing can be kept it is made again next time.
+    over_bytes = compiled(pattern)
+    over_bytes = (over_bytes if allow_empty else over_bytes.nonempty()).with_prefix(prefix)
+    automaton = over_tokens(over_bytes, vocabulary.token_bytes, stops)
+    # A folder that cannot be written is no error: the automaton is built again next time.
     with suppress(OSError):
-        _write(file, made)
-    return made
+        _write(file, automaton)
+    return automaton
 
 
 def folder() -> Path:
-    """Where automata are kept: of the cache folder that the system gives its users."""
-    own = Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
-    return Path(os.environ.get("XDG_CACHE_HOME") or own) / "mlx_diffgemma" / "constraints"
+    """Return where automata are kept: in $XDG_CACHE_HOME, or in the cache folder that the system gives every user."""
+    return user_cache_path("mlx_diffgemma") / "constraints"
 
 
 def _digest(parts: Iterable[bytes]) -> str:
@@ -81,11 +83,11 @@ def _digest(parts: Iterable[bytes]) -> str:
 
 
 def _read(file: Path, stops: tuple[int, ...], size: int) -> TokenAutomaton | None:
-    """What the file holds, None where there is none or it is damaged."""
+    """Return the automaton in a file; None if the file is missing or damaged."""
     try:
         with np.load(file, allow_pickle=False) as kept:
-            arrays = {name: kept[name] for name in ARRAYS}
-    except DAMAGED:
+            arrays = {name: kept[name] for name in AUTOMATON_ARRAYS}
+    except _DAMAGE:
         return None
     automaton = TokenAutomaton(**arrays, stops=tuple(token for token in stops if token < size))
     return automaton if len(automaton.class_of) == size else None
@@ -93,5 +95,5 @@ def _read(file: Path, stops: tuple[int, ...], size: int) -> TokenAutomaton | Non
 
 def _write(file: Path, automaton: TokenAutomaton) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as beside:
-        np.savez_compressed(beside, **{name: getattr(automaton, name) for name in ARRAYS})
+    with replacing(file) as temporary:
+        np.savez_compressed(temporary, **{name: getattr(automaton, name) for name in AUTOMATON_ARRAYS})

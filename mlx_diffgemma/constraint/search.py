@@ -1,15 +1,23 @@
-"""The most probable text that an automaton accepts, where a canvas says how likely every token is at every position.
+"""The most probable text that an automaton accepts, given the logits of every position of a canvas.
 
-Positions are independent given the canvas, so the probability of a text is a product over positions, and the best text
-is found by dynamic programming over positions and states (the idea of DINGO, arXiv 2505.23061):
+A denoising step predicts all positions of a canvas at once and independently of each other. So the log-probability of a
+text is the sum of the log-probabilities of its tokens, and the best text is found by dynamic programming over positions
+and states (the idea of DINGO, arXiv 2505.23061). For every position and every state of the automaton, the search keeps
+the best sum of a text that is in that state there:
 
-    score[i + 1][target] = max over transitions (class, source, target) of score[i][source] + best logit of class at i
+    score[0][start state] = 0
+    score[i + 1][target] = max over the transitions (class, source) -> target of score[i][source] + gain[i][class]
 
-A text may end before the canvas does. Then an end token follows, and behind that everything is allowed; or it goes on
-in the next canvas, from a state out of which it can be finished with the tokens that are left.
+where gain[i][class] is the highest logit at position i of any token of the class. The best last state is then followed
+back to the beginning, which gives the class at every position, and of each class its likeliest token.
 
-Every position is looked at with its likeliest tokens, and with a few tokens of every class, likely or not, which keep
-a way open. Of these candidates the result is the best there is.
+A text ends in one of two ways. An end token follows it in the canvas; the positions after it do not matter. Or the text
+fills the canvas and goes on in the next one; then its last state must be one from which it can be completed with the
+tokens that are left. The better of the two is taken.
+
+Not all tokens are compared at every position. The candidates are the likeliest tokens of the position, and a few tokens
+of every class, whatever their logits: thanks to those, no transition is ever missing. The result is the best text that
+the candidates can make.
 """
 
 from __future__ import annotations
@@ -28,91 +36,110 @@ Scores: TypeAlias = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Candidates:
-    """What is known of N positions; logits may be off by a constant per position."""
+class TokenCandidates:
+    """The tokens to choose from at N positions, with their logits.
+
+    A constant may be added to all logits of a position.
+    """
 
     likely: Numbers
-    """[N, K] ids"""
+    """[N, K] the likeliest ids"""
     likely_logits: Logits
     """[N, K]"""
     member_logits: Logits
-    """[N, M] of the automaton's members"""
+    """[N, M] of the tokens in `TokenAutomaton.members`"""
     stop_logits: Logits
-    """[N, Z] of the tokens that end a text; without any it ends with the positions"""
+    """[N, Z] of the automaton's end tokens; Z is 0 if nothing but the last position ends the text"""
     best: Numbers
-    """[N] the likeliest id"""
+    """[N] the likeliest id of all"""
     best_logits: Logits
     """[N]"""
 
 
-class Path(NamedTuple):
+class TokenPath(NamedTuple):
     """The most probable text."""
 
     tokens: Numbers
-    """[N]: the text, then the end token and the likeliest of all tokens, where it ends"""
+    """[N] the text; if it ends before the last position, then an end token, and the likeliest token of the rest"""
     end: int | None
-    """position of the end token"""
+    """the position of the end token"""
 
 
-def most_probable(automaton: TokenAutomaton, state: int, found: Candidates, goal: Flags, least: int = 0) -> Path:
-    """The best text that begins in `state`, and goes on behind these positions only from states of `goal` [S].
+def most_probable(
+    automaton: TokenAutomaton, state: int, candidates: TokenCandidates, goal: Flags, minimum: int = 0
+) -> TokenPath:
+    """Return the most probable text that begins in `state`.
 
-    Its end token stands behind `least` positions or more. There is such a text: see TokenAutomaton.lengths.
+    goal [S]: the states from which the text may go on after these positions. minimum: the first position at which an
+    end token may be. A text must exist: `TokenAutomaton.finishing` and `TokenAutomaton.lengths` tell.
     """
-    gains = _gains(automaton, found)
-    # Relative to what is likeliest, which is what follows an end token: sums stay small.
-    gains -= found.best_logits[:, None]
-    stop_gains = cast("Scores", found.stop_logits.max(axis=1, initial=-np.inf).astype(np.float64) - found.best_logits)
-    stop_gains[:least] = -np.inf
-    scores, ends = _scores(automaton, state, gains, stop_gains)
-    finishing = np.where(goal, scores[-1], -np.inf)
-    place = len(gains)
-    tokens = found.best.copy()
-    current = int(finishing.argmax())
-    end: int | None = None
-    if ends.max() >= finishing[current]:
-        end = int(ends.argmax())
-        tokens[end] = automaton.stops[int(found.stop_logits[end].argmax())]
-        place, current = end, int(np.where(automaton.accepting, scores[end], -np.inf).argmax())
-    for position in reversed(range(place)):
-        into = slice(*np.searchsorted(automaton.targets, [current, current + 1]))
-        sources, classes = automaton.sources[into], automaton.classes[into]
-        taken = int((scores[position][sources] + gains[position][classes]).argmax())
-        tokens[position] = _token(automaton, found, position, int(classes[taken]))
-        current = int(sources[taken])
-    return Path(tokens, end)
+    gains = _class_gains(automaton, candidates)
+    # Measured from the likeliest token of a position. Positions after an end token then add nothing, so texts that end
+    # at different positions can be compared; and sums stay small.
+    gains -= candidates.best_logits[:, None]
+    best_stop = candidates.stop_logits.max(axis=1, initial=-np.inf).astype(np.float64)
+    stop_gains = cast("Scores", best_stop - candidates.best_logits)
+    stop_gains[:minimum] = -np.inf
+    scores = _state_scores(automaton, state, gains)
+    ended = np.where(automaton.accepting, scores[:-1], -np.inf).max(axis=1) + stop_gains
+    unended = np.where(goal, scores[-1], -np.inf)
+    tokens = candidates.best.copy()
+    if ended.max() >= unended.max():
+        end = int(ended.argmax())
+        tokens[end] = automaton.stops[int(candidates.stop_logits[end].argmax())]
+        last_state = int(np.where(automaton.accepting, scores[end], -np.inf).argmax())
+        tokens[:end] = _traced(automaton, candidates, gains, scores[: end + 1], last_state)
+        return TokenPath(tokens, end)
+    tokens[:] = _traced(automaton, candidates, gains, scores, int(unended.argmax()))
+    return TokenPath(tokens, None)
 
 
-def _gains(automaton: TokenAutomaton, found: Candidates) -> Scores:
-    """[N, F] the best logit of each class."""
+def _class_gains(automaton: TokenAutomaton, candidates: TokenCandidates) -> Scores:
+    """[N, F] the highest logit of each class at each position, among the candidates."""
     _, starts = automaton.members
-    gains = np.maximum.reduceat(found.member_logits, starts, axis=1).astype(np.float64)
-    classes = automaton.class_of[found.likely]
+    gains = np.maximum.reduceat(candidates.member_logits, starts, axis=1).astype(np.float64)
+    classes = automaton.class_of[candidates.likely]
     rows, columns = np.nonzero(classes != NOWHERE)
-    np.maximum.at(gains, (rows, classes[rows, columns]), found.likely_logits[rows, columns])
+    np.maximum.at(gains, (rows, classes[rows, columns]), candidates.likely_logits[rows, columns])
     return gains
 
 
-def _scores(automaton: TokenAutomaton, state: int, gains: Scores, stop_gains: Scores) -> tuple[Scores, Scores]:
-    """[N + 1, S] the best sum of gains up to each position and state; [N] that of texts with their end token there."""
+def _state_scores(automaton: TokenAutomaton, state: int, gains: Scores) -> Scores:
+    """[N + 1, S] the best sum of gains of a text that is in each state before each position, and after the last."""
     scores = np.full((len(gains) + 1, automaton.states), -np.inf)
     scores[0, state] = 0.0
+    # Transitions are sorted by target, so the best one into each state is a maximum over a run of neighbours.
     targets, starts = automaton.arrivals
     sources, classes = automaton.sources, automaton.classes
     for before, after, gain in zip(scores[:-1], scores[1:], gains, strict=True):
         after[targets] = np.maximum.reduceat(before[sources] + gain[classes], starts)
-    return scores, np.where(automaton.accepting, scores[:-1], -np.inf).max(axis=1) + stop_gains
+    return scores
 
 
-def _token(automaton: TokenAutomaton, found: Candidates, position: int, named: int) -> int:
-    """The likeliest candidate of a class."""
+def _traced(
+    automaton: TokenAutomaton, candidates: TokenCandidates, gains: Scores, scores: Scores, state: int
+) -> list[int]:
+    """Return the tokens of the best text that ends in `state` after the last of `scores`, found from its end."""
+    tokens: list[int] = []
+    for position in reversed(range(len(scores) - 1)):
+        into = slice(*np.searchsorted(automaton.targets, [state, state + 1]))
+        sources, classes = automaton.sources[into], automaton.classes[into]
+        taken = int((scores[position][sources] + gains[position][classes]).argmax())
+        tokens.append(_likeliest_of_class(automaton, candidates, position, int(classes[taken])))
+        state = int(sources[taken])
+    return tokens[::-1]
+
+
+def _likeliest_of_class(automaton: TokenAutomaton, candidates: TokenCandidates, position: int, token_class: int) -> int:
+    """Return the candidate of a class with the highest logit at a position."""
     members, starts = automaton.members
-    own = slice(starts[named], starts[named + 1] if named + 1 < len(starts) else len(members))
-    best = int(found.member_logits[position, own].argmax())
-    token, logit = members[own][best], found.member_logits[position, own][best]
-    alike = np.flatnonzero(automaton.class_of[found.likely[position]] == named)
-    if alike.size:
-        likeliest = alike[found.likely_logits[position, alike].argmax()]
-        if found.likely_logits[position, likeliest] > logit:
-            return int(found.likely[position, likeliest])
+    end = starts[token_class + 1] if token_class + 1 < len(starts) else len(members)
+    of_class = slice(starts[token_class], end)
+    best = int(candidates.member_logits[position, of_class].argmax())
+    token, logit = members[of_class][best], candidates.member_logits[position, of_class][best]
+    likely = np.flatnonzero(automaton.class_of[candidates.likely[position]] == token_class)
+    if likely.size:
+        likeliest = likely[candidates.likely_logits[position, likely].argmax()]
+        if candidates.likely_logits[position, likeliest] > logit:
+            return int(candidates.likely[position, likeliest])
     return int(token)

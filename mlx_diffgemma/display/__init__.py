@@ -1,1 +1,1 @@
-"""Events as something to look at."""
+"""Events -> something to look at."""

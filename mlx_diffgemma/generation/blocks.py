@@ -1,4 +1,4 @@
-"""One prompt being answered: what is known of it, and what happens at the borders of its canvases."""
+"""One prompt being answered: its answer so far, and what happens between its canvases."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import mlx.core as mx
 from mlx_diffgemma.constraint.token_automaton import TokenAutomaton
 from mlx_diffgemma.errors import require_numbers
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, Prefilled
-from mlx_diffgemma.generation.prefill import following, prefill_rows
+from mlx_diffgemma.generation.prefill import following, prefill, prefill_with_last
 from mlx_diffgemma.generation.timing import Clock
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
-from mlx_diffgemma.sampling.constrained import Bound
-from mlx_diffgemma.sampling.denoising import Canvas, end_of
+from mlx_diffgemma.sampling.canvas import Canvas, end_of
+from mlx_diffgemma.sampling.constrained import ConstrainedSpan
 from mlx_diffgemma.sampling.sampler import Draft
 from mlx_diffgemma.sampling.strategy import Rules
 
-ATTEMPTS = 2
-"""Canvases that may be given up at one place because their first token does not pass `verify`."""
+MAX_REJECTIONS = 2
+"""Canvases in a row that are dropped at most because their first token does not pass `verify`."""
 
 
 class Generation:
-    """The answer to one prompt: `prefill`, then for every canvas `start`, `denoised` per step, `commit`."""
+    """The answer to one prompt: `prefill`, then for every canvas `start`, `denoised` after each step, `commit`."""
 
     def __init__(
         self,
@@ -38,12 +38,11 @@ class Generation:
         *,
         constraint: TokenAutomaton | None = None,
     ) -> None:
+        """length: of a canvas; constraint: what the answer must match."""
         self.is_over = False
         self.canvas: Canvas
         self._model = model
         self._prompt = mx.array([list(tokens)])
-        # What is to be verified needs the last token's hidden state, which chunks do not compute.
-        self._first = self._prompt if config.verify is None else mx.array([list(tokens[:-1])], dtype=mx.int32)
         self._config = config
         self._rules = rules
         self._length = length
@@ -53,31 +52,38 @@ class Generation:
         self._block = -1
         self._best: tuple[int, ...] = ()
         self._draft: Draft
-        # What the answer must match, and the state behind what there is of it.
         self._constraint = constraint
+        # The constraint's state after the answer so far.
         self._state = 0
+        # Tokens of the answer that are not in the cache yet.
         self._unread: tuple[int, ...] = ()
-        # For verify: hidden state [1, 1, D] of the last token in the cache; canvases given up behind it.
+        # For verify: the hidden state [1, 1, D] of the last token in the cache, and how many canvases after it were
+        # dropped.
         self._last: mx.array | None = None
-        self._given_up = 0
+        self._rejections = 0
 
     @staticmethod
     def prefill(model: DiffusionGemma, begun: Sequence[Generation]) -> Iterator[list[tuple[Generation, Prefilled]]]:
-        """The prompts go into their caches -> how far each is by now, of those that got further."""
-        for reached in prefill_rows(model, [each._first for each in begun], [each._cache for each in begun]):
-            yield [(begun[row], begun[row]._prefilled(done)) for row, done in reached.items()]
+        """Read the prompts into their caches; yield the progress of those that advanced."""
+        plain = [each for each in begun if each._config.verify is None]
+        for reached in prefill(model, [each._prompt for each in plain], [each._cache for each in plain]):
+            yield [(plain[row], plain[row]._prefilled(done)) for row, done in reached.items()]
+        # Verifying a canvas takes the hidden state of the token before it.
+        verified = [each for each in begun if each._config.verify is not None]
+        for progress in prefill_with_last(
+            model, [each._prompt for each in verified], [each._cache for each in verified]
+        ):
+            for row, (_, last) in progress.items():
+                verified[row]._last = last
+            yield [(verified[row], verified[row]._prefilled(done)) for row, (done, _) in progress.items()]
         for each in begun:
-            if each._config.verify is not None:
-                each._last = model.encode(each._prompt[:, -1:], each._cache)
-                mx.eval(each._last, each._cache.arrays)
-                yield [(each, each._prefilled(each._prompt.shape[1]))]
             each._clock.prefilled()
 
     def _prefilled(self, done: int) -> Prefilled:
         return Prefilled(done=done, total=self._prompt.shape[1])
 
     def start(self) -> CanvasStarted:
-        """A canvas of noise."""
+        """Start a canvas of noise."""
         config = self._config
         self._block += 1
         self._best = ()
@@ -87,25 +93,31 @@ class Generation:
             self._rules,
             seed=config.seed,
             block=self._block,
-            length=min(self._length, context, self._room if config.trim else self._length),
+            length=min(self._length, context, self._remaining if config.trim else self._length),
             forbidden=[] if self._answer else config.forbidden_first(self._model.config.vocab_size),
-            bounds=self._bounds(),
+            spans=self._spans(),
         )
         noise = _ids(self.canvas.state.canvas)
-        return CanvasStarted(block=self._block, canvas=noise[: self._room])
+        return CanvasStarted(block=self._block, canvas=noise[: self._remaining])
 
-    def _bounds(self) -> tuple[Bound, ...]:
-        """What the next canvas must hold to."""
+    def _spans(self) -> tuple[ConstrainedSpan, ...]:
+        """Return what the next canvas must match."""
         if self._constraint is None:
             return ()
-        room = self._room
-        return (Bound(automaton=self._constraint, state=self._state, places=slice(0, room), least=0, room=room),)
+        span = ConstrainedSpan(
+            automaton=self._constraint,
+            state=self._state,
+            positions=slice(0, self._remaining),
+            min_tokens=0,
+            max_tokens=self._remaining,
+        )
+        return (span,)
 
     def denoised(self, draft: Draft) -> Denoised:
-        """The event of one step, for the positions that max_tokens has room for."""
+        """Take the draft of one step, and return its event, for the positions within max_tokens."""
         mean_entropy = fmean(_numbers(draft.entropy))
         require_numbers(mean_entropy)
-        best = _ids(draft.best)[: self._room]
+        best = _ids(draft.best)[: self._remaining]
         before = self._best or [-1] * len(best)
         self._best, self._draft = best, draft
         return Denoised(
@@ -113,25 +125,27 @@ class Generation:
             step=self.canvas.state.step,
             max_steps=self._config.max_steps,
             best=best,
-            accepted=tuple(map(bool, _numbers(draft.accepted)[: self._room])),
+            accepted=tuple(map(bool, _numbers(draft.accepted)[: self._remaining])),
             changed=tuple(now != then for now, then in zip(best, before, strict=False)),
             mean_entropy=mean_entropy,
             end=end_of(best, self._config.stop_tokens),
         )
 
     def commit(self) -> Iterator[Event]:
-        """The canvas is cut behind its end token, and the next one starts if another follows."""
+        """Cut the canvas after its end token, add it to the answer, and start the next one if another follows."""
         config = self._config
         kept, stopped = answer_part(self._best, config.stop_tokens)
-        hidden = None if self._last is None else self._model.peek(self._model.embed(mx.array([kept])), self._cache)
-        standing = len(kept) if hidden is None else self._standing(kept, hidden)
-        stopped = stopped and standing == len(kept)
-        kept = kept[:standing]
-        confidence = tuple(1 / rarity for rarity in _numbers(self._draft.rarity)[: len(kept)])
+        hidden = None
+        if self._last is not None:
+            (hidden,) = self._model.peek([self._model.embed(mx.array([kept]))], [self._cache])
+            verified = self._count_verified(kept, hidden)
+            stopped = stopped and verified == len(kept)
+            kept = kept[:verified]
+        confidence = tuple(1 / inverse for inverse in _numbers(self._draft.inverse_probability)[: len(kept)])
         self._answer += kept
         if self._constraint is not None and not stopped:
             self._state = self._constraint.after(self._state, kept)
-        self.is_over = stopped or not self._room
+        self.is_over = stopped or not self._remaining
         steps = self.canvas.state.step
         self._clock.committed(steps)
         yield BlockCommitted(block=self._block, steps=steps, tokens=kept, confidence=confidence, last=self.is_over)
@@ -141,50 +155,51 @@ class Generation:
             return
         if hidden is None:
             self._unread = kept
-        elif standing:
-            self._cache.advance(standing)
-            self._last = hidden[:, standing - 1 : standing]
+        elif kept:
+            self._cache.advance(len(kept))
+            self._last = hidden[:, len(kept) - 1 : len(kept)]
             mx.eval(self._last, self._cache.arrays)
         mx.clear_cache()
         yield self.start()
 
     def catch_up(self) -> None:
-        """The last block goes into the cache; it is computed with the first step of the canvas behind it."""
+        """Encode the last block, which is computed together with the first step of the next canvas."""
         if self._unread:
-            self._model.encode(mx.array([self._unread]), self._cache)
+            self._model.encode([mx.array([self._unread])], [self._cache])
             self._unread = ()
 
     @property
-    def _room(self) -> int:
-        """Tokens that may still come."""
+    def _remaining(self) -> int:
+        """Number of tokens that the answer may still get."""
         return self._config.max_tokens - len(self._answer)
 
-    def _standing(self, kept: Sequence[int], hidden: mx.array) -> int:
-        """How many tokens stand before the first that the encoder finds too unlikely.
+    def _count_verified(self, kept: Sequence[int], hidden: mx.array) -> int:
+        """Count the tokens before the first one that the encoder finds too unlikely.
 
-        hidden [1, L, D]: of the tokens. Where it is the very first, the canvas is given up, but not again and again.
+        hidden [1, L, D]: of the tokens. A count of zero drops the canvas, and the next one starts from other noise;
+        after MAX_REJECTIONS in a row the first token is accepted anyway.
         """
         assert self._last is not None and self._config.verify is not None
         before = mx.concatenate([self._last, hidden[:, :-1]], axis=1)
-        sure = following(self._model, before, mx.array([kept])) >= math.log(self._config.verify)
-        first = int(self._given_up >= ATTEMPTS)
-        doubtful = (place for place, holds in enumerate(_numbers(sure)) if place >= first and not holds)
-        standing = next(doubtful, len(kept))
-        self._given_up = 0 if standing else self._given_up + 1
-        return standing
+        likely = following(self._model, before, mx.array([kept])) >= math.log(self._config.verify)
+        first = int(self._rejections >= MAX_REJECTIONS)
+        unlikely = (index for index, holds in enumerate(_numbers(likely)) if index >= first and not holds)
+        count = next(unlikely, len(kept))
+        self._rejections = 0 if count else self._rejections + 1
+        return count
 
 
 def answer_part(best: Sequence[int], stop_tokens: Sequence[int]) -> tuple[tuple[int, ...], bool]:
-    """The part of a canvas that belongs to the answer, and whether an end token is its last."""
+    """Return the part of a canvas that belongs to the answer, and whether an end token is its last."""
     end = end_of(best, stop_tokens)
     return (tuple(best), False) if end is None else (tuple(best[: end + 1]), True)
 
 
 def _ids(tokens: mx.array) -> tuple[int, ...]:
-    """Ids of [1, C]."""
+    """Return ids [1, C] as Python numbers."""
     return tuple(map(int, _numbers(tokens)))
 
 
 def _numbers(row: mx.array) -> list[float]:
-    """[1, C] as Python numbers."""
+    """Return [1, C] as Python numbers."""
     return cast("list[float]", row[0].tolist())

@@ -1,48 +1,49 @@
-"""Writing one token after another with the encoder: the same weights are a causal language model, too."""
+"""Writing one token after another with the encoder, whose weights are a causal language model too."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import count
 from typing import Any, NamedTuple, cast
 
 import mlx.core as mx
 
 from mlx_diffgemma.constraint.token_automaton import TokenAutomaton
-from mlx_diffgemma.device.threads import this_thread
 from mlx_diffgemma.events import BlockCommitted, Event, Finished, Prefilled
 from mlx_diffgemma.generation.prefill import prefill
 from mlx_diffgemma.generation.timing import Clock
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
+from mlx_diffgemma.sampling.ahead import Ahead
 from mlx_diffgemma.sampling.sampler import random_key
 
 CLEARED_EVERY = 256
-"""Tokens after which the allocator's cache is given back: the prefix grows, so its arrays are never of one size."""
+"""Tokens after which the allocator's cache is cleared: the prefix grows, so buffers of old sizes are not used again."""
 
 
 class Drawn(NamedTuple):
-    """One token more."""
+    """The next token."""
 
     token: mx.array
     """[1, 1]"""
     probability: mx.array
-    """[1, 1] that the encoder gives it"""
+    """[1, 1] by the encoder"""
 
     @property
     def values(self) -> tuple[int, float]:
-        """Both as numbers."""
+        """Token and probability as Python numbers."""
         return cast("int", self.token.item()), cast("float", self.probability.item())
 
 
 def write(
     model: DiffusionGemma, tokens: Sequence[int], config: GenerationConfig, constraint: TokenAutomaton | None = None
 ) -> Iterator[Event]:
-    """Generate behind the prompt `tokens`; every token is a block of its own, of one step."""
+    """Generate after the prompt `tokens`; every token is a block of its own, of one step."""
     clock, cache, prompt = Clock(), model.make_cache(), mx.array([list(tokens)])
-    for done in prefill(model, prompt[:, :-1], cache):
-        yield Prefilled(done=done, total=len(tokens))
+    for reached in prefill(model, [prompt[:, :-1]], [cache]):
+        yield Prefilled(done=reached[0], total=len(tokens))
     # The last token of the prompt is encoded with the first draw.
     clock.prefilled()
     yield Prefilled(done=len(tokens), total=len(tokens))
@@ -51,51 +52,48 @@ def write(
         drawn = _drawn(model, last_token, cache, config)
     else:
         drawn = _drawn_within(constraint, model, last_token, cache, config)
-    for place, (token, probability) in enumerate(drawn):
+    for position, (token, probability) in enumerate(drawn):
         stopped = token in config.stop_tokens
-        last = stopped or place + 1 == config.max_tokens
+        last = stopped or position + 1 == config.max_tokens
         clock.committed(1)
-        yield BlockCommitted(block=place, steps=1, tokens=(token,), confidence=(probability,), last=last)
+        yield BlockCommitted(block=position, steps=1, tokens=(token,), confidence=(probability,), last=last)
         if last:
-            yield Finished(reason="stop" if stopped else "length", stats=clock.stats(len(tokens), place + 1))
+            yield Finished(reason="stop" if stopped else "length", stats=clock.stats(len(tokens), position + 1))
             return
 
 
 def _drawn(
     model: DiffusionGemma, token: mx.array, cache: Cache, config: GenerationConfig
 ) -> Iterator[tuple[int, float]]:
-    """Tokens and probabilities without end behind token [1, 1]; while one is computed the next one's graph is built."""
-    drawn = _next(model, token, cache, config, place=0)
-    for place in count(1):
-        mx.async_eval(drawn, cache.arrays)
-        before, here = cache.snapshot(), this_thread()
-        ahead = _next(model, drawn.token, cache, config, place=place)
-        mx.eval(drawn, before.arrays)
+    """Draw tokens, without end, after token [1, 1]; while one is computed the next one's graph is built."""
+    drawn = _next(model, token, cache, config, position=0)
+    for position in count(1):
+        prefix = cache.arrays
+        mx.async_eval(drawn, prefix)
+        build_next = partial(_next, model, drawn.token, cache, config, position=position)
+        ahead = Ahead([cache], build_next)
+        # Also the prefix, because the next token may be drawn in another thread.
+        mx.eval(drawn, prefix)
         yield drawn.values
-        if here is not this_thread():
-            cache.restore(before)
-            ahead = _next(model, drawn.token, cache, config, place=place)
-        # Nobody may hold the prefix as it was when the next token is written behind it.
-        del before
-        drawn = ahead
-        if place % CLEARED_EVERY == 0:
+        drawn = ahead.take() or build_next()
+        if position % CLEARED_EVERY == 0:
             mx.clear_cache()
 
 
 def _drawn_within(
     constraint: TokenAutomaton, model: DiffusionGemma, token: mx.array, cache: Cache, config: GenerationConfig
 ) -> Iterator[tuple[int, float]]:
-    """The same with an end: tokens behind which the text can still match. Which they are, the one before decides."""
+    """Draw tokens after which the text can still match; which they are depends on the token before."""
     state = 0
-    for place in range(config.max_tokens):
-        allowed = constraint.allowed(state, config.max_tokens - place - 1)
+    for position in range(config.max_tokens):
+        allowed = constraint.allowed(state, config.max_tokens - position - 1)
         allowed[list(constraint.stops)] = constraint.accepting[state]
-        drawn = _next(model, token, cache, config, place=place, allowed=mx.array(cast("Any", allowed)))
+        drawn = _next(model, token, cache, config, position=position, allowed=mx.array(cast("Any", allowed)))
         mx.eval(drawn, cache.arrays)
         yield drawn.values
         token = drawn.token
         state = constraint.after(state, [drawn.values[0]])
-        if place % CLEARED_EVERY == 0:
+        if position % CLEARED_EVERY == 0:
             mx.clear_cache()
 
 
@@ -105,25 +103,29 @@ def _next(
     cache: Cache,
     config: GenerationConfig,
     *,
-    place: int,
+    position: int,
     allowed: mx.array | None = None,
 ) -> Drawn:
-    """Encode token [1, 1] and draw the one behind it, of the tokens that are `allowed` [V]."""
-    logits = model.causal_logits(model.encode(token, cache))[:, -1]
+    """Encode token [1, 1] and draw the next one, out of the tokens that are `allowed` [V]."""
+    (hidden,) = model.encode([token], [cache])
+    logits = model.logits(hidden)[:, -1]
     total = mx.logsumexp(logits, axis=-1, keepdims=True)
     possible = logits if allowed is None else mx.where(allowed, logits, -mx.inf)
-    if place == 0 and (forbidden := config.forbidden_first(logits.shape[-1])):
+    if position == 0 and (forbidden := config.forbidden_first(logits.shape[-1])):
         possible[:, forbidden] = -mx.inf
     if config.greedy:
         chosen = mx.argmax(possible, axis=-1, keepdims=True)
     else:
         kept = nucleus(possible / config.temperature, config.top_p)
-        chosen = mx.random.categorical(kept, key=random_key(config.seed, place, 0))[:, None]
+        chosen = mx.random.categorical(kept, key=random_key(config.seed, position, 0))[:, None]
     return Drawn(chosen, mx.exp(mx.take_along_axis(logits, chosen, axis=-1) - total))
 
 
 def nucleus(logits: mx.array, top_p: float) -> mx.array:
-    """logits [B, V] with -inf for all but the most likely tokens whose probabilities reach top_p (arXiv 1904.09751)."""
+    """Set logits [B, V] to -inf but for the most likely tokens that together have the probability top_p.
+
+    Nucleus sampling, arXiv 1904.09751.
+    """
     if top_p == 1:
         return logits
     ranked = mx.sort(logits, axis=-1)[:, ::-1]

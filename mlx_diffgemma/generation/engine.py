@@ -1,16 +1,15 @@
 """The generation loop: token ids in, events out. It knows nothing of text.
 
-1  the prompt goes into the cache, a chunk at a time                     -> Prefilled per chunk
+1  the prompt is encoded into the cache, chunk by chunk                  -> Prefilled per chunk
 per block, while max_tokens are not reached:
   2  a canvas of noise                                                   -> CanvasStarted
   3  denoising steps until the stop rule holds or max_steps are done     -> Denoised per step
-  4  the canvas is cut behind its end token                              -> BlockCommitted
-  5  if another block follows, the canvas goes into the cache
+  4  the canvas is cut after its end token                               -> BlockCommitted
+  5  if another block follows, the canvas is encoded into the cache
 6                                                                        -> Finished
 
-Several prompts are answered side by side: each goes through these phases by itself, and the canvases of all of them
-are denoised together. One that is finished makes room for the next. On the CPU, of which MLX takes one core, they are
-shared out among two threads, each with a loop of its own.
+Several prompts are answered together: each goes through these phases by itself, and the canvases of all of them are
+denoised together. When one is finished the next one starts.
 """
 
 from __future__ import annotations
@@ -20,14 +19,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlx_diffgemma.constraint.token_automaton import TokenAutomaton
-from mlx_diffgemma.device.threads import LANES, Shared, side_by_side
 from mlx_diffgemma.errors import ConstraintError, OptionError, PromptError
 from mlx_diffgemma.events import Event
 from mlx_diffgemma.generation.blocks import Generation
 from mlx_diffgemma.generation.causal import write
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
-from mlx_diffgemma.model.functions import on_cpu
 from mlx_diffgemma.sampling.denoising import refine
 from mlx_diffgemma.sampling.sampler import Sampler
 from mlx_diffgemma.sampling.strategy import default_rules
@@ -51,7 +48,7 @@ def stream(
     sampler: Sampler | None = None,
     constraint: TokenAutomaton | None = None,
 ) -> Iterator[Event]:
-    """Generate behind the prompt `tokens`; the events carry no text.
+    """Generate after the prompt `tokens`; the events carry no text.
 
     `sampler` replaces the entropy-bound sampler of `config`. Raises, at once, PromptError for a prompt that is empty or
     does not fit, OptionError for a canvas longer than the model's, ConstraintError for a `constraint` that no answer
@@ -65,67 +62,55 @@ def stream(
 def stream_many(
     model: DiffusionGemma, jobs: Iterable[Job], *, width: int = 1, sampler: Sampler | None = None
 ) -> Iterator[tuple[int, Event]]:
-    """Answer jobs, `width` of them side by side -> the number of the job, from 0, and what happens in it.
+    """Answer jobs, `width` of them together; yield events, each with the number of its job, from 0.
 
-    A job's events are the same whatever stands beside it, and in order; how those of several jobs mix is a matter of
-    time. Jobs in causal mode are answered one at a time, or one in each lane. Raises what `stream` raises, when the
-    job's turn comes.
+    A job's events come in order and do not depend on the other jobs; those of several jobs alternate. Jobs in causal
+    mode are answered one at a time. Raises what `stream` raises, when the job's turn comes.
     """
-    count = max(1, min(width, LANES if on_cpu() else 1))
-    waiting = Shared(enumerate(jobs))
-    runs = [_answered(model, waiting, -(-(width - lane) // count), count, sampler) for lane in range(count)]
-    for events in side_by_side(runs) if count > 1 else runs[0]:
-        yield from events
-
-
-def _answered(
-    model: DiffusionGemma, waiting: Iterator[tuple[int, Job]], width: int, share: int, sampler: Sampler | None
-) -> Iterator[list[tuple[int, Event]]]:
-    """What `stream_many` tells, in lists of what comes at once; share: how many of these loops there are."""
-    active: list[tuple[int, Generation]] = []
+    waiting = enumerate(jobs)
+    active: dict[int, Generation] = {}
     while True:
-        begun: dict[Generation, int] = {}
+        begun: dict[int, Generation] = {}
         while len(active) + len(begun) < width and (arrived := next(waiting, None)):
             number, job = arrived
             length = check_lengths(model, job)
             if job.config.mode == "causal":
-                for event in write(model, job.tokens, job.config, job.constraint):
-                    yield [(number, event)]
+                yield from ((number, event) for event in write(model, job.tokens, job.config, job.constraint))
             else:
                 rules = default_rules(model, job.config, sampler)
-                generation = Generation(model, job.tokens, job.config, rules, length, constraint=job.constraint)
-                begun[generation] = number
-        if begun:
-            yield from _started(model, begun)
-        active += [(number, generation) for generation, number in begun.items()]
+                begun[number] = Generation(model, job.tokens, job.config, rules, length, constraint=job.constraint)
+        yield from _started(model, begun)
+        active |= begun
         if not active:
             return
         # 5
-        for _, generation in active:
+        for generation in active.values():
             generation.catch_up()
         # 3
-        for drafts in refine(model, [generation.canvas for _, generation in active], share=share):
-            yield [
-                (number, generation.denoised(draft)) for (number, generation), draft in zip(active, drafts, strict=True)
-            ]
+        for drafts in refine(model, [generation.canvas for generation in active.values()]):
+            for (number, generation), draft in zip(active.items(), drafts, strict=True):
+                yield number, generation.denoised(draft)
         # 4, 6, 2
-        for number, generation in active:
+        for number, generation in active.items():
             if generation.canvas.is_over:
-                for event in generation.commit():
-                    yield [(number, event)]
-        active = [(number, generation) for number, generation in active if not generation.is_over]
+                yield from ((number, event) for event in generation.commit())
+        active = {number: generation for number, generation in active.items() if not generation.is_over}
 
 
-def _started(model: DiffusionGemma, begun: Mapping[Generation, int]) -> Iterator[list[tuple[int, Event]]]:
+def _started(model: DiffusionGemma, begun: Mapping[int, Generation]) -> Iterator[tuple[int, Event]]:
+    """Read the prompts of jobs and start their first canvases."""
+    numbers = {generation: number for number, generation in begun.items()}
     # 1
-    for reached in Generation.prefill(model, list(begun)):
-        yield [(begun[generation], event) for generation, event in reached]
+    for reached in Generation.prefill(model, list(begun.values())):
+        for generation, event in reached:
+            yield numbers[generation], event
     # 2
-    yield [(number, generation.start()) for generation, number in begun.items()]
+    for number, generation in begun.items():
+        yield number, generation.start()
 
 
 def check_lengths(model: DiffusionGemma, job: Job) -> int:
-    """The canvas length to use. Raises PromptError, OptionError or ConstraintError where the answer cannot fit."""
+    """Return the canvas length to use. Raises PromptError, OptionError or ConstraintError if the answer cannot fit."""
     tokens, config = job.tokens, job.config
     longest = model.config.canvas_length
     length = config.canvas_length or longest

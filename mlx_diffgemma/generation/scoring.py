@@ -1,4 +1,4 @@
-"""How likely each of several answers is, read from the encoder: no canvas, no draws."""
+"""How likely each of several answers is, by the encoder: no canvas, no draws."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ from typing import cast
 
 import mlx.core as mx
 
-from mlx_diffgemma.generation.prefill import following, prefill
+from mlx_diffgemma.generation.prefill import following, prefill_with_last
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 
 
 def log_probabilities(
     model: DiffusionGemma, tokens: Sequence[int], answers: Sequence[Sequence[int]], stops: Sequence[int]
 ) -> list[float]:
-    """The log-probability, behind the prompt `tokens`, of each answer with any of the end tokens `stops` behind it.
+    """Return the log-probability of each answer, followed by any of the end tokens `stops`, after the prompt `tokens`.
 
-    All answers, of at least one token each, go through the model together behind one prefix. The probability is that of
+    All answers, of at least one token each, go through the model together after one prefix. The probability is that of
     these very ids, the encoder's, at temperature 1.
     """
-    prompt, cache = mx.array([list(tokens)]), model.make_cache()
-    for _ in prefill(model, prompt[:, :-1], cache):
-        pass
-    last = model.encode(prompt[:, -1:], cache)
-    mx.eval(last, cache.arrays)
+    cache = model.make_cache()
+    *_, reached = prefill_with_last(model, [mx.array([list(tokens)])], [cache])
+    last = reached[0].last
+    assert last is not None
     rows = [mx.array([list(answer)]) for answer in answers]
-    hidden = model.peek_rows(rows, [cache.snapshot() for _ in rows])
+    hidden = model.peek([model.embed(row) for row in rows], [cache.snapshot() for _ in rows])
     ending = mx.array([list(stops)])
     sums: list[mx.array] = []
     for row, states in zip(rows, hidden, strict=True):
@@ -36,8 +35,8 @@ def log_probabilities(
     return cast("list[float]", mx.stack(sums).tolist())
 
 
-def shares(logs: Sequence[float]) -> list[float]:
-    """Log-probabilities -> how likely each is among them: probabilities that sum to 1."""
+def relative_probabilities(logs: Sequence[float]) -> list[float]:
+    """Return the probabilities, which sum to 1, of alternatives with these log-probabilities."""
     highest = max(logs)
     weights = [math.exp(log - highest) for log in logs]
     return [weight / sum(weights) for weight in weights]

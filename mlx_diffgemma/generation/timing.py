@@ -10,7 +10,7 @@ from mlx_diffgemma.events import Stats
 
 
 class Clock:
-    """Takes the times of one generation."""
+    """Measures one generation."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
@@ -20,17 +20,17 @@ class Clock:
         self._steps: list[int] = []
 
     def prefilled(self) -> None:
-        """The prompt is in the cache."""
+        """Note that the prompt is in the cache."""
         self._prefilled = time.perf_counter()
 
     def committed(self, steps: int) -> None:
-        """A block is final after this many steps."""
+        """Note that a block is final, after this many steps."""
         self._last_block = time.perf_counter()
         self._first_block = self._first_block or self._last_block - self._start
         self._steps.append(steps)
 
     def stats(self, prompt_tokens: int, tokens: int) -> Stats:
-        """All figures, at the end; seconds per step include encoding the blocks before the last."""
+        """Return all figures at the end; the seconds per step include encoding the blocks before the last."""
         return Stats(
             prompt_tokens=prompt_tokens,
             tokens=tokens,

@@ -1,14 +1,17 @@
-"""Where literal text and gaps meet: what may stand in a gap so that no byte of the text around it changes.
+"""The boundaries between text and gaps in tokens: which tokens a gap may hold, so that no byte around it changes.
 
-Every literal is encoded by itself, so its tokens add exactly its bytes whatever stands beside it. A gap has no special
-token in it, and its bytes are whole characters. Where the literal before a gap ends with a space that is a token of its
-own, the space is left to the gap: the word behind it is one token with its space, as the model knows it. This joint is
-healed: the gap's first token begins with a space, which is the literal's and is taken off the gap's text again.
+Every text of a template is encoded by itself, so its tokens give exactly its bytes, whatever is written beside it. A
+gap holds no special tokens, and its bytes must be whole characters.
+
+One thing would be unnatural: a gap after a space. This family's tokens include the space before a word, so the model
+expects " blue" in "the sky is ", as one token, and hardly ever a space and "blue". So if the text before a gap ends
+with a space that is a token of its own, the gap absorbs the space: it is not pinned, and the gap's first token has to
+begin with a space. That space belongs to the text, and is taken off the filling again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
@@ -22,101 +25,113 @@ from mlx_diffgemma.infilling.template import Gap, Part
 from mlx_diffgemma.sampling.pins import Ban
 from mlx_diffgemma.text.tokenizer import Tokenizer
 
-SPACE = b" "
+_SPACE = b" "
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hole:
-    """A gap as the canvas knows it.
+class TokenGap:
+    """A gap counted in tokens."""
 
-    healed: its first token begins with the space that belongs to the text before it. open: nothing stands behind it,
-    so an end token may end it. automaton: what its text must match, that space included, from `state` on.
+    min_tokens: int = 1
+    max_tokens: int | None = None
+    absorbs_space: bool = False
+    """its first token begins with the space that belongs to the text before it"""
+    open_ended: bool = False
+    """it is the end of the template and has no fixed length, so an end token may end it"""
+    automaton: TokenAutomaton | None = None
+    """what its text must match, an absorbed space included"""
+    state: int = 0
+    """the state of the automaton in which the gap begins: a gap may be continued in another canvas"""
+
+
+PinnedTokens: TypeAlias = tuple[int, ...]
+"""The tokens of a text of the template."""
+TokenPart: TypeAlias = PinnedTokens | TokenGap
+
+
+class Boundaries:
+    """The boundaries of one tokenizer and its stop tokens; one object serves any number of templates.
+
+    The tables of tokens that are banned from gaps are built when they are first needed, and kept.
     """
 
-    least: int = 1
-    most: int | None = None
-    healed: bool = False
-    open: bool = False
-    automaton: TokenAutomaton | None = None
-    state: int = 0
-
-
-Run: TypeAlias = tuple[int, ...]
-"""Tokens that are pinned."""
-Piece: TypeAlias = Run | Hole
-
-
-class Joints:
-    """What the vocabulary of one tokenizer allows at the joints; `vocabulary` is the model's, which may be larger."""
-
     def __init__(self, tokenizer: Tokenizer, vocabulary: Vocabulary, stop_tokens: tuple[int, ...]) -> None:
+        """vocabulary: the model's, which may be larger than the tokenizer's."""
         self.tokenizer = tokenizer
         self._vocabulary = vocabulary
         self._stop_tokens = stop_tokens
 
-    def pieces(self, parts: Sequence[Part]) -> tuple[Piece, ...]:
-        """A template's parts, as `template.parse` gives them; its end is an end token, or an open hole.
+    def token_parts(self, parts: Sequence[Part]) -> tuple[TokenPart, ...]:
+        """Return the parts of a template, from `template.parse`, in tokens; the end is an end token or an open gap.
 
-        Raises TokenizerError for a text that cannot be encoded, ConstraintError for what no gap can match.
+        Raises TokenizerError for text that cannot be encoded, ConstraintError for a constraint that cannot be used.
         """
-        pieces: list[Piece] = []
-        healed = False
-        for part, last in zip(parts, [False] * (len(parts) - 1) + [True], strict=True):
+        token_parts: list[TokenPart] = []
+        absorbs_space = False
+        for number, part in enumerate(parts, start=1):
+            is_last = number == len(parts)
             if isinstance(part, Gap):
-                # At the end a gap of one length is as long as that.
-                is_open = last and part.max_tokens != part.min_tokens
-                automaton = self._automaton(part, healed=healed, is_open=is_open)
-                pieces.append(
-                    Hole(least=part.min_tokens, most=part.max_tokens, healed=healed, open=is_open, automaton=automaton)
-                )
-                healed = False
+                token_parts.append(self._token_gap(part, absorbs_space=absorbs_space, is_last=is_last))
+                absorbs_space = False
                 continue
             tokens = self.tokenizer.literal(part)
-            healed = not last and self.tokenizer.bytes(tokens[-1]) == SPACE
-            if healed:
+            absorbs_space = not is_last and self.tokenizer.token_bytes(tokens[-1]) == _SPACE
+            if absorbs_space:
                 tokens.pop()
             if tokens:
-                pieces.append(tuple(tokens))
-        if isinstance(pieces[-1], Hole) and pieces[-1].open:
-            return tuple(pieces)
-        if isinstance(pieces[-1], tuple):
-            return (*pieces[:-1], (*pieces[-1], *self._end))
-        return (*pieces, self._end) if self._end else tuple(pieces)
+                token_parts.append(tuple(tokens))
+        last = token_parts[-1]
+        if isinstance(last, tuple):
+            return (*token_parts[:-1], (*last, *self._end_tokens))
+        if last.open_ended or not self._end_tokens:
+            return tuple(token_parts)
+        return (*token_parts, self._end_tokens)
 
-    def _automaton(self, gap: Gap, *, healed: bool, is_open: bool) -> TokenAutomaton | None:
+    def _token_gap(self, gap: Gap, *, absorbs_space: bool, is_last: bool) -> TokenGap:
+        open_ended = is_last and gap.max_tokens != gap.min_tokens
         pattern = pattern_of(gap)
-        if pattern is None:
-            return None
-        stops = self._stop_tokens if is_open else ()
-        # The gap may not be empty, and so not match where only the empty text does.
-        return automaton_of(pattern, self._vocabulary, stops, False, SPACE if healed else b"")
+        automaton = None
+        if pattern is not None:
+            stops = self._stop_tokens if open_ended else ()
+            prefix = _SPACE if absorbs_space else b""
+            # A gap has at least one token, so its text is never empty.
+            automaton = automaton_of(pattern, self._vocabulary, stops, False, prefix)
+        return TokenGap(
+            min_tokens=gap.min_tokens,
+            max_tokens=gap.max_tokens,
+            absorbs_space=absorbs_space,
+            open_ended=open_ended,
+            automaton=automaton,
+        )
 
-    def bans(self, holes: Iterable[tuple[int, int, Hole]], *, strict: bool) -> list[Ban]:
-        """What must not stand in holes, each given with its first and last + 1 free position.
+    def bans(self, gaps: Iterable[tuple[int, int, TokenGap]], *, whole_characters: bool) -> list[Ban]:
+        """Return the tokens that must not be in gaps; each gap comes with its range among the free positions.
 
-        strict: no part of a character either, so that whatever stands there is text.
+        whole_characters: ban parts of characters too, so that any tokens make a text.
         """
         bans: list[Ban] = []
-        for start, stop, hole in holes:
-            # Where a hole is open an end token may stand, but only behind its least length.
-            closed = min(stop, start + hole.least) if hole.open else stop
-            bans.append(Ban(slice(start, closed), self._never))
+        for start, stop, gap in gaps:
+            # An open gap may end with an end token, but only after its minimum length.
+            closed = min(stop, start + gap.min_tokens) if gap.open_ended else stop
+            bans.append(Ban(slice(start, closed), self._special_and_stops))
             if closed < stop:
                 bans.append(Ban(slice(closed, stop), self._special))
-            # What must match something is text, and begins with its space.
-            if strict and hole.automaton is None:
-                bans.append(Ban(slice(start, stop), self._partial))
-            if hole.healed and hole.automaton is None:
-                # The space alone would be an empty filling.
-                alone = self._only_spaces if stop - start == 1 else self._unspaced
-                bans.append(Ban(slice(start, start + 1), alone))
+            if gap.automaton is not None:
+                # The automaton itself demands whole characters, and the space.
+                continue
+            if whole_characters:
+                bans.append(Ban(slice(start, stop), self._partial_characters))
+            if gap.absorbs_space:
+                # In a gap of one token, the space alone would be an empty filling.
+                banned = self._not_a_spaced_word if stop - start == 1 else self._without_space
+                bans.append(Ban(slice(start, start + 1), banned))
         return [ban for ban in bans if ban.tokens.size]
 
-    def text(self, tokens: Iterable[int], hole: Hole) -> str | None:
-        """What the tokens of a gap add to the text; None where that is no text."""
-        data = b"".join(map(self.tokenizer.bytes, tokens))
-        if hole.healed:
-            if not data.startswith(SPACE):
+    def text(self, tokens: Iterable[int], gap: TokenGap) -> str | None:
+        """Return the text of a gap's tokens, without an absorbed space; None if they are no valid text."""
+        data = b"".join(map(self.tokenizer.token_bytes, tokens))
+        if gap.absorbs_space:
+            if not data.startswith(_SPACE):
                 return None
             data = data[1:]
         try:
@@ -126,47 +141,44 @@ class Joints:
 
     @property
     def pad(self) -> int:
-        """What stands behind the end of a text in a canvas."""
+        """The token of the positions after the end of a text."""
         return self.tokenizer.pad
 
     @property
-    def _end(self) -> Run:
-        """The token behind a text that is complete, if there is one."""
+    def _end_tokens(self) -> PinnedTokens:
+        """The token after a complete text: the end of a turn if it is a stop token, else the first stop token."""
         turn = self.tokenizer.turn_close
         ends = self._stop_tokens if turn is None or turn not in self._stop_tokens else (turn,)
         return tuple(ends[:1])
 
-    @property
-    def _bytes(self) -> tuple[bytes, ...]:
-        return self._vocabulary.pieces
-
     @cached_property
-    def _never(self) -> mx.array:
-        """Tokens that are no text, and those that end it."""
-        return _ids(token for token, data in enumerate(self._bytes) if not data or token in self._stop_tokens)
+    def _special_and_stops(self) -> mx.array:
+        """Tokens that are no text, and all stop tokens."""
+        return self._ids(lambda token, data: not data or token in self._stop_tokens)
 
     @cached_property
     def _special(self) -> mx.array:
-        """Tokens that are no text, but for those that end it."""
-        return _ids(token for token, data in enumerate(self._bytes) if not data and token not in self._stop_tokens)
+        """Tokens that are no text, except stop tokens."""
+        return self._ids(lambda token, data: not data and token not in self._stop_tokens)
 
     @cached_property
-    def _partial(self) -> mx.array:
-        """Tokens that are only a part of a character."""
-        return _ids(token for token, data in enumerate(self._bytes) if len(data) == 1 and data[0] >= 0x80)
+    def _partial_characters(self) -> mx.array:
+        """Tokens that are one byte of a character of several bytes."""
+        return self._ids(lambda _, data: len(data) == 1 and data[0] >= 0x80)
 
     @cached_property
-    def _unspaced(self) -> mx.array:
+    def _without_space(self) -> mx.array:
         """Tokens that do not begin with a space."""
-        return _ids(token for token, data in enumerate(self._bytes) if not data.startswith(SPACE))
+        return self._ids(lambda _, data: not data.startswith(_SPACE))
 
     @cached_property
-    def _only_spaces(self) -> mx.array:
-        """Those, and the space alone."""
-        return _ids(token for token, data in enumerate(self._bytes) if not data.startswith(SPACE) or data == SPACE)
+    def _not_a_spaced_word(self) -> mx.array:
+        """Tokens that do not begin with a space, and the space itself."""
+        return self._ids(lambda _, data: not data.startswith(_SPACE) or data == _SPACE)
 
-
-def _ids(tokens: Iterable[int]) -> mx.array:
-    ids = mx.array(list(tokens), mx.int32)
-    mx.eval(ids)
-    return ids
+    def _ids(self, is_banned: Callable[[int, bytes], bool]) -> mx.array:
+        """Return the ids of the vocabulary for which `is_banned(id, bytes)` is true."""
+        ids = mx.array([id for id, data in enumerate(self._vocabulary.token_bytes) if is_banned(id, data)], mx.int32)
+        # Evaluated now: another thread may use the table.
+        mx.eval(ids)
+        return ids

@@ -1,296 +1,222 @@
-"""Filling the gaps of a template, canvas by canvas; ids in, events out.
+"""Filling a template, canvas after canvas: token ids in, events out.
 
-1  the prompt goes into the cache, with the text before the first canvas       -> Prefilled, BlockCommitted
-per window:
-  2  what stands in the canvas: a gap, and what fits around it                 -> CanvasStarted
-  3  gap by gap, canvases of candidate lengths are denoised side by side for
-     a few steps; those go on that the encoder finds most likely, per token    -> Denoised per step
-  4  the finalists are denoised to their end; if the gaps of none are text,
-     again without parts of characters                                         -> Denoised per step
-  5  of those whose gaps are text the most likely one wins                     -> BlockCommitted, GapFilled per gap
-  6  it goes into the cache, with the text up to the next canvas               -> BlockCommitted
-7                                                                              -> Finished
-
-The decoder is as sure of a filling that is too long as of the right one; it is the encoder that finds the text behind
-it unlikely then. So the encoder ranks, and confidence only tells which candidate is shown. The candidates share the
-prefix: a canvas gets a copy of it when it first writes behind it, and no other.
+1  the prompt and the text before the first canvas go into the cache      -> Prefilled, BlockCommitted
+per window, while gaps are left:
+  2  the search finds candidates with the best lengths                    -> CanvasStarted, Denoised per step
+  3  these finalists are denoised to their end                            -> Denoised per step
+  4  if no finalist's gaps are valid text, all of them are denoised again
+     without tokens that are parts of characters                          -> Denoised per step
+  5  of those whose gaps are valid text, the encoder's likeliest wins     -> BlockCommitted, GapFilled per gap
+  6  the text up to the next canvas goes into the cache                   -> BlockCommitted
+7  all gaps are filled                                                    -> Finished
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import replace
-from typing import cast
+from typing import NamedTuple
 
 import mlx.core as mx
 
 from mlx_diffgemma.errors import OptionError, PromptError
-from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, GapFilled, Prefilled
-from mlx_diffgemma.generation.prefill import following, prefill
+from mlx_diffgemma.events import BlockCommitted, Event, Finished, GapFilled, Prefilled
+from mlx_diffgemma.generation.prefill import prefill_with_last
 from mlx_diffgemma.generation.timing import Clock
 from mlx_diffgemma.generation_config import GenerationConfig
-from mlx_diffgemma.infilling.boundaries import Hole, Joints, Piece
-from mlx_diffgemma.infilling.candidates import Candidate
-from mlx_diffgemma.infilling.constrained import bounded, bounds_in, remaining
-from mlx_diffgemma.infilling.windows import (
-    Window,
-    arrange,
-    grids,
-    hole_budget,
-    leading_text,
-    middle,
-    nearer,
-    needed,
-    possible,
-    window,
+from mlx_diffgemma.infilling.boundaries import Boundaries, TokenGap, TokenPart
+from mlx_diffgemma.infilling.candidates import (
+    Candidate,
+    CanvasTask,
+    CanvasView,
+    FillingSetup,
+    ReadText,
+    denoise_together,
+    judge,
+    start_candidate,
 )
+from mlx_diffgemma.infilling.gap_constraints import parts_after, with_length_limits
+from mlx_diffgemma.infilling.search import find_finalists
+from mlx_diffgemma.infilling.windows import next_window, positions_needed, split_leading_text
+from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
-from mlx_diffgemma.sampling.denoising import Canvas, end_of, refine
-from mlx_diffgemma.sampling.pins import Pins
+from mlx_diffgemma.sampling.canvas import end_of
 from mlx_diffgemma.sampling.strategy import default_rules
 
-PROBE = 4
-"""Steps after which candidates of different lengths are compared."""
-SIDE_BY_SIDE = 8
-"""Candidates that are denoised together."""
-FINALISTS = 3
-"""Candidates that are denoised to their end."""
+
+class _GapProgress(NamedTuple):
+    """The gap that is being filled; one that needs several canvases grows."""
+
+    number: int = 0
+    tokens: int = 0
+    text: str = ""
 
 
-class Infilling:
-    """One template being filled: `events` does it all."""
+class _Progress(NamedTuple):
+    """How far a template is filled."""
 
-    def __init__(
-        self,
-        model: DiffusionGemma,
-        joints: Joints,
-        tokens: Sequence[int],
-        pieces: Sequence[Piece],
-        config: GenerationConfig,
-    ) -> None:
-        """tokens: of the prompt; pieces: of the answer. Raises OptionError and PromptError."""
-        self._model = model
-        self._joints = joints
-        self._prompt = list(tokens)
-        self._config = config
-        self._room = canvas_room(model, config)
-        self._rest = tuple(
-            bounded(piece, config.max_tokens if piece.open else self._room) if isinstance(piece, Hole) else piece
-            for piece in pieces
-        )
-        self._rules = default_rules(model, config)
-        self._cache = model.make_cache()
-        self._last: mx.array
-        self._position = 0
-        self._clock = Clock()
-        self._block = 0
-        self._steps = 0
-        self._gap, self._gap_text, self._gap_tokens, self._total = 0, "", 0, 0
-        self._shown: tuple[int, ...] = ()
-        self._ended = True
-        context = model.config.max_position_embeddings
-        least = len(tokens) + sum(needed(piece, self._room) for piece in self._rest) + self._room
-        if least > context:
-            raise PromptError(f"prompt and template need {least} positions, the model has {context}: shorten the text")
-
-    def events(self) -> Iterator[Event]:
-        """Fill gap after gap."""
-        # 1
-        leading, self._rest = leading_text(self._rest, self._room, 0)
-        yield from self._read([*self._prompt, *leading])
-        self._clock.prefilled()
-        self._position = len(leading)
-        if leading:
-            yield BlockCommitted(block=0, steps=0, tokens=leading, last=False)
-        while any(isinstance(piece, Hole) for piece in self._rest):
-            yield from self._decided(window(self._rest, self._room))
-            yield from self._given()
-            mx.clear_cache()
-            self._block += 1
-        # 7
-        stats = self._clock.stats(len(self._prompt), self._total)
-        yield Finished(reason="stop" if self._ended else "length", stats=stats)
-
-    def _read(self, tokens: Sequence[int]) -> Iterator[Prefilled]:
-        """Tokens go into the cache; of the last one the hidden state is kept."""
-        ids = mx.array([list(tokens)])
-        total = ids.shape[1]
-        for done in prefill(self._model, ids[:, :-1], self._cache):
-            yield Prefilled(done=done, total=total)
-        self._last = self._model.encode(ids[:, -1:], self._cache)
-        mx.eval(self._last, self._cache.arrays)
-        yield Prefilled(done=total, total=total)
-
-    def _given(self) -> Iterator[BlockCommitted]:
-        """6: the text up to the next canvas."""
-        tokens, self._rest = leading_text(self._rest, self._room, self._position)
-        if not tokens:
-            return
-        self._position += len(tokens)
-        yield BlockCommitted(block=self._block, steps=0, tokens=tokens, last=not self._rest)
-        if self._rest:
-            for _ in self._read(tokens):
-                pass
-
-    def _decided(self, window: Window) -> Iterator[Event]:
-        """2 to 6 for one window."""
-        self._steps = 0
-        finalists = yield from self._searched(window)
-        yield from self._denoised(finalists)
-        standing = [
-            each for each in finalists if each.texts(self._joints, window, self._config.stop_tokens) is not None
-        ]
-        if not standing:
-            standing = [self._candidate(window, each.lengths, strict=True) for each in finalists]
-            yield from self._denoised(standing)
-        # 5
-        for each in standing:
-            self._judge(each)
-        winner = max(standing, key=lambda each: each.score)
-        tokens = winner.tokens(self._config.stop_tokens)
-        self._clock.committed(self._steps)
-        is_open = window.holes[-1].open and window.pieces[-1] is window.holes[-1]
-        ended = end_of(tokens, self._config.stop_tokens) is not None
-        self._rest = () if ended else remaining(window, winner.layout, winner.best)
-        self._ended = ended or not is_open
-        yield BlockCommitted(block=self._block, steps=self._steps, tokens=tokens, last=not self._rest)
-        yield from self._filled(window, winner)
-        # 6
-        assert winner.last is not None
-        self._cache, self._last = winner.canvas.cache, winner.last
-        self._cache.advance(len(tokens))
-        self._position += len(tokens)
-
-    def _searched(self, window: Window) -> Generator[Event, None, list[Candidate]]:
-        """3: the best choices of lengths, gap after gap; what is not chosen yet has a middle length."""
-        tried = grids(window)
-        beams = [middle(tried, hole_budget(window.pieces, self._room))]
-        first = self._candidate(window, beams[0], strict=False)
-        yield self._started(first)
-        best: list[Candidate] = []
-        for place, (hole, lengths) in enumerate(zip(window.holes, tried, strict=True)):
-            if len(lengths) > 1:
-                best = yield from self._compared(window, _choices(beams, place, lengths), [])
-                near = nearer(possible(hole), lengths, best[0].lengths[place])
-                best = yield from self._compared(window, _choices([best[0].lengths], place, near), best)
-                beams = [each.lengths for each in best]
-        return best or [first]
-
-    def _compared(
-        self, window: Window, choices: Sequence[tuple[int, ...]], best: list[Candidate]
-    ) -> Generator[Event, None, list[Candidate]]:
-        """The finalists among candidates of these lengths and the best so far, best first."""
-        budget = hole_budget(window.pieces, self._room)
-        choices = [lengths for lengths in choices if sum(lengths) <= budget]
-        for start in range(0, len(choices), SIDE_BY_SIDE):
-            group = [self._candidate(window, each, strict=False) for each in choices[start : start + SIDE_BY_SIDE]]
-            yield from self._probed(group)
-            for each in group:
-                self._judge(each)
-            # The others' copies of the prefix are let go.
-            best = sorted([*best, *group], key=lambda each: -each.score)[:FINALISTS]
-        return best
-
-    def _probed(self, candidates: Sequence[Candidate]) -> Iterator[Event]:
-        """A few steps of each, such as it would take anyway."""
-        few = replace(self._rules, max_steps=min(PROBE, self._rules.max_steps))
-        for each in candidates:
-            each.canvas.rules = few
-        yield from self._denoised(candidates)
-        for each in candidates:
-            each.canvas.rules = self._rules
-            # What was finished before it was stopped stays finished.
-            each.canvas.is_over = each.canvas.state.step < few.max_steps or few == self._rules
-
-    def _denoised(self, candidates: Sequence[Candidate]) -> Iterator[Event]:
-        """Steps until all are over; the most confident one is shown."""
-        while active := [each for each in candidates if not each.canvas.is_over]:
-            for drafts in refine(self._model, [each.canvas for each in active]):
-                for each, draft in zip(active, drafts, strict=True):
-                    each.take(draft)
-                self._steps += 1
-                yield self._draft(min(candidates, key=lambda each: each.entropy))
-
-    def _candidate(self, window: Window, lengths: tuple[int, ...], *, strict: bool) -> Candidate:
-        """A canvas of noise in holes of these lengths, with a prefix of its own once it writes behind it."""
-        chosen = arrange(window, lengths, self._room, self._joints.pad)
-        spans = [(*span, hole) for span, hole in zip(chosen.free_spans, window.holes, strict=True)]
-        pins = Pins.of(self._model, chosen.slots, self._joints.bans(spans, strict=strict))
-        canvas = Canvas.pinned(
-            self._cache.snapshot(),
-            self._rules,
-            seed=self._config.seed,
-            block=self._block,
-            pins=pins,
-            bounds=bounds_in(window, chosen),
-        )
-        return Candidate(lengths, chosen, canvas)
-
-    def _started(self, candidate: Candidate) -> CanvasStarted:
-        length = candidate.layout.length
-        self._shown = ()
-        noise = cast("list[int]", candidate.canvas.row.canvas[0, :length].tolist())
-        return CanvasStarted(block=self._block, canvas=tuple(noise), pinned=candidate.layout.pinned)
-
-    def _draft(self, candidate: Candidate) -> Denoised:
-        before, self._shown = self._shown, candidate.best
-        comparable = before if len(before) == len(candidate.best) else [-1] * len(candidate.best)
-        return Denoised(
-            block=self._block,
-            step=candidate.canvas.state.step,
-            max_steps=self._config.max_steps,
-            best=candidate.best,
-            accepted=candidate.accepted,
-            changed=tuple(now != then for now, then in zip(candidate.best, comparable, strict=True)),
-            mean_entropy=candidate.entropy,
-            end=end_of(candidate.best, self._config.stop_tokens),
-            pinned=candidate.layout.pinned,
-        )
-
-    def _judge(self, candidate: Candidate) -> None:
-        """The encoder's opinion of what a candidate says; its cache has the tokens behind its end then."""
-        ids = mx.array([candidate.tokens(self._config.stop_tokens)])
-        hidden = self._model.peek(self._model.embed(ids), candidate.canvas.cache)
-        before = mx.concatenate([self._last, hidden[:, :-1]], axis=1)
-        score, last = following(self._model, before, ids).mean(), hidden[:, -1:]
-        mx.eval(score, last)
-        candidate.score, candidate.last = cast("float", score.item()), last
-
-    def _texts(self, window: Window, candidate: Candidate) -> list[str] | None:
-        return candidate.texts(self._joints, window, self._config.stop_tokens)
-
-    def _filled(self, window: Window, candidate: Candidate) -> Iterator[GapFilled]:
-        """The gaps that end in this window."""
-        texts = self._texts(window, candidate)
-        assert texts is not None
-        for number, (text, (start, stop)) in enumerate(zip(texts, candidate.layout.spans, strict=True), start=1):
-            end = end_of(candidate.best[start:stop], self._config.stop_tokens)
-            count = stop - start if end is None else end
-            self._gap_text += text
-            self._gap_tokens += count
-            self._total += count
-            if number == len(texts) and window.unfinished and self._rest:
-                return
-            yield GapFilled(gap=self._gap, tokens=self._gap_tokens, text=self._gap_text)
-            self._gap += 1
-            self._gap_text, self._gap_tokens = "", 0
+    read: ReadText
+    rest: tuple[TokenPart, ...]
+    """the parts that are not decided, or at least not read"""
+    position: int
+    """tokens of the answer that are read"""
+    block: int = 0
+    gap: _GapProgress = _GapProgress()
+    filled_tokens: int = 0
+    """tokens of all gaps"""
+    is_complete: bool = True
+    """False if an open gap reached its maximum without an end token"""
 
 
-def _choices(beams: Sequence[tuple[int, ...]], place: int, lengths: Sequence[int]) -> list[tuple[int, ...]]:
-    """Every beam with every one of `lengths` at `place`."""
-    return list(dict.fromkeys((*beam[:place], each, *beam[place + 1 :]) for beam in beams for each in lengths))
+def fill_template(
+    model: DiffusionGemma,
+    boundaries: Boundaries,
+    prompt: Sequence[int],
+    parts: Sequence[TokenPart],
+    config: GenerationConfig,
+) -> Iterator[Event]:
+    """Fill the gaps of a template; prompt: the ids before it, parts: from `Boundaries.token_parts`.
+
+    Raises at once: OptionError for options that are not for gaps, PromptError for a text that is too long,
+    ConstraintError for a gap that no text of its length can match.
+    """
+    capacity = canvas_capacity(model, config)
+    limited = tuple(
+        with_length_limits(part, config.max_tokens if part.open_ended else capacity)
+        if isinstance(part, TokenGap)
+        else part
+        for part in parts
+    )
+    context = model.config.max_position_embeddings
+    needed = len(prompt) + sum(positions_needed(part, capacity) for part in limited) + capacity
+    if needed > context:
+        raise PromptError(f"prompt and template need {needed} positions, the model has {context}: shorten the text")
+    rules = default_rules(model, config)
+    setup = FillingSetup(model=model, boundaries=boundaries, config=config, rules=rules, capacity=capacity)
+    return _fill_windows(setup, prompt, limited)
 
 
-def canvas_room(model: DiffusionGemma, config: GenerationConfig) -> int:
-    """The canvas length to use. Raises OptionError for options that cannot be met here."""
+def canvas_capacity(model: DiffusionGemma, config: GenerationConfig) -> int:
+    """Return the number of positions of a canvas. Raises OptionError for options that are not for gaps."""
     longest = model.config.canvas_length
     length = config.canvas_length or longest
     if length > longest:
         raise OptionError(f"canvas_length={length} is longer than the {longest} positions this model was made for")
     if config.mode == "causal":
-        raise OptionError("mode='causal' cannot fill gaps: the text behind them must be seen")
+        raise OptionError("mode='causal' cannot fill gaps, because it does not see the text after them: use 'canvas'")
     if config.verify is not None:
-        raise OptionError(
-            "verify cuts a canvas where the encoder doubts it, which a canvas with gaps cannot be: drop it"
-        )
+        raise OptionError("verify cuts a canvas where the encoder doubts it, and a canvas with gaps cannot be: drop it")
     return length
+
+
+def _fill_windows(setup: FillingSetup, prompt: Sequence[int], parts: tuple[TokenPart, ...]) -> Iterator[Event]:
+    clock = Clock()
+    progress = yield from _read_prompt(setup, prompt, parts, clock)
+    while any(isinstance(part, TokenGap) for part in progress.rest):
+        progress = yield from _fill_window(setup, progress, clock)
+        progress = yield from _read_text_after(setup, progress)
+        mx.clear_cache()
+        progress = progress._replace(block=progress.block + 1)
+    stats = clock.stats(len(prompt), progress.filled_tokens)
+    yield Finished(reason="stop" if progress.is_complete else "length", stats=stats)
+
+
+def _read_prompt(
+    setup: FillingSetup, prompt: Sequence[int], parts: tuple[TokenPart, ...], clock: Clock
+) -> Generator[Event, None, _Progress]:
+    """Read the prompt and the text before the first canvas: step 1."""
+    text, rest = split_leading_text(parts, setup.capacity, 0)
+    tokens, cache = [*prompt, *text], setup.model.make_cache()
+    last_hidden: mx.array | None = None
+    for reached in prefill_with_last(setup.model, [mx.array([tokens])], [cache]):
+        done, last_hidden = reached[0]
+        yield Prefilled(done=done, total=len(tokens))
+    clock.prefilled()
+    if text:
+        yield BlockCommitted(block=0, steps=0, tokens=text, last=False)
+    return _Progress(read=_read_so_far(cache, last_hidden), rest=rest, position=len(text))
+
+
+def _read_so_far(cache: Cache, last_hidden: mx.array | None) -> ReadText:
+    assert last_hidden is not None
+    return ReadText(cache=cache, last_hidden=last_hidden)
+
+
+def _fill_window(setup: FillingSetup, progress: _Progress, clock: Clock) -> Generator[Event, None, _Progress]:
+    """Decide one canvas: steps 2 to 5."""
+    window = next_window(progress.rest, setup.capacity)
+    task = CanvasTask(setup=setup, window=window, before=progress.read, block=progress.block)
+    view = CanvasView(progress.block, setup.config)
+    finalists = yield from find_finalists(task, view)
+    winner = yield from _choose_winner(task, finalists, view)
+    stop_tokens = setup.config.stop_tokens
+    tokens = winner.tokens(stop_tokens)
+    clock.committed(view.steps)
+    ended = end_of(tokens, stop_tokens) is not None
+    rest = () if ended else parts_after(window, winner.layout, winner.best)
+    yield BlockCommitted(block=progress.block, steps=view.steps, tokens=tokens, last=not rest)
+    goes_on = window.unfinished and bool(rest)
+    gap, count = yield from _report_gaps(task, winner, progress.gap, goes_on=goes_on)
+    # The encoder has read the winner's tokens already: they only have to be counted.
+    assert winner.last_hidden is not None
+    winner.canvas.cache.advance(len(tokens))
+    last = window.parts[-1]
+    is_open = isinstance(last, TokenGap) and last.open_ended
+    return progress._replace(
+        read=ReadText(cache=winner.canvas.cache, last_hidden=winner.last_hidden),
+        rest=rest,
+        position=progress.position + len(tokens),
+        gap=gap,
+        filled_tokens=progress.filled_tokens + count,
+        is_complete=ended or not is_open,
+    )
+
+
+def _choose_winner(
+    task: CanvasTask, finalists: Sequence[Candidate], view: CanvasView
+) -> Generator[Event, None, Candidate]:
+    """Denoise the finalists to their end, and return the likeliest whose gaps are valid text: steps 3 to 5."""
+    model = task.setup.model
+    yield from map(view.denoised, denoise_together(model, finalists))
+    valid = [each for each in finalists if each.fillings(task) is not None]
+    if not valid:
+        valid = [start_candidate(task, each.lengths, whole_characters=True) for each in finalists]
+        yield from map(view.denoised, denoise_together(model, valid))
+    for each in valid:
+        judge(task, each)
+    return max(valid, key=lambda each: each.score)
+
+
+def _report_gaps(
+    task: CanvasTask, winner: Candidate, gap: _GapProgress, *, goes_on: bool
+) -> Generator[GapFilled, None, tuple[_GapProgress, int]]:
+    """Yield the gaps that end in this canvas; return the gap to go on with, and how many tokens were filled in.
+
+    goes_on: the last gap of the window is continued in the next canvas.
+    """
+    fillings = winner.fillings(task)
+    assert fillings is not None
+    total = 0
+    for number, (text, (start, stop)) in enumerate(zip(fillings, winner.layout.spans, strict=True), start=1):
+        end = end_of(winner.best[start:stop], task.setup.config.stop_tokens)
+        count = stop - start if end is None else end
+        total += count
+        gap = gap._replace(tokens=gap.tokens + count, text=gap.text + text)
+        if number < len(fillings) or not goes_on:
+            yield GapFilled(gap=gap.number, tokens=gap.tokens, text=gap.text)
+            gap = _GapProgress(number=gap.number + 1)
+    return gap, total
+
+
+def _read_text_after(setup: FillingSetup, progress: _Progress) -> Generator[BlockCommitted, None, _Progress]:
+    """Read the text up to the next canvas: step 6."""
+    tokens, rest = split_leading_text(progress.rest, setup.capacity, progress.position)
+    if not tokens:
+        return progress
+    yield BlockCommitted(block=progress.block, steps=0, tokens=tokens, last=not rest)
+    progress = progress._replace(rest=rest, position=progress.position + len(tokens))
+    if not rest:
+        # Nothing comes after this text, so the model need not read it.
+        return progress
+    cache = progress.read.cache
+    *_, reached = prefill_with_last(setup.model, [mx.array([tokens])], [cache])
+    return progress._replace(read=_read_so_far(cache, reached[0].last))

@@ -1,58 +1,46 @@
-"""What the model is asked when it fills gaps or rewrites a span, and what came of it.
+"""What the model is asked: the prompt for a template, and the prompt and the template for an edit.
 
-The text around the gaps stands in the canvas. The prompt says what is wanted; where the text does not fit in a canvas,
-or nothing is said, it shows the text too.
+The canvas holds the text around the gaps, so the prompt need not. It shows the text as well if the text does not fit in
+one canvas, or if the user gives no instruction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from mlx_diffgemma.errors import DiffGemmaError, TemplateError, require_unicode
-from mlx_diffgemma.events import Event, Finished, FinishReason, GapFilled, Stats
+from mlx_diffgemma.errors import TemplateError, require_unicode
 from mlx_diffgemma.infilling.template import MARKER, Gap, Part, filled
 
-FILL = f"Write this text with something in the place of each {MARKER}:\n\n"
-REWRITE = "Change this part of the text below, and nothing else:"
-WHOLE = "The whole text:"
-GROWTH = 2
-"""How much shorter or longer a rewritten span may be, in tokens, where nothing is said."""
-FEW = 8
-"""Tokens that are added to the longest, so that short spans have room."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Infilled:
-    """A text whose gaps are filled; `gaps` are the fillings, in order.
-
-    finish_reason: "length" where a gap at the end was cut at its longest, else "stop".
-    """
-
-    text: str
-    gaps: tuple[str, ...]
-    finish_reason: FinishReason
-    stats: Stats
+_FILL_REQUEST = f"Write this text with something in the place of each {MARKER}:\n\n"
+_EDIT_REQUEST = "Change this part of the text below, and nothing else:"
+_WHOLE_TEXT = "The whole text:"
+_EDIT_FACTOR = 2
+"""A rewritten span may have this many times fewer or more tokens, unless the user gives a gap."""
+_EDIT_EXTRA = 8
+"""Tokens that a rewritten span may have in addition, so that a short one can grow."""
 
 
 def infill_prompt(parts: Sequence[Part], instruction: str | None, *, shown: bool) -> str:
-    """The prompt for a template; `shown`: its text is part of it, with a marker for each gap."""
+    """Return the prompt for a template. shown: include its text, with a marker for each gap."""
     text = filled(parts, [MARKER] * len(parts))
     if not instruction or not instruction.strip():
-        return FILL + text
+        return _FILL_REQUEST + text
     return f"{instruction}\n\n{text}" if shown else instruction
 
 
 def edit_prompt(text: str, instruction: str, span: tuple[int, int]) -> str:
-    """The prompt for rewriting a span: the instruction, the part, the whole. Raises TemplateError without the first."""
+    """Return the prompt for rewriting a span: the instruction, the span, the whole text.
+
+    Raises TemplateError for an empty instruction.
+    """
     if not instruction.strip():
         raise TemplateError("the instruction is empty: say what to change")
     require_unicode(instruction, "the instruction", TemplateError)
-    return "\n\n".join([instruction, REWRITE, text[slice(*span)], WHOLE, text])
+    return "\n\n".join([instruction, _EDIT_REQUEST, text[slice(*span)], _WHOLE_TEXT, text])
 
 
 def edit_parts(text: str, span: tuple[int, int], gap: Gap) -> list[Part]:
-    """The text with a gap in the place of the characters of `span`."""
+    """Return the text with `gap` in the place of the characters of `span`."""
     start, stop = span
     return [part for part in (text[:start], gap, text[stop:]) if part != ""]
 
@@ -65,33 +53,7 @@ def check_span(text: str, span: tuple[int, int]) -> None:
 
 
 def edit_gap(tokens: int) -> Gap:
-    """The gap for a span that has so many tokens; for one that is empty, any."""
+    """Return the gap for a span of `tokens` tokens; an empty span may become any length."""
     if not tokens:
         return Gap()
-    return Gap(max(1, tokens // GROWTH), tokens * GROWTH + FEW)
-
-
-def collected(parts: Sequence[Part], events: Iterable[Event]) -> Infilled | None:
-    """What came of one infilling, None where the events end before it does.
-
-    The text is put together from the template's own and the fillings.
-    """
-    fillings: list[str] = []
-    for event in events:
-        match event:
-            case GapFilled(text=text):
-                fillings.append(text)
-            case Finished(reason=reason, stats=stats):
-                text = filled(parts, fillings)
-                return Infilled(text=text, gaps=tuple(fillings), finish_reason=reason, stats=stats)
-            case _:
-                pass
-    return None
-
-
-def gather_filled(parts: Sequence[Part], events: Iterable[Event]) -> Infilled:
-    """Drain the events of one infilling."""
-    infilled = collected(parts, events)
-    if infilled is None:
-        raise DiffGemmaError("the events ended before the template was filled")
-    return infilled
+    return Gap(max(1, tokens // _EDIT_FACTOR), tokens * _EDIT_FACTOR + _EDIT_EXTRA)

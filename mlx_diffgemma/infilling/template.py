@@ -1,4 +1,4 @@
-"""Text with gaps: written with a marker, or as a list of texts and gaps.
+"""A template: text with gaps, written with a marker or as a list of texts and gaps.
 
 "def area(w, h):\\n    return <gap:1-8>\\n"  ->  ("def area(w, h):\\n    return ", Gap(1, 8), "\\n")
 """
@@ -14,16 +14,18 @@ from mlx_diffgemma.constraint.spec import SchemaSource, fault
 from mlx_diffgemma.errors import TemplateError, require_unicode
 
 MARKER = "<gap>"
-CLOSING = "])}>"
+_CLOSING_BRACKETS = "])}>"
 
 
 @dataclass(frozen=True)
 class Gap:
-    """A place for `min_tokens` to `max_tokens` tokens; None: as many as there is room for.
+    """A gap of `min_tokens` to `max_tokens` tokens; None is as many as a canvas can hold.
 
-    A space in front of a gap counts to its tokens, for in this family a space belongs to the word behind it. What is
-    written there matches `regex`, or is a JSON text valid for `json_schema` (a dict, a file, a pydantic model), or one
-    of `choices`. Raises TemplateError for numbers that no text can have, or two things to match.
+    A space before a gap counts as part of the gap's first token, because Gemma's tokens include the space before a
+    word. The text of the gap matches `regex`, or is valid JSON for `json_schema` (a dict, a file, a pydantic model), or
+    is one of `choices`.
+
+    Raises TemplateError for numbers of tokens that no text can have, and for more than one thing to match.
     """
 
     min_tokens: int = 1
@@ -36,7 +38,9 @@ class Gap:
         if self.min_tokens < 1:
             raise TemplateError(f"a gap of {self.min_tokens} tokens: it must have at least one")
         if self.max_tokens is not None and self.max_tokens < self.min_tokens:
-            raise TemplateError(f"a gap of {self.min_tokens} to {self.max_tokens} tokens: the first must be less")
+            raise TemplateError(
+                f"a gap of {self.min_tokens} to {self.max_tokens} tokens: the maximum must not be below the minimum"
+            )
         if self.choices is not None and not isinstance(self.choices, str):
             object.__setattr__(self, "choices", tuple(self.choices))
         if wrong := fault(self):
@@ -48,13 +52,15 @@ Template: TypeAlias = str | Sequence[Part]
 
 
 def parse(template: Template, marker: str = MARKER) -> tuple[Part, ...]:
-    """Texts, none of them empty and no two side by side, and gaps between them.
+    """Return the texts and gaps of a template; no text is empty, and no two texts are neighbours.
 
-    In a string `marker` stands for a gap of any length; where it ends with a bracket, `<gap:40>` is one of 40 tokens
-    and `<gap:5-40>` one of 5 to 40. Raises TemplateError where there is no gap, or what is there is no text.
+    In a string, `marker` is a gap of any length. If the marker ends with a bracket, a length may be written before it:
+    `<gap:40>` is a gap of 40 tokens, and `<gap:5-40>` one of 5 to 40.
+
+    Raises TemplateError for a template without a gap, and for one that holds anything but texts and gaps.
     """
     if isinstance(template, str):
-        parts = _marked(template, marker)
+        parts = _marked_parts(template, marker)
     else:
         parts = list(template)
         if wrong := [part for part in parts if not isinstance(cast("object", part), str | Gap)]:
@@ -74,30 +80,30 @@ def parse(template: Template, marker: str = MARKER) -> tuple[Part, ...]:
     return tuple(joined)
 
 
-def _marked(text: str, marker: str) -> list[Part]:
-    """The parts of a text with markers."""
+def _marked_parts(text: str, marker: str) -> list[Part]:
+    """Split a text at its markers."""
     if not marker.strip():
         raise TemplateError(f"marker={marker!r} must be something that can be seen")
-    stem = marker.rstrip(CLOSING)
+    stem = marker.rstrip(_CLOSING_BRACKETS)
     pattern = re.escape(marker)
     if stem and stem != marker:
         pattern = rf"{re.escape(stem)}(?::(\d+)(?:-(\d+))?)?{re.escape(marker[len(stem) :])}"
     parts: list[Part] = []
     end = 0
     for match in re.finditer(pattern, text):
-        parts += [text[end : match.start()], _gap(*(match.groups() or (None, None)))]
+        parts += [text[end : match.start()], _marked_gap(*(match.groups() or (None, None)))]
         end = match.end()
     return [*parts, text[end:]]
 
 
-def _gap(least: str | None, most: str | None) -> Gap:
-    if least is None:
+def _marked_gap(minimum: str | None, maximum: str | None) -> Gap:
+    if minimum is None:
         return Gap()
-    return Gap(int(least), int(most or least))
+    return Gap(int(minimum), int(maximum or minimum))
 
 
 def sized(parts: Sequence[Part], tokens: int | None) -> tuple[Part, ...]:
-    """The same with gaps of so many tokens where a gap has no length of its own. Raises TemplateError."""
+    """Give `tokens` tokens to every gap without length and constraint; None changes nothing. Raises TemplateError."""
     if tokens is None:
         return tuple(parts)
     return tuple(Gap(tokens, tokens) if part == Gap() else part for part in parts)
@@ -106,7 +112,7 @@ def sized(parts: Sequence[Part], tokens: int | None) -> tuple[Part, ...]:
 def matched(
     parts: Sequence[Part], regex: str | None, json_schema: SchemaSource | None, choices: Sequence[str] | None
 ) -> tuple[Part, ...]:
-    """The same with gaps whose text must match this. Raises TemplateError."""
+    """Give the same constraint to every gap. Raises TemplateError for more than one thing to match."""
     return tuple(
         replace(part, regex=regex, json_schema=json_schema, choices=choices) if isinstance(part, Gap) else part
         for part in parts
@@ -114,6 +120,6 @@ def matched(
 
 
 def filled(parts: Sequence[Part], fillings: Sequence[str]) -> str:
-    """The text of a template whose gaps are filled, one filling for each."""
+    """Return the text of a template with one filling for each gap, in order."""
     remaining = iter(fillings)
     return "".join(part if isinstance(part, str) else next(remaining) for part in parts)

@@ -1,242 +1,198 @@
-"""Which part of a template stands in a canvas, and how long its gaps may be. Pure: numbers and ids only.
+"""Which part of a template one canvas holds. Pure: only numbers and token ids.
 
-pieces  -> given: what is only read, and the pieces from where a canvas begins
-        -> window: the pieces of one canvas, every hole with a longest length, and the pieces that remain
-hole    -> grid: the lengths to try -> nearer: those next to the best
-window, a length per hole -> Layout: what is pinned where
+    token parts --split_leading_text--> text that is only read, and the parts from where a canvas begins
+                --next_window---------> Window: the parts of one canvas, and the rest
+    Window, a length for each gap --lay_out--> Layout: what is pinned at which position
+
+`capacity` is the number of positions of a canvas.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from mlx_diffgemma.infilling.boundaries import Hole, Piece, Run
+from mlx_diffgemma.infilling.boundaries import PinnedTokens, TokenGap, TokenPart
 
-RESERVE = 8
-"""A hole must find this part of a canvas free, or its least length, to be denoised together with what is before it."""
-CONTEXT = 4
-"""This part of a canvas must be left behind a hole, or else no text before the hole stands there."""
-LENGTHS, NEARER = 16, 8
-"""Lengths to try in one hole, at most, and then between those next to the best."""
+_GAP_RESERVE = 8
+"""A gap of unknown length needs an eighth of a canvas, to be denoised together with the parts before it."""
+_RESERVE_AFTER = 4
+"""A canvas begins with text before a gap only if a quarter of it is left for what follows the gap."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """What one canvas decides: holes and the runs around them; and what remains, of which it may see the beginning."""
+    """The parts of one canvas, and the parts after them, of which the canvas may show the beginning."""
 
-    pieces: tuple[Piece, ...]
-    rest: tuple[Piece, ...]
+    parts: tuple[TokenPart, ...]
+    rest: tuple[TokenPart, ...]
     unfinished: bool = False
-    """Its last hole goes on in the rest."""
+    """its last gap goes on as the first part of the rest"""
 
     @property
-    def holes(self) -> list[Hole]:
+    def gaps(self) -> list[TokenGap]:
         """The gaps, in order."""
-        return [piece for piece in self.pieces if isinstance(piece, Hole)]
+        return [part for part in self.parts if isinstance(part, TokenGap)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """A window with lengths chosen: `slots` has tokens and None where it is free, of which `length` are decided.
-
-    spans: where each hole begins and ends among the slots. rest: what remains behind the decided slots; more than of
-    the window, where the lengths are such that not all of its text fits.
-    """
+    """A canvas for a window with a chosen length for each gap."""
 
     slots: tuple[int | None, ...]
+    """a pinned token, or None at a free position, for every position"""
     length: int
+    """how many leading positions belong to the window; the others show text that follows, and are decided later"""
     spans: tuple[tuple[int, int], ...]
-    rest: tuple[Piece, ...]
+    """the positions of each gap: the first, and the one after the last"""
+    rest: tuple[TokenPart, ...]
+    """what remains after the window; if long gaps push some of its text out of the canvas, that text too"""
 
     @property
     def free(self) -> int:
-        """Free slots."""
+        """The number of free positions."""
         return sum(stop - start for start, stop in self.spans)
 
     @property
     def pinned(self) -> tuple[bool, ...]:
-        """Which of the decided slots are pinned."""
+        """For each position of the window, whether it is pinned."""
         return tuple(slot is not None for slot in self.slots[: self.length])
 
     @property
     def free_spans(self) -> list[tuple[int, int]]:
-        """The same, counted among the free slots."""
+        """The range of each gap among the free positions alone."""
         ends = [0]
         for start, stop in self.spans:
             ends.append(ends[-1] + stop - start)
         return list(pairwise(ends))
 
 
-def leading_text(pieces: Sequence[Piece], room: int, position: int) -> tuple[Run, tuple[Piece, ...]]:
-    """The text before the first hole that is only read, and the pieces from there on.
+def split_leading_text(
+    parts: Sequence[TokenPart], capacity: int, position: int
+) -> tuple[PinnedTokens, tuple[TokenPart, ...]]:
+    """Split off the text that is only read, and never in a canvas; the next canvas begins with the other parts.
 
-    position: of the first piece in the answer. A canvas begins where it would if the model had written all that is
-    before it: every `room` tokens. It has seen few others in training. Where that leaves too little room for the hole
-    and what is behind it, the canvas begins at the hole.
+    position: the number of tokens of the answer before `parts`.
+
+    A canvas begins where it would if the model had written the text before it: at a multiple of `capacity`, as in
+    training. If that leaves too little of the canvas for the gap and what follows, it begins at the gap.
     """
-    if not pieces or isinstance(pieces[0], Hole):
-        return (), tuple(pieces)
-    run, rest = pieces[0], tuple(pieces[1:])
+    if not parts or isinstance(parts[0], TokenGap):
+        return (), tuple(parts)
+    text, rest = parts[0], tuple(parts[1:])
     if not rest:
-        return run, ()
-    kept = (position + len(run)) % room
-    roomy = kept + needed(rest[0], room) + room // CONTEXT <= room or (position == 0 and fits(pieces, room))
-    if not roomy or not 0 < kept <= len(run):
-        return run, rest
-    return run[:-kept], (run[-kept:], *rest)
+        return text, ()
+    kept = (position + len(text)) % capacity
+    is_roomy = kept + positions_needed(rest[0], capacity) + capacity // _RESERVE_AFTER <= capacity
+    is_roomy = is_roomy or (position == 0 and fits(parts, capacity))
+    if not is_roomy or not 0 < kept <= len(text):
+        return text, rest
+    return text[:-kept], (text[-kept:], *rest)
 
 
-def fits(pieces: Sequence[Piece], room: int) -> bool:
-    """Whether a whole template can stand in one canvas of `room` positions."""
-    return sum(needed(piece, room) for piece in pieces) <= room
+def fits(parts: Sequence[TokenPart], capacity: int) -> bool:
+    """Return whether a whole template fits in one canvas."""
+    return sum(positions_needed(part, capacity) for part in parts) <= capacity
 
 
-def window(pieces: Sequence[Piece], room: int) -> Window:
-    """The pieces that stand in a canvas of `room` positions, from where `given` has it begin.
+def positions_needed(part: TokenPart, capacity: int) -> int:
+    """Return how many positions a part needs; more than `capacity` if it needs several canvases."""
+    if not isinstance(part, TokenGap):
+        return len(part)
+    return max(part.min_tokens, min(capacity // _GAP_RESERVE, part.max_tokens or capacity))
 
-    Of a hole that is too long, or open, as much stands there as there is room for. Any but the first that is such, or
-    does not fit, waits for a canvas of its own.
+
+def next_window(parts: Sequence[TokenPart], capacity: int) -> Window:
+    """Return the window of the next canvas, which begins with `parts`.
+
+    Of a gap that is too long for the canvas, or open, the window holds as much as fits, if it is the first gap. A later
+    gap that is open or does not fit waits for a canvas of its own.
     """
-    taken: list[Piece] = []
-    rest = list(pieces)
-    left, first, unfinished = room, True, False
+    taken: list[TokenPart] = []
+    rest = list(parts)
+    left, is_first_gap, unfinished = capacity, True, False
     while rest and left:
-        piece = rest.pop(0)
-        own = min(left, needed(piece, room))
-        if not isinstance(piece, Hole):
-            taken.append(piece[:left])
-            rest[:0] = [piece[left:]] if len(piece) > left else []
-        elif not first and (piece.open or needed(piece, room) > left):
-            rest.insert(0, piece)
+        part = rest.pop(0)
+        count = min(left, positions_needed(part, capacity))
+        if not isinstance(part, TokenGap):
+            taken.append(part[:left])
+            rest[:0] = [part[left:]] if len(part) > left else []
+        elif not is_first_gap and (part.open_ended or positions_needed(part, capacity) > left):
+            rest.insert(0, part)
             break
-        elif piece.open or piece.least > left:
-            own = left if piece.most is None else min(left, piece.most)
-            taken.append(replace(piece, least=min(piece.least, own), most=own))
-            rest[:0] = remainder = _remainder(piece, own)
-            unfinished = bool(remainder)
+        elif part.open_ended or part.min_tokens > left:
+            count = left if part.max_tokens is None else min(left, part.max_tokens)
+            taken.append(replace(part, min_tokens=min(part.min_tokens, count), max_tokens=count))
+            rest[:0] = continued = _gap_after(part, count)
+            unfinished = bool(continued)
         else:
-            taken.append(piece)
-        first = first and not isinstance(piece, Hole)
-        left -= own
-    return Window(pieces=_bounded(taken, room, left), rest=tuple(rest), unfinished=unfinished)
+            taken.append(part)
+        is_first_gap = is_first_gap and not isinstance(part, TokenGap)
+        left -= count
+    return Window(parts=_with_max_tokens(taken, capacity, left), rest=tuple(rest), unfinished=unfinished)
 
 
-def needed(piece: Piece, room: int) -> int:
-    """Positions that a piece must find free in a canvas of `room`; more, where it needs several."""
-    if not isinstance(piece, Hole):
-        return len(piece)
-    return max(piece.least, min(room // RESERVE, piece.most or room))
-
-
-def _remainder(hole: Hole, cut: int) -> list[Hole]:
-    """What is left of a hole whose first `cut` tokens stand in a canvas of their own, if anything is."""
-    if hole.most is not None and hole.most <= cut:
+def _gap_after(gap: TokenGap, count: int) -> list[TokenGap]:
+    """Return the rest of a gap whose first `count` tokens are in an earlier canvas: an empty list if there is none."""
+    if gap.max_tokens is not None and gap.max_tokens <= count:
         return []
-    most = None if hole.most is None else hole.most - cut
-    return [replace(hole, least=max(0, hole.least - cut), most=most, healed=False)]
+    maximum = None if gap.max_tokens is None else gap.max_tokens - count
+    return [replace(gap, min_tokens=max(0, gap.min_tokens - count), max_tokens=maximum, absorbs_space=False)]
 
 
-def _bounded(taken: Sequence[Piece], room: int, left: int) -> tuple[Piece, ...]:
-    """The pieces with a longest length for every hole, such that all can stand before the last run begins.
+def _with_max_tokens(taken: Sequence[TokenPart], capacity: int, left: int) -> tuple[TokenPart, ...]:
+    """Give every gap a maximum length, so that the last gap ends inside the canvas.
 
-    Holes of unknown length share what is `left`, or half of the canvas: then less is seen of the text behind them.
+    Gaps of unknown length divide the `left` positions among them, or half of the gaps' budget if that is more; then the
+    canvas shows less of the text after them.
     """
-    holes = [piece for piece in taken if isinstance(piece, Hole)]
-    unknown = sum(hole.most is None for hole in holes)
-    budget = hole_budget(taken, room)
-    share = max(left, budget // 2) // max(1, unknown)
-    spare = budget - sum(hole.least for hole in holes)
-    return tuple(
-        replace(piece, most=min(piece.least + spare, piece.most or needed(piece, room) + share))
-        if isinstance(piece, Hole)
-        else piece
-        for piece in taken
-    )
+    gaps = [part for part in taken if isinstance(part, TokenGap)]
+    unknown = sum(gap.max_tokens is None for gap in gaps)
+    budget = gap_budget(taken, capacity)
+    extra = max(left, budget // 2) // max(1, unknown)
+    spare = budget - sum(gap.min_tokens for gap in gaps)
+
+    def limited(gap: TokenGap) -> TokenGap:
+        wanted = gap.max_tokens or positions_needed(gap, capacity) + extra
+        return replace(gap, max_tokens=min(gap.min_tokens + spare, wanted))
+
+    return tuple(limited(part) if isinstance(part, TokenGap) else part for part in taken)
 
 
-def hole_budget(pieces: Sequence[Piece], room: int) -> int:
-    """Positions that the holes of a window may take together: all but those of the runs before the last hole."""
-    last = max(place for place, piece in enumerate(pieces) if isinstance(piece, Hole))
-    return room - sum(len(piece) for piece in pieces[:last] if not isinstance(piece, Hole))
+def gap_budget(parts: Sequence[TokenPart], capacity: int) -> int:
+    """Return how many positions the gaps of a window may have together: all but the text before the last gap."""
+    last = max(number for number, part in enumerate(parts) if isinstance(part, TokenGap))
+    return capacity - sum(len(part) for part in parts[:last] if not isinstance(part, TokenGap))
 
 
-def grids(window: Window) -> list[list[int]]:
-    """The lengths to try in each hole of a window."""
-    *closed, last = window.holes
-    assert last.most is not None
-    # An open hole is ended by its end token; one that goes on takes what there is.
-    is_given = last.open or window.unfinished
-    return [*map(grid, closed), [last.most] if is_given else grid(last)]
+def lay_out(window: Window, lengths: Sequence[int], capacity: int, pad: int) -> Layout:
+    """Return the canvas of a window with one length for each gap; together they are within the `gap_budget`.
 
-
-def grid(hole: Hole) -> list[int]:
-    """Lengths to try in a hole that is bounded: all of them if they are few, else evenly spaced by their ratio."""
-    lengths = possible(hole)
-    if len(lengths) <= LENGTHS:
-        return list(lengths)
-    first, last = lengths[0], lengths[-1]
-    wanted = (round(first * (last / first) ** (step / (LENGTHS - 1))) for step in range(LENGTHS))
-    # Short lengths are rounded to the same one; then it is the next.
-    places: list[int] = []
-    for length in wanted:
-        place = max(bisect_left(lengths, length), places[-1] + 1 if places else 0)
-        if place < len(lengths):
-            places.append(place)
-    return [lengths[place] for place in places]
-
-
-def possible(hole: Hole) -> Sequence[int]:
-    """The lengths that a bounded hole may have: of them, those in which its text can match."""
-    assert hole.most is not None
-    if hole.automaton is None:
-        return range(hole.least, hole.most + 1)
-    return hole.automaton.lengths(hole.state, hole.least, hole.most)
-
-
-def middle(grids: Sequence[Sequence[int]], budget: int) -> tuple[int, ...]:
-    """A length of each grid, from its middle, or as far before it as the budget asks; the shortest always fit."""
-    for place in range(LENGTHS // 2, 0, -1):
-        chosen = tuple(lengths[min(place, len(lengths) // 2)] for lengths in grids)
-        if sum(chosen) <= budget:
-            return chosen
-    return tuple(lengths[0] for lengths in grids)
-
-
-def nearer(lengths: Sequence[int], tried: Sequence[int], best: int) -> list[int]:
-    """Of all lengths those between the best of those tried and the ones next to it."""
-    below = max((length for length in tried if length < best), default=best)
-    above = min((length for length in tried if length > best), default=best)
-    between = [length for length in lengths if below < length < above and length != best]
-    every = -(-len(between) // NEARER) or 1
-    return between[every // 2 :: every]
-
-
-def arrange(window: Window, lengths: Sequence[int], room: int, pad: int) -> Layout:
-    """The slots of a canvas of `room` positions, within the window's `hole_budget`.
-
-    What the window leaves free shows the text behind it; behind the end of the text is padding, as in training.
+    Positions after the window show the text that follows it, and after the end of the text they are padding, as in
+    training.
     """
-    remaining = iter(lengths)
+    remaining_lengths = iter(lengths)
     slots: list[int | None] = []
     spans: list[tuple[int, int]] = []
-    for piece in window.pieces:
-        if isinstance(piece, Hole):
-            count = next(remaining)
+    for part in window.parts:
+        if isinstance(part, TokenGap):
+            count = next(remaining_lengths)
             spans.append((len(slots), len(slots) + count))
             slots += [None] * count
         else:
-            slots += piece
+            slots += part
     rest = window.rest
-    behind: Run = tuple(token for token in slots[room:] if token is not None)
-    length = min(len(slots), room)
-    if rest and not isinstance(rest[0], Hole):
-        behind, rest = (*behind, *rest[0]), rest[1:]
-    slots = [*slots[:length], *behind]
-    if not rest and not window.holes[-1].open:
-        slots += [pad] * (room - len(slots))
+    following: PinnedTokens = tuple(token for token in slots[capacity:] if token is not None)
+    length = min(len(slots), capacity)
+    if rest and not isinstance(rest[0], TokenGap):
+        following, rest = (*following, *rest[0]), rest[1:]
+    slots = [*slots[:length], *following]
+    if not rest and not window.gaps[-1].open_ended:
+        slots += [pad] * (capacity - len(slots))
     return Layout(
-        slots=tuple(slots[:room]), length=length, spans=tuple(spans), rest=(behind, *rest) if behind else rest
+        slots=tuple(slots[:capacity]),
+        length=length,
+        spans=tuple(spans),
+        rest=(following, *rest) if following else rest,
     )

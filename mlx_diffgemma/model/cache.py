@@ -3,12 +3,12 @@
 Full-attention layers keep every token. Sliding layers keep the last window - 1 tokens, which is all that a later token
 or a canvas may see of them, so their memory does not grow with the context.
 
-New keys and values are written into room behind those that are kept (`place`), where a layer's queries see both
-without a copy of the prefix. They become part of the prefix when the cache is told so (`advance`); a canvas's never
-do, and are overwritten by the next step's.
+A layer's buffer has free positions after the kept tokens. `write` puts new keys and values there, where the layer's
+queries see both without a copy of the prefix. `advance` makes them part of the prefix. Those of a canvas never become
+part of it: the next step overwrites them.
 
-    kept  kept  kept  | placed  placed |  room
-                      advance(1) ->  kept
+    kept  kept  kept  | written  written |  free
+                      advance(1) -> kept
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from mlx_diffgemma.model.config import LayerConfig
 KeysValues: TypeAlias = tuple[mx.array, mx.array]
 """Keys and values of one layer, each [B, heads, tokens, head_dim]."""
 
-GROWTH = 256
-"""Room is added in multiples of this many tokens, so that decoding one at a time seldom copies the prefix."""
+BUFFER_STEP = 256
+"""Buffers have a multiple of this many positions, so that decoding token by token seldom copies the prefix."""
 
 
 class LayerCache:
@@ -32,57 +32,57 @@ class LayerCache:
 
     def __init__(self, limit: int | None = None) -> None:
         self._limit = limit
-        self._room: KeysValues | None = None
-        # The kept tokens are those from start to stop of the room.
+        self._buffer: KeysValues | None = None
+        # The kept tokens are those at the positions start .. stop of the buffer.
         self._start = self._stop = 0
 
     @property
     def length(self) -> int:
-        """Tokens that are kept."""
+        """Number of tokens that are kept."""
         return self._stop - self._start
 
     @property
     def arrays(self) -> list[mx.array]:
-        """The keys and values that are kept, once there are any."""
-        return [array[:, :, self._start : self._stop] for array in self._room or ()]
+        """The keys and values that are kept; an empty list before the first."""
+        return [array[:, :, self._start : self._stop] for array in self._buffer or ()]
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are held, the room included."""
-        return sum(array.nbytes for array in self._room or ())
+        """Size of the buffers in bytes, free positions included."""
+        return sum(array.nbytes for array in self._buffer or ())
 
-    def place(self, keys: mx.array, values: mx.array) -> KeysValues:
-        """Put tokens behind the kept ones -> the kept ones and these; they stay only if `advance` is told so."""
+    def write(self, keys: mx.array, values: mx.array) -> KeysValues:
+        """Write tokens after the kept ones and return both; they are kept only if `advance` says so."""
         stop = self._stop + keys.shape[2]
-        if self._room is None or stop > self._room[0].shape[2]:
-            self._room = self._moved(keys), self._moved(values, of=1)
+        if self._buffer is None or stop > self._buffer[0].shape[2]:
+            self._buffer = self._moved(keys), self._moved(values, of=1)
             self._start, self._stop = 0, self.length
             stop = self._stop + keys.shape[2]
-        # Aliases: what `rooms` has handed out does not change.
-        placed = self._room[0][...], self._room[1][...]
-        for array, new in zip(placed, (keys, values), strict=True):
+        # Aliases: a snapshot, which holds the same arrays, does not see what is written from now on.
+        written = self._buffer[0][...], self._buffer[1][...]
+        for array, new in zip(written, (keys, values), strict=True):
             array[:, :, self._stop : stop] = new
-        self._room = placed
-        return placed[0][:, :, self._start : stop], placed[1][:, :, self._start : stop]
+        self._buffer = written
+        return written[0][:, :, self._start : stop], written[1][:, :, self._start : stop]
 
     def advance(self, count: int) -> None:
-        """The first `count` of the tokens placed last are kept; what then is beyond the limit is forgotten."""
+        """Keep the first `count` of the tokens written last, and forget the oldest ones over the limit."""
         self._stop += count
         if self._limit is not None:
             self._start = max(self._start, self._stop - self._limit)
 
     def _moved(self, new: mx.array, of: int = 0) -> mx.array:
-        """A larger array with the kept tokens at its front and room for the new ones."""
+        """Return a larger buffer that begins with the kept tokens and has free positions for the new ones."""
         batch, heads, count, size = new.shape
-        room = -(-(self.length + count) // GROWTH) * GROWTH
-        if self._room is None:
-            return mx.zeros((batch, heads, room, size), new.dtype)
-        kept = self._room[of][:, :, self._start : self._stop]
-        return mx.concatenate([kept, mx.zeros((batch, heads, room - self.length, size), new.dtype)], axis=2)
+        capacity = -(-(self.length + count) // BUFFER_STEP) * BUFFER_STEP
+        if self._buffer is None:
+            return mx.zeros((batch, heads, capacity, size), new.dtype)
+        kept = self._buffer[of][:, :, self._start : self._stop]
+        return mx.concatenate([kept, mx.zeros((batch, heads, capacity - self.length, size), new.dtype)], axis=2)
 
 
 class Cache:
-    """The prefix of one batch of equally long sequences: a cache per layer, and how many tokens went in."""
+    """The prefix of one sequence, or of a batch of equally long ones: a cache per layer, and its number of tokens."""
 
     def __init__(self, layers: tuple[LayerConfig, ...], window: int) -> None:
         self.layers = [LayerCache(window - 1 if layer.sliding else None) for layer in layers]
@@ -95,21 +95,21 @@ class Cache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the cache holds."""
+        """Size of the cache in bytes."""
         return sum(layer.nbytes for layer in self.layers)
 
     def snapshot(self) -> Cache:
-        """This cache as it is now, for `restore`; while it is held, placing copies the prefix."""
+        """Return this cache as it is now, for `restore`; as long as it is held, writing copies the prefix."""
         kept = copy(self)
         kept.layers = [copy(layer) for layer in self.layers]
         return kept
 
     def restore(self, snapshot: Cache) -> None:
-        """Forget what was placed since the snapshot, even what has not been computed yet."""
+        """Undo all that was written and kept since the snapshot, even what is not computed yet."""
         self.layers, self.offset = snapshot.layers, snapshot.offset
 
     def advance(self, count: int) -> None:
-        """The first `count` of the tokens that every layer was given last are part of the prefix."""
+        """Keep the first `count` of the tokens that were written last to every layer."""
         for layer in self.layers:
             layer.advance(count)
         self.offset += count

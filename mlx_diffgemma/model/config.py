@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 from mlx_diffgemma.errors import ConfigError
 
-logger = logging.getLogger("mlx_diffgemma")
+_logger = logging.getLogger("mlx_diffgemma")
 
 MODEL_TYPE = "diffusion_gemma"
 LARGEST = 2**31
@@ -209,7 +209,7 @@ def _number(raw: Raw, key: str, default: float | None = None) -> float:
 
 def _warn_unknown(where: str, raw: Raw, known: Iterable[str]) -> None:
     if unknown := sorted(set(raw) - set(known)):
-        logger.warning("%s: ignoring unknown keys: %s", where, ", ".join(unknown))
+        _logger.warning("%s: ignoring unknown keys: %s", where, ", ".join(unknown))
 
 
 KNOWN_KEYS = frozenset(

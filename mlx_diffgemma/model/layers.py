@@ -1,10 +1,10 @@
 """The parts of one layer: attention with its two kinds of rotary embedding, the dense MLP, and their assembly.
 
-Encoder and decoder run the same layers. They differ in the mask, in the scalar at the end of a layer, and in whether
-the tokens that are placed behind the prefix stay there.
+Encoder and decoder run the same layers. They differ in the mask, in the scalar after a layer, and in whether the tokens
+that are written after the prefix are kept.
 
-Tokens of several sequences can go through a layer together, of whatever lengths: all of it but attention takes one
-token at a time, and attention is given a Span for each sequence.
+Sequences of different lengths go through a layer together: everything but attention computes one token at a time, and
+attention gets a Segment for each sequence.
 """
 
 from __future__ import annotations
@@ -16,31 +16,33 @@ from typing import NamedTuple, TypeAlias, cast
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_diffgemma.device.threads import settled
 from mlx_diffgemma.model.cache import KeysValues
 from mlx_diffgemma.model.config import LayerConfig, ModelConfig
 from mlx_diffgemma.model.experts import Experts, Router
-from mlx_diffgemma.model.functions import attention, geglu
+from mlx_diffgemma.model.functions import geglu
+from mlx_diffgemma.model.kernels import Kernels, Mask
 
-Place: TypeAlias = Callable[[mx.array, mx.array], KeysValues]
-"""Takes a layer's new keys and values, returns all that its queries look at."""
+WriteKeys: TypeAlias = Callable[[mx.array, mx.array], KeysValues]
+"""Takes a layer's new keys and values, and returns all keys and values that its queries look at."""
 
 
 class Segment(NamedTuple):
-    """A run of tokens that look at one prefix: a sequence of a ragged batch, or all of an even one."""
+    """Tokens that look at one prefix: those of one sequence, or of a batch of equally long ones."""
 
     length: int
-    place: Place
+    """tokens per sequence"""
+    write: WriteKeys
+    """where their keys and values go"""
     offset: int | mx.array
-    """Position of its first token: one for all rows, or one per row [B]."""
-    mask: mx.array | str | None = None
+    """position of the first token: one for all sequences, or one for each [B]"""
+    mask: Mask = None
 
 
 class Rope:
     """Rotary position embedding over split-half pairs (i, i + head_dim / 2).
 
     Sliding layers rotate every pair. Full layers ("proportional") rotate the first `full_rotary_factor` of them with
-    exponents over the whole head_dim, and leave the rest: their period is infinite.
+    exponents over the whole head_dim; the others have an infinite period and stay as they are.
     """
 
     def __init__(self, config: ModelConfig, layer: LayerConfig) -> None:
@@ -52,7 +54,7 @@ class Rope:
         self._periods = mx.array(periods + [float("inf")] * (pairs - rotated))
 
     def __call__(self, heads: mx.array, offset: int | mx.array) -> mx.array:
-        """heads [B, H, L, head_dim] of the tokens at positions offset .. offset + L - 1 -> the same, rotated
+        """Rotate heads [B, H, L, head_dim] of the tokens at the positions offset .. offset + L - 1.
 
         offset: one for all rows, or one per row [B].
         """
@@ -64,7 +66,7 @@ class Rope:
 class Attention(nn.Module):
     """Grouped-query attention with per-head norms on queries, keys and values, and scale 1."""
 
-    def __init__(self, config: ModelConfig, layer: LayerConfig) -> None:
+    def __init__(self, config: ModelConfig, layer: LayerConfig, kernels: Kernels) -> None:
         super().__init__()
         queries = config.num_attention_heads * layer.head_dim
         keys = layer.num_key_value_heads * layer.head_dim
@@ -79,28 +81,29 @@ class Attention(nn.Module):
         self._sliding = layer.sliding
         self._head_dim = layer.head_dim
         self._eps = config.rms_norm_eps
+        self._attention = kernels.attention
 
-    def __call__(self, hidden: mx.array, spans: Sequence[Segment]) -> mx.array:
-        """hidden [B, L, D], the L tokens of all spans one after another -> [B, L, D]"""
+    def __call__(self, hidden: mx.array, segments: Sequence[Segment]) -> mx.array:
+        """hidden [B, L, D], the tokens of all segments one after another -> [B, L, D]"""
         batch, length, _ = hidden.shape
         queries = self._heads(self.q_proj(hidden))
         raw_keys = self._heads(self.k_proj(hidden))
         # Full layers have no v_proj: their values are the raw keys, before k_norm and rotation.
         raw_values = self._heads(self.v_proj(hidden)) if self._sliding else raw_keys
-        queries, keys = self._rotated(self.q_norm(queries), self.k_norm(raw_keys), spans)
+        queries, keys = self._rotated(self.q_norm(queries), self.k_norm(raw_keys), segments)
         values = mx.fast.rms_norm(raw_values, None, self._eps).swapaxes(1, 2)
-        parts = zip(_parts(queries, spans), _parts(keys, spans), _parts(values, spans), spans, strict=True)
-        out = [attention(own, *span.place(key, value), span.mask) for own, key, value, span in parts]
+        parts = zip(_parts(queries, segments), _parts(keys, segments), _parts(values, segments), segments, strict=True)
+        out = [self._attention(own, *segment.write(key, value), segment.mask) for own, key, value, segment in parts]
         joined = out[0] if len(out) == 1 else mx.concatenate(out, axis=2)
         return self.o_proj(joined.swapaxes(1, 2).reshape(batch, length, -1))
 
-    def _rotated(self, queries: mx.array, keys: mx.array, spans: Sequence[Segment]) -> tuple[mx.array, mx.array]:
-        """Both [B, L, H, head_dim] -> [B, H, L, head_dim], each token rotated as its position wants it"""
-        if len(spans) == 1:
-            offset = spans[0].offset
+    def _rotated(self, queries: mx.array, keys: mx.array, segments: Sequence[Segment]) -> tuple[mx.array, mx.array]:
+        """Rotate queries and keys [B, L, H, head_dim] by the positions of their tokens -> [B, H, L, head_dim] each"""
+        if len(segments) == 1:
+            offset = segments[0].offset
             return self._rope(queries.swapaxes(1, 2), offset), self._rope(keys.swapaxes(1, 2), offset)
-        # One call for all: every token as a sequence of its own, whose heads are those of both.
-        positions = mx.concatenate([mx.arange(span.length) + span.offset for span in spans])
+        # One call for all: each token is a sequence of its own, whose heads are those of queries and keys.
+        positions = mx.concatenate([mx.arange(segment.length) + segment.offset for segment in segments])
         heads = mx.concatenate([queries, keys], axis=2)
         alone = heads.reshape(-1, heads.shape[2], 1, self._head_dim)
         rotated = self._rope(alone, positions).reshape(heads.shape).swapaxes(1, 2)
@@ -112,38 +115,39 @@ class Attention(nn.Module):
         return mx.unflatten(projected, -1, (-1, self._head_dim))
 
 
-def _parts(heads: mx.array, spans: Sequence[Segment]) -> list[mx.array]:
-    """[B, H, L, head_dim] -> [B, H, length, head_dim] of each span"""
-    if len(spans) == 1:
+def _parts(heads: mx.array, segments: Sequence[Segment]) -> list[mx.array]:
+    """[B, H, L, head_dim] -> [B, H, length, head_dim] of each segment"""
+    if len(segments) == 1:
         return [heads]
-    borders = list(accumulate(span.length for span in spans))[:-1]
+    borders = list(accumulate(segment.length for segment in segments))[:-1]
     return cast("list[mx.array]", mx.split(heads, borders, axis=2))
 
 
 class GatedMLP(nn.Module):
     """down(gelu(gate(x)) * up(x)): the dense half of a layer."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, kernels: Kernels) -> None:
         super().__init__()
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self._kernels = kernels
 
     def __call__(self, hidden: mx.array) -> mx.array:
         """[..., D] -> [..., D]"""
-        return self.down_proj(geglu(self.gate_proj(hidden), self.up_proj(hidden)))
+        return self.down_proj(geglu(self.gate_proj(hidden), self.up_proj(hidden), self._kernels))
 
 
 class Layer(nn.Module):
     """Attention, then a dense MLP and a mixture of experts side by side, every part between two norms."""
 
-    def __init__(self, config: ModelConfig, layer: LayerConfig) -> None:
+    def __init__(self, config: ModelConfig, layer: LayerConfig, kernels: Kernels) -> None:
         super().__init__()
         size, eps = config.hidden_size, config.rms_norm_eps
-        self.self_attn = Attention(config, layer)
-        self.mlp = GatedMLP(config)
+        self.self_attn = Attention(config, layer, kernels)
+        self.mlp = GatedMLP(config, kernels)
         self.router = Router(config)
-        self.experts = Experts(config)
+        self.experts = Experts(config, kernels)
         self.input_layernorm = nn.RMSNorm(size, eps)
         self.post_attention_layernorm = nn.RMSNorm(size, eps)
         self.pre_feedforward_layernorm = nn.RMSNorm(size, eps)
@@ -152,13 +156,14 @@ class Layer(nn.Module):
         self.post_feedforward_layernorm_2 = nn.RMSNorm(size, eps)
         self.pre_feedforward_layernorm_2 = nn.RMSNorm(size, eps)
         self.layer_scalar = mx.ones((1,))
+        self.sliding = layer.sliding
 
-    def __call__(self, hidden: mx.array, spans: Sequence[Segment]) -> mx.array:
-        """[B, L, D] -> [B, L, D], before the layer scalar, which differs between encoder and decoder"""
-        attended = settled(self.self_attn(self.input_layernorm(hidden), spans))
+    def __call__(self, hidden: mx.array, segments: Sequence[Segment]) -> mx.array:
+        """[B, L, D] -> [B, L, D], without the layer scalar, which differs between encoder and decoder"""
+        attended = self.self_attn(self.input_layernorm(hidden), segments)
         hidden = hidden + self.post_attention_layernorm(attended)
-        dense = settled(self.post_feedforward_layernorm_1(self.mlp(self.pre_feedforward_layernorm(hidden))))
-        sparse = settled(self.post_feedforward_layernorm_2(self._mixture(hidden)))
+        dense = self.post_feedforward_layernorm_1(self.mlp(self.pre_feedforward_layernorm(hidden)))
+        sparse = self.post_feedforward_layernorm_2(self._mixture(hidden))
         return hidden + self.post_feedforward_layernorm(dense + sparse)
 
     def _mixture(self, hidden: mx.array) -> mx.array:

@@ -1,8 +1,9 @@
-"""A canvas whose text must match: at every step its draft becomes the most probable text that does.
+"""A canvas whose text must match a constraint: each step's draft becomes the most probable text that matches.
 
-    processed logits -> candidates -> (constraint.path, on the CPU) -> best, and what accepted positions take
+    processed logits -> candidates -> (constraint.search, on the CPU) -> best, and the tokens of accepted positions
 
-The one place where denoising waits for Python: the search needs this step's logits, and the next step the search.
+This is the one place where denoising waits for Python: the search needs this step's logits, and the next step needs
+the result of the search.
 """
 
 from __future__ import annotations
@@ -14,66 +15,70 @@ from typing import Any, cast
 import mlx.core as mx
 import numpy as np
 
-from mlx_diffgemma.constraint.search import Candidates, Path, most_probable
+from mlx_diffgemma.constraint.search import TokenCandidates, TokenPath, most_probable
 from mlx_diffgemma.constraint.token_automaton import TokenAutomaton
 from mlx_diffgemma.model.logits import most_likely
 from mlx_diffgemma.sampling.sampler import Draft
 
-LIKELY = 64
-"""Tokens per position that the search looks at for being likely."""
+CANDIDATES = 64
+"""Most likely tokens per position that the search considers."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Bound:
-    """What the text at some places of a canvas must hold to."""
+class ConstrainedSpan:
+    """Positions of a canvas whose text must match an automaton."""
 
     automaton: TokenAutomaton
     state: int
-    """in which the text begins, or goes on"""
-    places: slice
-    """where it stands, counted among the positions that are not pinned"""
-    least: int
-    """tokens that must still come, from its first place on"""
-    room: int
-    """tokens that may"""
+    """the automaton's state before the first position"""
+    positions: slice
+    """counted among the positions that are not pinned"""
+    min_tokens: int
+    """tokens that the text must still have, from the first position on, those of later canvases included"""
+    max_tokens: int
+    """tokens that the text can still have, counted likewise"""
 
 
-def bound(processed: mx.array, draft: Draft, bounds: Sequence[Sequence[Bound]]) -> Draft:
-    """The draft in which every row keeps its bounds; processed float32 logits [B, C, V] are those it is from.
+def constrain(processed: mx.array, draft: Draft, spans: Sequence[Sequence[ConstrainedSpan]]) -> Draft:
+    """Return the draft with the text of every row's spans changed to the most probable one that matches.
 
-    At their places `best` is the most probable text that matches, and accepted positions take their token from it; what
-    stands behind its end token is left as it was.
+    processed: the float32 logits [B, C, V] that the draft was made of. In a span, `best` becomes the text that was
+    found, and accepted positions take their tokens from it; what follows its end token stays as it was.
     """
-    kept = [(row, own) for row, several in enumerate(bounds) for own in several]
-    if not kept:
+    constrained = [(row, span) for row, own in enumerate(spans) for span in own]
+    if not constrained:
         return draft
-    asked = [_candidates(processed[row : row + 1, own.places], draft.best[row, own.places], own) for row, own in kept]
+    asked = [
+        _candidates(processed[row : row + 1, span.positions], draft.best[row, span.positions], span)
+        for row, span in constrained
+    ]
     mx.eval(asked, draft)
     best, inside = np.array(draft.best), np.zeros(draft.best.shape, np.bool_)
-    for (row, own), known in zip(kept, asked, strict=True):
-        path = _path(known, own)
-        best[row, own.places] = path.tokens
-        start = own.places.start
+    for (row, span), arrays in zip(constrained, asked, strict=True):
+        path = _path(arrays, span)
+        best[row, span.positions] = path.tokens
+        start = span.positions.start
         inside[row, start : start + (len(path.tokens) if path.end is None else path.end + 1)] = True
     found = mx.array(best)
     canvas = mx.where(draft.accepted & mx.array(cast("Any", inside)), found, draft.canvas)
     chosen = mx.take_along_axis(processed, found[..., None], axis=-1).squeeze(-1)
-    return draft._replace(canvas=canvas, best=found, rarity=mx.exp(draft.total - chosen))
+    return draft._replace(canvas=canvas, best=found, inverse_probability=mx.exp(draft.total - chosen))
 
 
-def _candidates(processed: mx.array, best: mx.array, own: Bound) -> list[mx.array]:
-    """What the search is to know of logits [1, N, V] whose likeliest tokens are `best` [N]."""
+def _candidates(processed: mx.array, best: mx.array, span: ConstrainedSpan) -> list[mx.array]:
+    """Collect what the search needs of a span's logits [1, N, V], whose most likely tokens are `best` [N]."""
     best = best[None]
-    likely, logits = most_likely(processed, LIKELY)
-    members = processed[..., mx.array(own.automaton.members[0])]
-    stops = processed[..., mx.array(own.automaton.stops, mx.int32)]
+    likely, logits = most_likely(processed, CANDIDATES)
+    members = processed[..., mx.array(span.automaton.members[0])]
+    stops = processed[..., mx.array(span.automaton.stops, mx.int32)]
     best_logits = mx.take_along_axis(processed, best[..., None], axis=-1).squeeze(-1)
     return [likely.astype(mx.int32), logits, members, stops, best, best_logits]
 
 
-def _path(asked: Sequence[mx.array], own: Bound) -> Path:
-    likely, logits, members, stops, best, best_logits = (np.array(each[0]) for each in asked)
-    found = Candidates(
+def _path(arrays: Sequence[mx.array], span: ConstrainedSpan) -> TokenPath:
+    """Search for the most probable text of a span, given what `_candidates` collected."""
+    likely, logits, members, stops, best, best_logits = (np.array(each[0]) for each in arrays)
+    found = TokenCandidates(
         likely=likely,
         likely_logits=logits,
         member_logits=members,
@@ -81,5 +86,5 @@ def _path(asked: Sequence[mx.array], own: Bound) -> Path:
         best=best,
         best_logits=best_logits,
     )
-    goal = own.automaton.finishing(own.least - len(best), own.room - len(best))
-    return most_probable(own.automaton, own.state, found, goal, own.least)
+    goal = span.automaton.finishing(span.min_tokens - len(best), span.max_tokens - len(best))
+    return most_probable(span.automaton, span.state, found, goal, span.min_tokens)

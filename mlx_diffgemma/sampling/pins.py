@@ -1,8 +1,8 @@
-"""Tokens that stand fixed in a canvas, and what must not stand between them.
+"""Pinned tokens of a canvas, and tokens that its free positions cannot have.
 
-A pinned position holds its token in every step: in the canvas, and as its own embedding in the conditioning, which is
-what certainty of it gives. It is never read, drawn or judged: a canvas on its way consists of its free positions
-alone, and the pins are put around them where the layers need the whole.
+A pinned position has its token in every step: in the canvas, and, as if the model were certain of it, in the signal
+that conditions the next step. It is never read, drawn or judged. The state of a canvas therefore holds its free
+positions alone, and is widened by the pinned ones where the layers need all positions.
 
     state of the free positions [1, F, ..] -> widened -> denoise -> hidden [1, C, D] -> narrowed [1, F, D] -> the step
 """
@@ -20,9 +20,10 @@ from mlx_diffgemma.sampling.sampler import Draft
 
 
 class Ban(NamedTuple):
-    """Tokens that must not stand at some of the free positions, counted among the free ones."""
+    """Tokens that some of the free positions cannot have."""
 
-    places: slice
+    positions: slice
+    """counted among the free ones"""
     tokens: mx.array
     """ids, int32"""
 
@@ -41,48 +42,48 @@ class Pins:
 
     @classmethod
     def of(cls, model: DiffusionGemma, slots: Sequence[int | None], bans: Sequence[Ban] = ()) -> Pins:
-        """The pins of a canvas whose `slots` are tokens, or None where it is free: at one position at least."""
-        free = mx.array([place for place, token in enumerate(slots) if token is None])
+        """Return the pins of a canvas whose `slots` are tokens, or None at free positions; at least one is free."""
+        free = mx.array([position for position, token in enumerate(slots) if token is None])
         canvas = mx.array([[0 if token is None else token for token in slots]])
         is_pinned = mx.array([[token is not None for token in slots]])
         embedded = model.embed(canvas)
         signal = mx.where(is_pinned[..., None], embedded, mx.zeros_like(embedded))
-        # Nothing may be left to compute: the steps may be taken by other threads.
+        # Other threads, which cannot evaluate what this one has planned, may take the steps.
         mx.eval(canvas, signal, free)
         return cls(canvas=canvas, signal=signal, free=free, bans=tuple(bans))
 
     @property
     def length(self) -> int:
-        """Free positions."""
+        """Number of free positions."""
         return self.free.size
 
     def widened_canvas(self, canvas: mx.array) -> mx.array:
         """ids [1, F] -> [1, C]"""
-        return _placed(self.canvas, self.free, canvas)
+        return _with_values(self.canvas, self.free, canvas)
 
     def widened_signal(self, signal: mx.array | None) -> mx.array:
         """[1, F, D], None before the first step -> [1, C, D]"""
-        return self.signal if signal is None else _placed(self.signal, self.free, signal)
+        return self.signal if signal is None else _with_values(self.signal, self.free, signal)
 
     def narrowed(self, hidden: mx.array) -> mx.array:
         """[1, C, D] -> [1, F, D]"""
         return mx.take(hidden, self.free, axis=1)
 
     def widened_draft(self, draft: Draft) -> Draft:
-        """A draft of the free positions as one of the canvas: pinned ones are accepted and certain."""
+        """Return a draft of the free positions as one of all positions: pinned ones are accepted and certain."""
         nothing = mx.zeros(self.canvas.shape)
         return Draft(
             canvas=self.widened_canvas(draft.canvas),
             best=self.widened_canvas(draft.best),
-            accepted=_placed(mx.ones(self.canvas.shape, mx.bool_), self.free, draft.accepted),
-            entropy=_placed(nothing, self.free, draft.entropy),
-            total=_placed(nothing, self.free, draft.total),
-            rarity=_placed(mx.ones(self.canvas.shape), self.free, draft.rarity),
+            accepted=_with_values(mx.ones(self.canvas.shape, mx.bool_), self.free, draft.accepted),
+            entropy=_with_values(nothing, self.free, draft.entropy),
+            total=_with_values(nothing, self.free, draft.total),
+            inverse_probability=_with_values(mx.ones(self.canvas.shape), self.free, draft.inverse_probability),
         )
 
 
-def _placed(whole: mx.array, places: mx.array, values: mx.array) -> mx.array:
-    """`whole` [1, C, ..] with values [1, F, ..] at `places`."""
-    placed = whole[...]
-    placed[:, places] = values.astype(whole.dtype)
-    return placed
+def _with_values(whole: mx.array, positions: mx.array, values: mx.array) -> mx.array:
+    """Return `whole` [1, C, ..] with values [1, F, ..] at `positions` [F]."""
+    changed = whole[...]
+    changed[:, positions] = values.astype(whole.dtype)
+    return changed

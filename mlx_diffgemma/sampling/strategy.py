@@ -1,4 +1,4 @@
-"""The options of a generation as the strategies that follow them."""
+"""The strategies by which a canvas is denoised, made from the options of a generation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlx_diffgemma.sampling.stopping import StableAndConfident, StopRule, Unsurp
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """How one canvas is denoised."""
+    """The strategies that denoise one canvas."""
 
     sampler: Sampler
     schedule: Schedule
@@ -21,15 +21,18 @@ class Rules:
     max_steps: int
     conditioning_top_k: int | None = None
     trimmed_at: tuple[int, ...] = ()
-    """Tokens behind which a canvas is dropped once they have settled."""
+    """end tokens after which a canvas is cut, once two drafts agree on their position"""
 
 
 def default_rules(model: DiffusionGemma, config: GenerationConfig, sampler: Sampler | None = None) -> Rules:
-    """The rules with the options of `config`; `sampler` replaces the entropy-bound sampler."""
+    """Return the rules for the options of `config`; `sampler` replaces the entropy-bound sampler."""
     return Rules(
         sampler=sampler
         or EntropyBoundSampler(
-            vocab_size=model.config.vocab_size, entropy_bound=config.entropy_bound, greedy=config.greedy
+            vocab_size=model.config.vocab_size,
+            entropy_bound=config.entropy_bound,
+            greedy=config.greedy,
+            kernels=model.kernels,
         ),
         schedule=LinearTemperature(t_min=config.t_min, t_max=config.t_max, steps=config.max_steps),
         stop=stop_rule(config),
@@ -40,10 +43,10 @@ def default_rules(model: DiffusionGemma, config: GenerationConfig, sampler: Samp
 
 
 def stop_rule(config: GenerationConfig) -> StopRule:
-    """The reference's rule, with those around it that `config` asks for."""
-    # As many equal steps as there are in all cannot come before any of them.
-    stability = min(config.stability, config.max_steps)
-    rule: StopRule = StableAndConfident(stability=stability, confidence=config.confidence)
+    """Return the reference's rule, wrapped in those that `config` asks for."""
+    # A canvas cannot be stable over more steps than it has.
+    stability = min(config.stability_threshold, config.max_steps)
+    rule: StopRule = StableAndConfident(stability=stability, confidence=config.confidence_threshold)
     if config.mean_entropy is not None:
         rule = Unsurprised(rule=rule, mean_entropy=config.mean_entropy, min_steps=config.min_steps)
     if config.until_end and config.stop_tokens:

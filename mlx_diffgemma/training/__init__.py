@@ -1,1 +1,1 @@
-"""Fine-tuning and training of DiffusionGemma."""
+"""Fine-tuning, and training from random weights."""

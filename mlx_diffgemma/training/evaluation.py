@@ -1,4 +1,4 @@
-"""How good the model is on what it does not see: loss under fixed noise, and answers generated as for a user."""
+"""How good the model is on held-out data: its losses under fixed noise, and the answers that it generates."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from mlx_diffgemma.training.forward import plain
 from mlx_diffgemma.training.loop import Evaluated
 from mlx_diffgemma.training.objective import losses
 
-MOST_BATCHES = 16
+_MAX_BATCHES = 16
 
 
 class Question(NamedTuple):
-    """A held-out conversation, in words and in ids."""
+    """A held-out conversation, as text and in token ids."""
 
     conversation: Conversation
     example: Example
@@ -28,7 +28,7 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeldOut:
-    """What is evaluated, the same every time."""
+    """Held-out data, and the model that is evaluated on it; every evaluation uses the same batches and questions."""
 
     session: Session
     batches: Batches
@@ -36,8 +36,8 @@ class HeldOut:
     causal_weight: float
 
     def evaluate(self, step: int) -> Evaluated:
-        """The losses of the model as it is, and how many questions it answers exactly."""
-        count = min(MOST_BATCHES, -(-len(self.batches.examples) // self.batches.rows))
+        """Compute the losses after `step` steps, and count the questions that are answered exactly."""
+        count = min(_MAX_BATCHES, -(-len(self.batches.examples) // self.batches.rows))
         canvas: list[float] = []
         causal: list[float] = []
         for index in range(count):
@@ -56,8 +56,8 @@ class HeldOut:
         return Evaluated(step=step, canvas=fmean(canvas), causal=fmean(causal), right=right, asked=len(self.questions))
 
     def _right(self, question: Question) -> bool:
-        # An answer that is a canvas longer than the wanted one is wrong, whatever would follow.
-        longest = question.example.response.size + self.batches.canvas
-        config = replace(self.session.defaults, max_tokens=longest)
-        *asked, answer = question.conversation.messages
-        return self.session.generate(asked, config).text.strip() == answer["content"].strip()
+        # An answer that is one canvas longer than the wanted one is wrong: what follows need not be generated.
+        max_tokens = question.example.response.size + self.batches.canvas
+        config = replace(self.session.defaults, max_tokens=max_tokens)
+        *prompt, answer = question.conversation.messages
+        return self.session.generate(prompt, config).text.strip() == answer["content"].strip()

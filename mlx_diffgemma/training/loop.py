@@ -1,14 +1,14 @@
-"""The training loop: a generator of events, one per step, evaluation and save; whoever drains it draws and logs.
+"""The training loop: a generator of one event per step, evaluation and save; its callers draw and log them.
 
-A step that was begun is finished: a training stopped between two events goes on where it was.
+A step that has begun is always finished: a training that is stopped between two events can go on from there.
 
 per step:
-  1  its batches, from (seed, step) alone
-  2  their mean losses and gradient; where one is not finite, the state before the step is saved: TrainingError
-  3  the gradient is clipped to a norm                     -> Stepped
-  4  AdamW at the step's learning rate
-  5  every so many steps: held-out loss                    -> Evaluated
-  6  every so many steps, and at the end: state            -> Saved
+  1  batches, from (seed, step) alone
+  2  mean losses and gradient; if they are not finite, the state before the step is saved and TrainingError raised
+  3  the gradient is clipped to a norm
+  4  AdamW at the learning rate of the step             -> Stepped
+  5  every so many steps, and at the end: evaluation    -> Evaluated
+  6  every so many steps, and at the end: save          -> Saved
 """
 
 from __future__ import annotations
@@ -33,23 +33,25 @@ from mlx_diffgemma.training.state import State
 
 @dataclass(frozen=True, kw_only=True)
 class Stepped:
-    """One step was done; losses in nats, before it."""
+    """A step is done. The losses, in nats, are those of the parameters before it."""
 
     step: int
+    """counted from 1"""
     loss: float
     canvas: float
     causal: float
     rate: float
+    """the learning rate"""
     norm: float
     """of the gradient before clipping"""
     tokens: int
-    """real tokens of the step, canvases included"""
+    """tokens of the step without padding, and all positions of its canvases"""
     seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """Held-out losses in nats and answers, after `step` steps."""
+    """The held-out losses, in nats, and answers after `step` steps."""
 
     step: int
     canvas: float
@@ -61,24 +63,24 @@ class Evaluated:
 
 @dataclass(frozen=True, kw_only=True)
 class Saved:
-    """The state after `step` steps was kept."""
+    """The state after `step` steps is saved."""
 
     step: int
 
 
-TINY = 1e-12
+_TINY = 1e-12
 TrainingEvent: TypeAlias = Stepped | Evaluated | Saved
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How often a training looks up from its steps; 0 is never."""
+    """After how many steps a training evaluates and saves; 0 is only at its end."""
 
     evaluate: int = 200
     save: int = 200
 
 
-def train(
+def training_events(
     model: DiffusionGemma,
     workers: Workers,
     batches: Batches,
@@ -89,10 +91,11 @@ def train(
     save: Callable[[State], None],
     evaluate: Callable[[int], Evaluated] | None = None,
 ) -> Generator[TrainingEvent]:
-    """Train the trainable parameters of `model`, from `start` or from its own; it holds the result after each event.
+    """Train the trainable parameters of `model`; at each event `model` has the parameters reached.
 
-    save: keeps a state; it is called too when the generator is closed. evaluate: looks at the model after so many
-    steps. Raises TrainingError.
+    start: the state to go on from; None starts with the parameters of `model`. save: stores a state; it is also called
+    when the generator is closed. evaluate: measures the model after the number of steps that it gets.
+    Raises TrainingError.
     """
     optimizer = _optimizer(settings)
     if start is None:
@@ -107,7 +110,7 @@ def train(
             mean = workers.mean(state.parameters, work)
             norm = _norm(mean, state.step)
             rate = settings.rate(state.step)
-            state = _advanced(state, optimizer, mean.tree, min(1.0, settings.clip / max(norm, TINY)), rate)
+            state = _advanced(state, optimizer, mean.tree, min(1.0, settings.clip / max(norm, _TINY)), rate)
             model.update(state.parameters)
             yield _stepped(state.step, mean, work, rate=rate, norm=norm, seconds=time.perf_counter() - began)
             last = state.step == settings.steps
@@ -122,16 +125,16 @@ def train(
 
 
 def _norm(mean: Gradient, step: int) -> float:
-    """The gradient's norm. Raises TrainingError where it or the loss is not finite."""
+    """Return the norm of the gradient. Raises TrainingError if the norm or the loss is not finite."""
     flat = cast("list[tuple[str, mx.array]]", tree_flatten(mean.tree))
     squares = cast("list[float]", mx.stack([(each * each).sum() for _, each in flat]).tolist())
-    # An exact sum: parameters come back from a saved state in another order, and a rounding would differ.
+    # An exact sum: a saved state returns the parameters in another order, which would change the rounding.
     norm = math.sqrt(math.fsum(squares))
     loss = cast("float", mean.losses.total.item())
     if not math.isfinite(norm + loss):
         raise TrainingError(
             f"step {step + 1}: the loss is {loss} and its gradient's norm {norm}: the state before that step is kept; "
-            "try a lower learning_rate"
+            "try a lower --learning-rate"
         )
     return norm
 

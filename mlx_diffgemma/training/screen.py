@@ -1,4 +1,4 @@
-"""What a training shows on stderr: a bar with loss, speed and time left, and a line that stays per evaluation."""
+"""A training on stderr: a bar with loss, speed and time left, and one line per evaluation above it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mlx_diffgemma.training.loop import Evaluated, Stepped, TrainingEvent
 
-Item = TypeVar("Item")
-LINES = 20
-"""Lines of progress in all where there is no terminal to draw a bar on."""
-RECENT = 10
-"""Steps that the loss and the speed shown are the mean of, about."""
+_Item = TypeVar("_Item")
+_LINES = 20
+"""Lines of progress that a whole training prints where there is no terminal for a bar."""
+_RECENT = 10
+"""About so many steps are averaged in the loss and the speed that are shown."""
 
 
-def counted(items: Iterable[Item], total: int, *, console: Console, quiet: bool) -> Iterator[Item]:
-    """Pass `items` on behind a bar that goes away."""
+def counted(items: Iterable[_Item], total: int, *, console: Console, quiet: bool) -> Iterator[_Item]:
+    """Pass `items` on and count them in a bar, which is erased at the end."""
     bar = Progress(
         TextColumn("reading the data"), BarColumn(bar_width=24), MofNCompleteColumn(), console=console, transient=True,
         disable=quiet or not console.is_terminal,
@@ -55,18 +55,18 @@ class Screen:
 
     def _stepped(self, event: Stepped) -> None:
         self._shown += 1
-        self._loss += (event.loss - self._loss) / min(self._shown, RECENT)
-        # The first step compiles too: its speed is forgotten.
-        self._speed += (event.tokens / event.seconds - self._speed) / min(max(self._shown - 1, 1), RECENT)
+        self._loss += (event.loss - self._loss) / min(self._shown, _RECENT)
+        # The first step includes compilation, so the second one replaces its speed.
+        self._speed += (event.tokens / event.seconds - self._speed) / min(max(self._shown - 1, 1), _RECENT)
         state = f"loss {self._loss:.4f}  {self._speed:,.0f} tokens/s"
         self._bar.update(self._task, completed=event.step, description=state)
-        if not self._console.is_terminal and event.step % max(1, self._steps // LINES) == 0:
+        if not self._console.is_terminal and event.step % max(1, self._steps // _LINES) == 0:
             self._console.print(f"step {event.step:>6}   {state}", highlight=False)
 
 
 @contextmanager
 def screen(console: Console, steps: int, *, done: int, quiet: bool) -> Generator[Screen]:
-    """A screen for `steps` steps, of which some are `done` already; on a terminal with its bar."""
+    """Show a training of `steps` steps, of which `done` are done already; only a terminal gets a bar."""
     columns = (
         MofNCompleteColumn(),
         BarColumn(bar_width=24),

@@ -1,9 +1,9 @@
-"""The saved state of a training: what it needs to go on as if it had never stopped.
+"""The saved state of a training: all that it needs to go on as if it had never stopped.
 
     state.safetensors    parameters.<name>, optimizer.<name>, in full precision
-    state.json           the step, the settings, fingerprints of model and data
+    state.json           the step; the settings and fingerprints of model and data ("facts")
 
-A state is written beside the last one and takes its place in one move.
+A new state is written to a folder of its own, which then takes the name of the old one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mlx_diffgemma.errors import TrainingError
 from mlx_diffgemma.training.data import Example
 from mlx_diffgemma.training.gradients import Tree
 
-ARRAYS, RECORD = "state.safetensors", "state.json"
+_ARRAYS, _RECORD = "state.safetensors", "state.json"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,57 +38,62 @@ class State:
 
 
 def save_state(folder: Path, state: State, facts: Mapping[str, Any]) -> None:
-    """Write `state` into `folder`, in place of what is there. Raises TrainingError where the disk refuses."""
-    beside, old = _beside(folder)
+    """Write `state` into `folder` and replace the state there. Raises TrainingError if that fails.
+
+    facts: what has to be equal when the training is resumed.
+    """
+    partial, old = _partial_and_old(folder)
     tree = {"parameters": state.parameters, "optimizer": state.optimizer}
     flat = cast("list[tuple[str, mx.array]]", tree_flatten(tree))
     record = {"step": state.step, "facts": facts}
     try:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        mx.save_safetensors(str(beside / ARRAYS), dict(flat))
-        (beside / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        mx.save_safetensors(str(partial / _ARRAYS), dict(flat))
+        (partial / _RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         if folder.exists():
             shutil.rmtree(old, ignore_errors=True)
             folder.rename(old)
-        beside.rename(folder)
+        partial.rename(folder)
     except (OSError, RuntimeError) as error:
-        raise TrainingError(f"the state cannot be saved in {folder}: {error}") from error
+        raise TrainingError(
+            f"the state cannot be saved in {folder} ({error}): check its permissions and the free space"
+        ) from error
     shutil.rmtree(old, ignore_errors=True)
 
 
 def saved_step(folder: Path) -> int | None:
-    """The step of the state in `folder`, None where there is none. Raises TrainingError where it is damaged."""
-    _, old = _beside(folder)
+    """Return the step of the state in `folder`; None without a state. Raises TrainingError if it is damaged."""
+    _, old = _partial_and_old(folder)
     if not folder.exists() and old.exists():
-        # The last run was cut off between the two moves of save_state.
+        # The last run was killed between the two renames of save_state.
         old.rename(folder)
     return int(_record(folder)["step"]) if folder.exists() else None
 
 
 def load_state(folder: Path, facts: Mapping[str, Any]) -> State:
-    """The state in `folder`. Raises TrainingError where it is damaged, or of a training with other facts."""
+    """Read the state in `folder`. Raises TrainingError if it is damaged, or was saved with other facts."""
     record = _record(folder)
     try:
-        arrays = cast("dict[str, mx.array]", mx.load(str(folder / ARRAYS)))
+        arrays = cast("dict[str, mx.array]", mx.load(str(folder / _ARRAYS)))
         mx.eval(arrays)
         tree = cast("Tree", tree_unflatten(list(arrays.items())))
         state = State(step=record["step"], parameters=tree["parameters"], optimizer=tree["optimizer"])
     except (OSError, RuntimeError, KeyError) as error:
         raise TrainingError(f"the saved state in {folder} is damaged ({error}): delete it to start anew") from None
-    had, now = _flat(record["facts"]), _flat(facts)
+    before, now = _flat(record["facts"]), _flat(facts)
     changed = [
-        f"{name} was {had.get(name)} and is {now.get(name)}"
-        for name in sorted({*had, *now})
-        if had.get(name) != now.get(name)
+        f"{name} was {before.get(name)} and is {now.get(name)}"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
     ]
     if changed:
         raise TrainingError(f"{folder} holds another training: {'; '.join(changed)}: use the same, or another folder")
     return state
 
 
-def fingerprint(examples: Iterable[Example]) -> str:
-    """What tells one set of examples from another."""
+def examples_fingerprint(examples: Iterable[Example]) -> str:
+    """Return a digest of a set of examples."""
     digest = hashlib.sha256()
     for example in examples:
         for ids in (example.prompt, example.response):
@@ -96,32 +101,32 @@ def fingerprint(examples: Iterable[Example]) -> str:
     return digest.hexdigest()[:16]
 
 
-def fingerprint_of_weights(model: nn.Module) -> str:
-    """What tells one model from another: names, shapes and dtypes of its parameters, and how each of them begins."""
+def weights_fingerprint(model: nn.Module) -> str:
+    """Return a digest of a model: of names, shapes, dtypes and the first values of its parameters."""
     flat = cast("list[tuple[str, mx.array]]", tree_flatten(model.parameters()))
-    beginnings = {name: array.flatten()[:64].view(mx.uint8) for name, array in flat}
-    mx.eval(beginnings)
+    first_values = {name: array.flatten()[:64].view(mx.uint8) for name, array in flat}
+    mx.eval(first_values)
     digest = hashlib.sha256()
     for name, array in flat:
-        beginning = bytes(cast("list[int]", beginnings[name].tolist()))
-        digest.update(f"{name} {array.shape} {array.dtype} ".encode() + beginning)
+        values = bytes(cast("list[int]", first_values[name].tolist()))
+        digest.update(f"{name} {array.shape} {array.dtype} ".encode() + values)
     return digest.hexdigest()[:16]
 
 
-def _beside(folder: Path) -> tuple[Path, Path]:
+def _partial_and_old(folder: Path) -> tuple[Path, Path]:
     return folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".old")
 
 
 def _record(folder: Path) -> dict[str, Any]:
     try:
-        record = cast("dict[str, Any]", json.loads((folder / RECORD).read_text(encoding="utf-8")))
+        record = cast("dict[str, Any]", json.loads((folder / _RECORD).read_text(encoding="utf-8")))
         return {"step": int(record["step"]), "facts": dict(record["facts"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(f"the saved state in {folder} is damaged ({error}): delete it to start anew") from None
 
 
 def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts as they come back from JSON, one level deep."""
+    """Return facts as JSON keeps them, with the names of nested facts joined by a dot."""
     plain = cast("dict[str, Any]", json.loads(json.dumps(facts)))
     flat: dict[str, Any] = {}
     for name, value in plain.items():

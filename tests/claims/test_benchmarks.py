@@ -1,17 +1,17 @@
-"""The smaller measuring programs: what they conclude from what they saw, and that they run."""
+"""The benchmarks of development: what they conclude from their measurements, and that they run."""
 
 from __future__ import annotations
 
-import sys
+import json
+from pathlib import Path
 from statistics import fmean
 
+import batch
 import conditioning
-import demo_options
 import endurance
 import pytest
-import side_by_side
-from demo_accuracy import Answer, Asked
-from demo_model.questions import Question
+import run
+from demo_prompts import demo_prompts
 from endurance import Ten
 
 from mlx_diffgemma import Session, load
@@ -25,32 +25,40 @@ def trained() -> Session:
 
 def test_the_last_tens_are_held_against_the_first_without_the_very_first() -> None:
     seconds = [9.0, 2.0, 2.2, 2.1, 5.0, 5.0, 5.0, 3.3, 3.0, 3.1, 3.2, 3.0, 3.0, 3.0, 3.0]
-    tens = [Ten(seconds=taken, resident=100 + place) for place, taken in enumerate(seconds)]
+    tens = [Ten(seconds=taken, resident=100 + number) for number, taken in enumerate(seconds)]
     slower, larger = endurance.ratios(tens)
     assert slower == pytest.approx(3.0 / 2.1)
     assert larger == pytest.approx(114 / 103)
 
 
-def test_too_few_generations_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["endurance.py", "--generations", "29"])
+def test_too_few_generations_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        endurance.main()
+        run.main(["endurance", "--generations", "29"])
     assert "--generations 29: give 30 or more" in capsys.readouterr().err
 
 
-def test_steps_are_counted_per_answer_and_options_stand_beside_the_reference() -> None:
-    question = Question(kind="sums", prompt="What is 1 + 1?", answer="1 + 1 = 2", content="1 + 1")
+@pytest.mark.parametrize("command", run.COMMANDS)
+def test_every_command_has_a_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run.main([command, "--help"])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"usage: run.py {command} ")
+    assert f"python benchmarks/run.py {command}" in printed
 
-    def asked(text: str, *steps: int) -> Asked:
-        answers = [Answer(question=question, text=text, right=text == question.answer, steps=steps)]
-        return Asked(answers=answers, seconds=1.0)
 
-    slow = demo_options.Effect(name="reference", asked=dict.fromkeys(demo_options.KINDS, asked("1 + 1 = 2", 4, 4)))
-    fast = demo_options.Effect(name="trim", asked=dict.fromkeys(demo_options.KINDS, asked("1 + 1 = 3", 2)))
-    assert (slow.steps, fast.steps) == (8, 2)
-    right, same, steps, *rest = (list(column.cells) for column in demo_options.table([slow, fast]).columns[-5:])
-    assert (right, same, steps) == (["100.0", "0.0"], ["100.0", "0.0"], ["8.00", "2.00"])
-    assert rest == [["1.00", "0.25"], ["6", "6"]]
+@pytest.mark.parametrize(("options", "packed"), [((), False), (("--bits", "4"), True)])
+def test_a_checkpoint_is_written_in_bf16_or_packed(tmp_path: Path, options: tuple[str, ...], packed: bool) -> None:
+    run.main(["checkpoint", str(tmp_path / "made"), "--layers", "2", *options])
+    config = json.loads((tmp_path / "made" / "config.json").read_text())
+    assert config["text_config"]["num_hidden_layers"] == 2
+    assert ("quantization" in config) is packed
+
+
+def test_packed_weights_have_no_vision_tower(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run.main(["checkpoint", str(tmp_path / "made"), "--bits", "4", "--vision"])
+    assert "--vocab-size and --vision are for bf16 weights: leave out --bits" in capsys.readouterr().err
 
 
 def test_the_exact_signal_has_no_error_and_fewer_tokens_have_more(trained: Session) -> None:
@@ -62,16 +70,14 @@ def test_the_exact_signal_has_no_error_and_fewer_tokens_have_more(trained: Sessi
     assert fmean(most) < 1e-6
 
 
-def test_options_change_what_they_name_and_nothing_else(trained: Session) -> None:
-    (effect,) = demo_options.effects(trained, 1, ["stability=0"])
-    assert set(effect.asked) == set(demo_options.KINDS)
-    # Without a second look a canvas whose first draft is sure is over at once; the reference looks at two drafts.
-    steps = [steps for given in effect.asked.values() for answer in given.answers for steps in answer.steps]
-    assert min(steps) == 1
-
-
 def test_answers_side_by_side_are_timed_against_the_same_answers_one_by_one(trained: Session) -> None:
     prompts = ["What is 47 + 38?", "Sort: pear, fig", "Hello"]
-    (turn,) = side_by_side.turns(trained, prompts, 3, 1)
+    (turn,) = batch.turns(trained, prompts, 3, 1)
     assert turn.ratio == pytest.approx(turn.alone / turn.together)
     assert turn.together > 0
+
+
+def test_prompts_of_benchmarks_are_of_every_kind() -> None:
+    prompts = demo_prompts(3)
+    assert list(prompts) == ["sudoku", "sums", "json", "count", "sort", "function"]
+    assert all(len(each) == 3 for each in prompts.values())

@@ -1,11 +1,11 @@
-"""The counter is right on expressions worked by hand, and what a step costs does not grow unnoticed.
+"""The counter is right on expressions worked by hand, and the cost of a step does not grow unnoticed.
 
-The figures are exact and equal on every machine. Where one changes on purpose, run
+The figures are exact and equal on every machine. If one changes on purpose, run
 
-    PYTHONPATH=benchmarks python tests/test_count.py
+    PYTHONPATH=benchmarks python tests/claims/test_count.py
 
-put what it prints in the place of PINS, and say in the commit what the step does now that it did not do, or the other
-way round. Operations and bytes of the products follow from the model's sizes: where they change, look for a mistake.
+put its output in the place of PINS, and say in the commit what a step computes now that it did not compute before, or
+the other way round. Operations and bytes of the products follow from the model's sizes: a change there is a mistake.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from random_checkpoint import make_config, write_checkpoint
 
 from mlx_diffgemma.model.config import ModelConfig, parse_config
 
-COUNT = Path(__file__).parents[2] / "benchmarks" / "count.py"
+COUNT = (sys.executable, str(Path(__file__).parents[2] / "benchmarks" / "run.py"), "count")
 
 PINS: dict[str, dict[str, int | float]] = {
     "26b --prefix 1024": {"operations": 2534162747396, "primitives": 1771, "passes": 23.0},
@@ -42,7 +43,7 @@ PINS: dict[str, dict[str, int | float]] = {
     },
     "tiny --prefix 40 --device cpu --bits 16": {"operations": 14520084, "primitives": 783, "passes": 58.25},
 }
-"""Options of count.py -> what one step costs. Operations are exact; of the others there may be fewer."""
+"""Options of the counter -> the cost of one step. Operations are exact; of the others there may be fewer."""
 
 
 @pytest.fixture(autouse=True)
@@ -54,11 +55,12 @@ def on_the_cpu() -> Any:
     mx.set_default_device(before)
 
 
+@cache
 def counted(*options: str) -> dict[str, Any]:
-    """What count.py says, a process of its own: it replaces functions of MLX."""
+    """Return the counter's figures; it runs in its own process, because it replaces functions of MLX."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "counts.json"
-        command = [sys.executable, str(COUNT), *options, "--json", str(file)]
+        command = [*COUNT, *options, "--json", str(file)]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
         return json.loads(file.read_text())["programs"]
 
@@ -105,12 +107,14 @@ def test_products_are_those_of_the_models_sizes_in_both_programs(shape: str, pre
 
 def test_a_folder_is_counted_as_its_shape_is(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "tiny", layers=4, width="tiny")
-    options = ("--device", "cpu", "--program", "ours", "--prefix", "40")
-    assert counted(str(tmp_path / "tiny"), *options) == counted("tiny", "--bits", "16", *options)
+    options = ("--prefix", "40", "--device", "cpu")
+    shape = counted("tiny", *options, "--bits", "16", "--program", "ours")
+    assert counted(str(tmp_path / "tiny"), *options, "--program", "ours") == shape
 
 
 def test_top_k_conditioning_spares_the_products_of_the_exact_one() -> None:
-    exact, few = (counted("26b", "--program", "ours", *options)["ours"] for options in ([], ["--top-k", "64"]))
+    step = ("26b", "--prefix", "1024")
+    exact, few = (counted(*step, *options, "--program", "ours")["ours"] for options in ([], ["--top-k", "64"]))
     product = 2 * 256 * 262_144 * 2816
     assert exact["parts"]["signal"]["products"] == product
     assert few["parts"]["signal"]["products"] == product // 4096
@@ -131,12 +135,12 @@ def test_a_prefill_does_not_compute_what_nothing_needs() -> None:
     [
         (["/no/such/folder"], "error: no such folder: /no/such/folder"),
         (["26b", "--top-k", "0"], "--top-k 0 must be at least 1"),
-        (["26b", "--canvas", "0"], "a canvas and a prefill have one position or more"),
-        (["26b", "--prefill", "9", "--program", "mlx-vlm"], "--prefill counts this runtime alone"),
+        (["26b", "--canvas", "0"], "--canvas and --prefill must be at least 1, --prefix at least 0"),
+        (["26b", "--prefill", "9", "--program", "mlx-vlm"], "--prefill counts only this runtime"),
     ],
 )
 def test_what_cannot_be_counted_is_said_in_one_line(options: list[str], said: str) -> None:
-    out = subprocess.run([sys.executable, str(COUNT), *options], check=False, capture_output=True, text=True)
+    out = subprocess.run([*COUNT, *options], check=False, capture_output=True, text=True)
     assert out.returncode != 0
     assert said in out.stderr.splitlines()[-1]
 

@@ -7,6 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from finetune.data import write_data
+from in_process import call
+
+from mlx_diffgemma import train
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -48,6 +54,18 @@ def test_gaps_are_filled_around_what_stands_there() -> None:
     ]
 
 
+def test_six_steps_of_fine_tuning_halve_the_loss_on_new_questions(tmp_path: Path) -> None:
+    """The small sibling of the next test: same questions, model and objective, a tenth of the steps."""
+    write_data(tmp_path / "data", train=40, valid=8)
+    folders = ("--data", tmp_path / "data", "--adapter-path", tmp_path / "adapter")
+    sizes = "--steps 6 --batch-size 4 --learning-rate 1e-2 --warmup 1 --evaluate-every 0 --answers 0 --quiet".split()
+    assert call(train.main, "--model", "demo", *folders, *sizes).returncode == 0
+    records = [json.loads(line) for line in (tmp_path / "adapter" / "log.jsonl").read_text().splitlines()]
+    assert [record["event"] for record in records] == ["step"] * 6 + ["evaluation"]
+    assert records[-1]["canvas"] + records[-1]["causal"] < records[0]["loss"] / 2
+
+
+@pytest.mark.slow
 def test_fine_tuning_teaches_the_demo_model_a_new_kind_of_question(tmp_path: Path) -> None:
     printed = run(EXAMPLES / "finetune" / "run.py", tmp_path)
     counts = [int(line.split()[1]) for line in printed.splitlines() if line.startswith(("before: ", "after: "))]

@@ -18,11 +18,11 @@ from xml.etree import ElementTree
 import pytest
 from picture import COLUMNS, LINES, command, frames, main, picture, typed_rows
 from picture_svg import CELL, LINE, SHADES, Typed
-from rich.cells import cell_len
 from scripted import Scripted, figures
 from terminal import plain_rows
+from wcwidth import wcswidth
 
-from mlx_diffgemma.display.frame import Ink, ScreenRow, clusters
+from mlx_diffgemma.display.cells import Ink, ScreenRow, graphemes
 from mlx_diffgemma.display.terminal import END_FRAME, SHOW_CURSOR, drawn
 from mlx_diffgemma.events import BlockCommitted, Denoised, Event, Finished, Prefilled
 
@@ -69,13 +69,13 @@ def row_of(group: ElementTree.Element) -> str:
             cells |= {int(x) // CELL: glyphs[run.attrib["class"]] for x in re.findall(r"M(\d+)", run.attrib["d"])}
             continue
         text = run.text or ""
-        parts = [text[start:end] for start, end in clusters(text)]
+        parts = [part for part, _ in graphemes(text)]
         column, width = int(run.attrib["x"]) // CELL, int(run.attrib["textLength"]) // CELL
         assert width in (len(parts), 2 * len(parts))
         cells |= {column + n * (width // len(parts)): part for n, part in enumerate(parts)}
     row = ""
     for column, part in sorted(cells.items()):
-        row += " " * (column - cell_len(row)) + part
+        row += " " * (column - wcswidth(row)) + part
     return row
 
 
@@ -147,9 +147,9 @@ def test_every_step_shows_its_own_pieces():
     steps = [(event, rows) for event, rows in zip(events, shown(picture("hi", events)), strict=True)]
     for event, rows in steps:
         if isinstance(event, Denoised):
-            settled = sum(event.accepted) / len(event.accepted)
+            accepted = sum(event.accepted) / len(event.accepted)
             assert rows[-1].startswith(f"block 1 · step {event.step}/48 · entropy {event.mean_entropy:.3f}")
-            assert rows[-1].endswith(f"settled {settled:.0%}")
+            assert rows[-1].endswith(f"accepted {accepted:.0%}")
             letters = re.sub(f"[{''.join(SHADES)}\\s]", "", "".join(rows[:-1]))
             pieces = zip(event.pieces, event.accepted, strict=True)
             assert letters == "".join(piece for piece, accepted in pieces if accepted).replace("\n", "")

@@ -1,4 +1,4 @@
-"""The comparison with mlx-vlm runs, both programs compute the same, and what cannot be compared is said in one line."""
+"""The comparison with mlx-vlm runs, both programs compute equal tokens, and a wrong option is named in one line."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import compare_mlx_vlm
+import compare
 import mlx.core as mx
 import pytest
+import run
 from comparing.link import ProgramError, Worker
 from comparing.report import LONG, WHOLE, notes, rows, table
 from comparing.shapes import SHAPES, Shape, folder_of
@@ -20,10 +21,11 @@ from mlx_vlm.utils import load_model as load_with_mlx_vlm
 from random_checkpoint import CALM, write_checkpoint
 from random_packed import write_packed
 from rich.console import Console
+from tiny import denoised, encoded
 
 from mlx_diffgemma.checkpoint.weights import load_model
 
-COMPARE = Path(compare_mlx_vlm.__file__)
+RUN = Path(run.__file__)
 ON_CPU = ("--dtype", "float32", "--device", "cpu")
 PLAN = Plan(canvas=4, steps=1, turns=3, prefill_turns=1, top_k=64, apart=False)
 
@@ -33,7 +35,16 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, A
     """What a small comparison on the demo model prints and writes."""
     scratch = tmp_path_factory.mktemp("compare")
     options = ["--shape", "demo", "--prefix", "0", "--prefix", "64", "--turns", "2", "--steps", "2"]
-    command = [sys.executable, str(COMPARE), str(scratch), *options, *ON_CPU, "--json", str(scratch / "found.json")]
+    command = [
+        sys.executable,
+        str(RUN),
+        "compare",
+        str(scratch),
+        *options,
+        *ON_CPU,
+        "--json",
+        str(scratch / "found.json"),
+    ]
     out = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
     return out.stdout, json.loads((scratch / "found.json").read_text())
 
@@ -118,8 +129,8 @@ def test_packed_random_weights_are_a_checkpoint_for_both(tmp_path: Path) -> None
     theirs.set_dtype(mx.float32)
     tokens, canvas = (mx.random.randint(0, 512, (1, length), key=mx.random.key(length)) for length in (40, 16))
     cache = ours.make_cache()
-    ours.encode(tokens, cache)
-    found, expected = ours.denoise(canvas, cache), theirs(input_ids=tokens, canvas_ids=canvas).logits
+    encoded(ours, tokens, cache)
+    found, expected = denoised(ours, canvas, cache), theirs(input_ids=tokens, canvas_ids=canvas).logits
     assert mx.max(mx.abs(found - expected)).item() < 1e-4 * mx.max(mx.abs(expected)).item()
     assert mx.array_equal(mx.argmax(found, axis=-1), mx.argmax(expected, axis=-1))
 
@@ -143,13 +154,12 @@ def test_a_calm_checkpoint_differs_in_its_norms_alone(tmp_path: Path) -> None:
         (["--prefix", "-1"], "--top-k and --prefix must not be below 0"),
     ],
 )
-def test_what_cannot_be_meant_is_said_in_one_line(
+def test_a_wrong_option_is_named_in_one_line(
     options: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(compare_mlx_vlm, "_device", lambda: "cpu")
-    monkeypatch.setattr(sys, "argv", ["compare_mlx_vlm.py", "scratch", *options])
+    monkeypatch.setattr(compare, "_device", lambda: "cpu")
     with pytest.raises(SystemExit) as ended:
-        compare_mlx_vlm.main()
+        run.main(["compare", "scratch", *options])
     assert ended.value.code == 2
     assert said in capsys.readouterr().err.splitlines()[-1]
 

@@ -1,4 +1,4 @@
-"""mlx-vlm 0.7.10 loads what the converter writes, whatever the options, and holds the same bits."""
+"""mlx-vlm 0.7.10 loads a converted folder, for all options, and its parameters have the bits of the files."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import mlx.core as mx
 import pytest
 from convert_helpers import edit_json, options, run, tensors, tiny_source
 from mlx.utils import tree_flatten
-from mlx_diffgemma_convert.recipe import Recipe, choose, make_recipe
+from mlx_diffgemma_convert.recipe import Recipe, make_quantization, make_recipe
 from mlx_vlm.utils import load_model
 
 from mlx_diffgemma.files import read_json
 
-FOUR = choose("affine", 4, None)
+FOUR = make_quantization("affine", 4, None)
 RECIPES = {
     "4 bits": make_recipe("mixed", FOUR, {}),
-    "6 bits, groups of 32": make_recipe("uniform", choose("affine", 6, 32), {}),
-    "8 bits": make_recipe("mixed", choose("affine", 8, None), {}),
-    "mxfp4": make_recipe("mixed", choose("mxfp4", None, None), {}),
-    "mxfp8": make_recipe("uniform", choose("mxfp8", None, None), {}),
-    "nvfp4": make_recipe("mixed", choose("nvfp4", None, None), {}),
+    "6 bits, groups of 32": make_recipe("uniform", make_quantization("affine", 6, 32), {}),
+    "8 bits": make_recipe("mixed", make_quantization("affine", 8, None), {}),
+    "mxfp4": make_recipe("mixed", make_quantization("mxfp4", None, None), {}),
+    "mxfp8": make_recipe("uniform", make_quantization("mxfp8", None, None), {}),
+    "nvfp4": make_recipe("mixed", make_quantization("nvfp4", None, None), {}),
     "experts in bf16": make_recipe("mixed", FOUR, {"experts": None}),
     "embedding in bf16, attention at 6": make_recipe("mixed", FOUR, {"embed": None, "attention": 6}),
     "nothing packed": Recipe(),
@@ -30,7 +30,7 @@ RECIPES = {
 
 
 def check_loads(folder: Path) -> None:
-    """Loaded strictly by mlx-vlm, every parameter has the name, dtype and bits of the files."""
+    """Load a folder strictly with mlx-vlm; compare the name, dtype and bits of every parameter with the files."""
     model = load_model(folder)
     loaded = dict(tree_flatten(model.parameters()))
     held = tensors(folder)

@@ -1,4 +1,4 @@
-"""An adapter fused into its base: what is written, against the base with the adapter beside it."""
+"""An adapter fused into its base: the files, and the model compared with the base that has the adapter attached."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
+from conversion import measure
 from convert_helpers import (
     EXPERTS,
     MIXED_4,
@@ -34,20 +35,19 @@ from convert_helpers import (
 )
 from demo_checkpoint import write_tokenizer
 from mlx.utils import tree_map
-from mlx_diffgemma_convert import pieces
+from mlx_diffgemma_convert import chunks
 from mlx_diffgemma_convert.adapter import Adapter
-from mlx_diffgemma_convert.fuse_program import NAME, app
-from mlx_diffgemma_convert.fusing import Options, fuse, plan_fusion
+from mlx_diffgemma_convert.fuse_program import app
+from mlx_diffgemma_convert.fusion import FusionOptions, fuse, plan_fusion
+from mlx_diffgemma_convert.output import WriteStarted
 from mlx_diffgemma_convert.parameters import text_shapes
-from mlx_diffgemma_convert.recipe import choose, make_recipe
-from mlx_diffgemma_convert.work import Planned
+from mlx_diffgemma_convert.recipe import make_quantization, make_recipe
 from peer import assert_same_logits
 from random_checkpoint import write_checkpoint
-from tiny import PUBLISHED
+from tiny import PUBLISHED, denoised, encoded
 
-from convert import measure
 from mlx_diffgemma.checkpoint import adapters
-from mlx_diffgemma.checkpoint.adapters import LoRA, adapter_config, attach, load_adapter, save_adapter
+from mlx_diffgemma.checkpoint.adapters import LoRA, adapter_config, attach_adapter, load_adapter, save_adapter
 from mlx_diffgemma.checkpoint.names import TensorSource, sort_tensors
 from mlx_diffgemma.checkpoint.quantization import parse_table
 from mlx_diffgemma.checkpoint.safetensors import TensorInfo
@@ -63,12 +63,12 @@ LAST = "model.decoder.layers.2"
 
 
 def train(base: Path, folder: Path, lora: LoRA | None = LORA) -> Path:
-    """An adapter with random values, as large as makes the fused model another one."""
+    """Write an adapter with random values, large enough to change what the model computes."""
     model = load_model(base, "float32")
     if lora is None:
         model.unfreeze()
     else:
-        attach(model, lora, 0)
+        attach_adapter(model, lora, 0)
     keys = iter(mx.random.split(mx.random.key(7), 500))
     model.update(tree_map(lambda a: a + 0.1 * mx.random.normal(a.shape, key=next(keys)), model.trainable_parameters()))
     save_adapter(folder, model, adapter_config(lora, model, {"model": str(base)}))
@@ -76,29 +76,29 @@ def train(base: Path, folder: Path, lora: LoRA | None = LORA) -> Path:
 
 
 def fused(base: Path, destination: Path, adapter: Path, **changes: Any) -> Path:
-    """Fuse to the end."""
-    wanted = Options(source=base, destination=destination, adapter=adapter, name=base.name)
+    """Run a fusion to its end; return the destination."""
+    wanted = FusionOptions(source=base, destination=destination, adapter=adapter, name=base.name)
     finish(fuse(replace(wanted, **changes)))
     return destination
 
 
 def logits(folder: Path, adapter: Path | None = None) -> mx.array:
-    """One encoding and one denoising step in our runtime, in float32."""
+    """Compute one encoding and one denoising step in our runtime, in float32."""
     model = load_model(folder, "float32")
     if adapter is not None:
         load_adapter(model, adapter)
     cache = model.make_cache()
-    model.encode(mx.array([[2, 5, 9, 11, 300]]), cache)
-    return model.denoise(mx.array([[7, 8, 9, 10]]), cache)
+    encoded(model, mx.array([[2, 5, 9, 11, 300]]), cache)
+    return denoised(model, mx.array([[7, 8, 9, 10]]), cache)
 
 
 def distance(found: mx.array, expected: mx.array) -> float:
-    """Norm of the difference over the norm of what is expected."""
+    """Return the norm of the difference, divided by the norm of `expected`."""
     return (mx.linalg.norm((found - expected).flatten()) / mx.linalg.norm(expected.flatten())).item()
 
 
 def changes(adapter: Path) -> dict[str, mx.array]:
-    """Parameter -> what a low-rank adapter adds to it, by the formulas of mlx-lm's layers."""
+    """Return parameter -> the change that a low-rank adapter adds to it, by the formulas of mlx-lm's layers."""
     held = mx.load(str(adapter / adapters.WEIGHTS))
     scale = read_json(adapter / adapters.CONFIG)["lora_parameters"]["scale"]
     found: dict[str, mx.array] = {}
@@ -111,7 +111,7 @@ def changes(adapter: Path) -> dict[str, mx.array]:
 
 
 def nearly_equal(left: mx.array, right: mx.array) -> bool:
-    """Same dtype and values, but for a few that were halfway: the order in which they are summed up differs."""
+    """Return whether dtypes and almost all values are equal; a few are rounded differently, as sums differ in order."""
     return left.dtype == right.dtype and mx.mean(left == right).item() > 0.999
 
 
@@ -136,7 +136,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wide(base: Path) -> Path:
-    """The same in float32."""
+    """The checkpoint `base` in float32."""
     folder = base.with_name("wide")
     shutil.copytree(base, folder)
     widen(folder)
@@ -145,7 +145,7 @@ def wide(base: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def packed(base: Path) -> Path:
-    """The same in 4 bits, with some classes in 8."""
+    """The checkpoint `base` in 4 bits, with some classes in 8."""
     folder = base.with_name("packed")
     run(options(base, folder))
     return folder
@@ -162,17 +162,19 @@ def full(base: Path) -> Path:
 
 
 @pytest.fixture
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pieces of 10 rows of 64 float32 values, which end within experts."""
-    monkeypatch.setattr(pieces, "PIECE_BYTES", 10 * 64 * 4)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make chunks of 10 rows of 64 float32 values, which end within experts."""
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 10 * 64 * 4)
 
 
 def test_the_adapter_of_these_tests_changes_the_model(base: Path, adapter: Path) -> None:
     assert distance(logits(base), logits(base, adapter)) > 0.1
-    assert len(changes(adapter)) == 2 * len(ALL)  # Layers of full attention have no v_proj; one more is outside layers.
+    assert len(changes(adapter)) == 2 * len(
+        ALL
+    )  # Layers of full attention have no v_proj; one map is outside the layers.
 
 
-@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.usefixtures("small_chunks")
 def test_a_float32_base_fused_computes_what_base_and_adapter_do(wide: Path, adapter: Path, tmp_path: Path) -> None:
     result = fused(wide, tmp_path / "result", adapter)
     assert distance(logits(result), logits(wide, adapter)) < 1e-5
@@ -181,7 +183,7 @@ def test_a_float32_base_fused_computes_what_base_and_adapter_do(wide: Path, adap
 
 
 @pytest.mark.parametrize("dtype", [None, "BF16"])
-@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.usefixtures("small_chunks")
 def test_a_bf16_result_is_rounded_once(
     base: Path, wide: Path, adapter: Path, tmp_path: Path, dtype: str | None
 ) -> None:
@@ -216,9 +218,9 @@ def test_what_is_not_adapted_and_what_is_beside_the_weights_stays_as_it_is(
 
 
 @pytest.mark.parametrize("mode", ["affine", "mxfp4", "nvfp4"])
-@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.usefixtures("small_chunks")
 def test_a_packed_base_is_packed_again(base: Path, adapter: Path, tmp_path: Path, mode: str) -> None:
-    recipe = make_recipe("mixed", choose(mode, None, None), {})
+    recipe = make_recipe("mixed", make_quantization(mode, None, None), {})
     run(options(base, tmp_path / "packed", recipe))
     result = fused(tmp_path / "packed", tmp_path / "result", adapter)
     found, before, added = tensors(result), tensors(tmp_path / "packed"), changes(adapter)
@@ -344,7 +346,7 @@ def test_the_published_layouts_keep_names_shapes_and_dtypes(layout: str, dequant
     path = f"{LAST}.self_attn.q_proj"
     low_rank = {f"{path}.lora_a": (2816, 8), f"{path}.lora_b": (8, 4096)}
     sources = {name: TensorSource(parts=(info(name, shape, "F32"),), shape=shape) for name, shape in low_rank.items()}
-    wanted = Options(source=Path(), destination=Path(), adapter=Path(), name="", dequantize=dequantize)
+    wanted = FusionOptions(source=Path(), destination=Path(), adapter=Path(), name="", dequantize=dequantize)
     plan, count = plan_fusion(
         wanted,
         parse_config(raw),
@@ -361,7 +363,7 @@ DTYPES = {"uint32": "U32", "uint8": "U8", "bfloat16": "BF16", "BF16": "BF16"}
 
 
 def info(name: str, shape: tuple[int, ...], dtype: str) -> TensorInfo:
-    """A tensor without a file."""
+    """Return a tensor without a file."""
     return TensorInfo(name=name, file=Path("nowhere"), dtype=dtype, shape=shape, offset=0)
 
 
@@ -369,7 +371,7 @@ def test_another_adapter_starts_over_and_the_same_one_goes_on(
     base: Path, adapter: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.copytree(adapter, tmp_path / "adapter")
-    wanted = Options(
+    wanted = FusionOptions(
         source=base,
         destination=tmp_path / "result",
         adapter=tmp_path / "adapter",
@@ -377,15 +379,15 @@ def test_another_adapter_starts_over_and_the_same_one_goes_on(
         max_shard_bytes=SMALL_SHARDS,
     )
 
-    def interrupt() -> Planned:
+    def interrupt() -> WriteStarted:
         events = fuse(wanted)
-        planned = next(events)
-        assert isinstance(planned, Planned)
+        started = next(events)
+        assert isinstance(started, WriteStarted)
         for _ in events:
             if len(list((tmp_path / "result.partial").glob("*.safetensors"))) == 5:
                 break
         events.close()
-        return planned
+        return started
 
     assert interrupt().done_bytes == 0
     assert interrupt().done_bytes > 0
@@ -449,8 +451,14 @@ BAD_ADAPTERS: list[tuple[Callable[[Path], object], str]] = [
     (with_tensor(f"{QUERY}.lora_b", mx.zeros((5, 256))), r"lora_b is \[5, 256\], but the model needs \[4, 256\]"),
     (with_tensor(f"{QUERY}.lora_a", mx.zeros((64,))), r"lora_a is \[64\], but the model needs \[64, 1\]"),
     (with_tensor(f"{LAST}.experts.down_proj.lora_a", mx.zeros((4, 64))), r"is \[4, 64\], .* needs \[4, 64, 64\]"),
-    (with_tensor(f"{QUERY}.lora_a", mx.zeros((64, 4), mx.int32)), r"lora_a .* is I32 \[64, 4\]: no values"),
-    (with_tensor(f"{QUERY}.lora_a", mx.full((64, 4), math.nan)), "q_proj.lora_a of the adapter .* NaN or Inf: take an"),
+    (
+        with_tensor(f"{QUERY}.lora_a", mx.zeros((64, 4), mx.int32)),
+        r"lora_a .* is I32 \[64, 4\]: it must hold values in BF16, F16, F32",
+    ),
+    (
+        with_tensor(f"{QUERY}.lora_a", mx.full((64, 4), math.nan)),
+        "q_proj.lora_a of the adapter .* NaN or Inf: use an adapter that was saved earlier",
+    ),
     (with_tensor(f"{QUERY}.lora_b", mx.full((4, 256), -math.inf)), "q_proj.lora_b of the adapter .* NaN or Inf"),
 ]
 
@@ -488,7 +496,7 @@ def test_places_that_must_not_be_written_are_refused(base: Path, adapter: Path, 
             fused(source, destination, tmp_path / "model" / "adapter", overwrite=True)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "notes.txt").write_text("mine")
-    with pytest.raises(ConvertError, match="exists and is no DiffusionGemma folder"):
+    with pytest.raises(ConvertError, match="exists and is not a DiffusionGemma folder"):
         fused(source, tmp_path / "taken", adapter, overwrite=True)
     assert [path.name for path in (tmp_path / "taken").iterdir()] == ["notes.txt"]
     result = fused(source, tmp_path / "result", adapter)
@@ -524,14 +532,14 @@ def test_a_base_that_is_none_is_named(base: Path, adapter: Path, tmp_path: Path)
 
 
 def program(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """The program as a user runs it."""
+    """Run the program in a process, as a user does."""
     return python("-m", "mlx_diffgemma.fuse", *map(str, arguments))
 
 
 def call(*arguments: str | Path) -> int:
-    """The program within this process; its exit code."""
+    """Run the program within this process; return its exit code."""
     with pytest.raises(SystemExit) as stopped:
-        app([str(argument) for argument in arguments], prog_name=NAME)
+        app([str(argument) for argument in arguments], prog_name="mlx_diffgemma.fuse")
     assert isinstance(stopped.value.code, int)
     return stopped.value.code
 
@@ -563,7 +571,7 @@ def test_every_option_reaches_the_result(packed: Path, adapter: Path, tmp_path: 
         ("{base} {result} --adapter {adapter} --revision main", "error: .* a revision goes with"),
         ("{base} {result}", "Error: Missing option '--adapter'"),
         ("{base} {result} --adapter {adapter} --dtype float16", "Error: .*'float16' is not one of"),
-        ("{base} {result} --adapter {adapter} --max-shard-size big", "Error: .*'big' is no size"),
+        ("{base} {result} --adapter {adapter} --max-shard-size big", "Error: .*'big' is not a size"),
     ],
 )
 def test_failures_are_one_line_and_write_nothing(
@@ -589,7 +597,7 @@ def test_memory_does_not_grow_with_the_number_of_layers(tmp_path: Path) -> None:
 
 
 def low_rank(source: Path, folder: Path) -> None:
-    """An adapter to every linear map of every layer, without loading the model."""
+    """Write an adapter to every linear map of every layer, without loading the model."""
     random = np.random.default_rng(0)
     held: dict[str, mx.array] = {}
     for name, shape in text_shapes(parse_config(read_json(source / "config.json"))).items():

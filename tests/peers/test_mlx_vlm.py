@@ -12,6 +12,7 @@ from demo_checkpoint import write_demo
 from mlx_vlm.utils import load_model as load_with_mlx_vlm
 from peer import assert_same_logits
 from random_checkpoint import write_checkpoint
+from tiny import denoised, encoded
 
 from mlx_diffgemma.checkpoint.weights import load_model
 
@@ -65,8 +66,8 @@ def test_bfloat16_is_as_near_to_float32_as_mlx_vlms(tmp_path: Path) -> None:
     def ours(dtype: str) -> mx.array:
         model = load_model(folder, dtype)
         cache = model.make_cache()
-        model.encode(tokens, cache)
-        return model.denoise(canvas, cache)
+        encoded(model, tokens, cache)
+        return denoised(model, canvas, cache)
 
     def theirs(dtype: mx.Dtype) -> mx.array:
         model = load_with_mlx_vlm(folder)

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import mlx.core as mx
 import pytest
-from tiny import PARITY
+from tiny import PARITY, denoised, encoded
 
 from mlx_diffgemma.checkpoint.weights import load_model
 from mlx_diffgemma.events import BlockCommitted, Denoised, Finished
 from mlx_diffgemma.generation.engine import stream
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
+from mlx_diffgemma.model.kernels import default_kernels
 from mlx_diffgemma.model.logits import read
-from mlx_diffgemma.sampling.sampler import Draft, settle
+from mlx_diffgemma.sampling.sampler import Draft, make_draft
 
 SEEDS = (0, 1, 2)
 PREFIXES = (3, 7, 8, 21)
@@ -43,12 +44,12 @@ def test_hidden_states_and_logits_equal_the_reference(model: DiffusionGemma, see
     recorded = mx.load(str(PARITY / f"seed-{seed}.forward.safetensors"))
     expected = {name.partition(".")[2]: array for name, array in recorded.items() if name.startswith(f"{length}.")}
     cache = model.make_cache()
-    hidden = model.encode(expected["tokens"], cache)
+    hidden = encoded(model, expected["tokens"], cache)
     assert relative(hidden, expected["hidden"]) < TOLERANCE
-    assert relative(model.causal_logits(hidden), expected["causal"]) < TOLERANCE
-    assert relative(model.denoise(expected["canvas"], cache), expected["logits"]) < TOLERANCE
+    assert relative(model.logits(hidden), expected["causal"]) < TOLERANCE
+    assert relative(denoised(model, expected["canvas"], cache), expected["logits"]) < TOLERANCE
     signal = model.signal(expected["conditioning"])
-    assert relative(model.denoise(expected["canvas"], cache, signal), expected["conditioned"]) < TOLERANCE
+    assert relative(denoised(model, expected["canvas"], cache, signal), expected["conditioned"]) < TOLERANCE
 
 
 def test_conditioning_and_layer_scalars_matter_in_these_fixtures(seed: int) -> None:
@@ -71,8 +72,8 @@ class Replay:
         return next(self.noise)[None]
 
     def step(self, processed: mx.array, canvas: mx.array, key: mx.array) -> Draft:
-        reading = read(processed, mx.zeros(canvas.shape))
-        draft = settle(reading._replace(drawn=next(self.drawn)[None]), next(self.noise)[None], self.bound)
+        reading = read(processed, mx.zeros(canvas.shape), default_kernels())
+        draft = make_draft(reading._replace(drawn=next(self.drawn)[None]), next(self.noise)[None], self.bound)
         self.accepted.append(draft.accepted[0].tolist())
         return draft
 
@@ -83,7 +84,7 @@ def test_the_whole_generation_loop_equals_the_reference(seed: int) -> None:
     sharpen(model, recorded["mix"], recorded["sharpness"])
     sampler = Replay(recorded["drawn"], recorded["noise"], bound=0.3)
     config = GenerationConfig(
-        max_tokens=48, max_steps=16, entropy_bound=0.3, confidence=0.02, stop_tokens=(recorded["eos"].item(),)
+        max_tokens=48, max_steps=16, entropy_bound=0.3, confidence_threshold=0.02, stop_tokens=(recorded["eos"].item(),)
     ).exact()
     events = list(stream(model, recorded["tokens"][0].tolist(), config, sampler=sampler))
     best = [list(event.best) for event in events if isinstance(event, Denoised)]

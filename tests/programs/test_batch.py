@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from in_process import call_for_text
 from scripted import figures
 
-from mlx_diffgemma.cli.batch import answered, read_items
+from mlx_diffgemma import generate
+from mlx_diffgemma.cli.batch import in_order, read_batch
 from mlx_diffgemma.errors import DataError, OptionError
 from mlx_diffgemma.events import BlockCommitted, Event, Finished
 from mlx_diffgemma.generation_config import GenerationConfig
@@ -24,46 +25,54 @@ def write(folder: Path, *lines: object) -> Path:
 
 def test_lines_are_prompts_or_conversations_with_options_of_their_own(tmp_path: Path) -> None:
     messages = [{"role": "user", "content": "Hi"}]
-    items = read_items(
+    items = read_batch(
         write(tmp_path, {"prompt": "One", "seed": 4, "stop_tokens": [7]}, "", {"messages": messages, "max_tokens": 3})
     )
     assert [item.prompt for item in items] == ["One", messages]
     base = GenerationConfig(max_tokens=50)
     assert items[0].over(base) == GenerationConfig(max_tokens=50, seed=4, stop_tokens=(7,))
     assert items[1].over(base) == GenerationConfig(max_tokens=3)
-    assert items[1].where.endswith("prompts.jsonl:3")
+    assert items[1].where.endswith("prompts.jsonl, line 3")
+
+
+def test_a_line_may_use_the_earlier_names_of_options_and_its_own_constraint(tmp_path: Path) -> None:
+    old, other = read_batch(
+        write(tmp_path, {"prompt": "a", "stability": 3, "confidence": 0.5}, {"prompt": "a", "choices": ["b", "c"]})
+    )
+    assert old.over(GenerationConfig()) == GenerationConfig(stability_threshold=3, confidence_threshold=0.5)
+    assert other.over(GenerationConfig(regex="d")) == GenerationConfig(choices=("b", "c"))
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "prompts.jsonl:2: not JSON"),
-        ("[1]", "prompts.jsonl:2: must be an object with a prompt"),
-        ("{}", "prompts.jsonl:2: give either prompt or messages"),
-        ('{"prompt": "a", "messages": []}', "prompts.jsonl:2: give either prompt or messages"),
-        ('{"prompt": 5}', "prompts.jsonl:2: prompt must be text"),
-        ('{"messages": "a"}', "prompts.jsonl:2: messages must be a list"),
-        ('{"prompt": "a", "sead": 1}', "prompts.jsonl:2: 'sead' is no option: choose from"),
+        ("{", "prompts.jsonl, line 2: not valid JSON"),
+        ("[1]", "prompts.jsonl, line 2: must be an object with a prompt"),
+        ("{}", "prompts.jsonl, line 2: give either prompt or messages"),
+        ('{"prompt": "a", "messages": []}', "prompts.jsonl, line 2: give either prompt or messages"),
+        ('{"prompt": 5}', "prompts.jsonl, line 2: prompt must be text"),
+        ('{"messages": "a"}', "prompts.jsonl, line 2: messages must be a list"),
+        ('{"prompt": "a", "sead": 1}', "prompts.jsonl, line 2: 'sead' is not an option: did you mean 'seed'"),
     ],
 )
 def test_a_line_that_cannot_be_meant_is_named(tmp_path: Path, line: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        read_items(write(tmp_path, {"prompt": "fine"}, line))
+        read_batch(write(tmp_path, {"prompt": "fine"}, line))
 
 
 def test_files_that_hold_no_prompts_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
-        read_items(tmp_path / "none.jsonl")
-    with pytest.raises(DataError, match="no prompts in it"):
-        read_items(write(tmp_path, ""))
+        read_batch(tmp_path / "none.jsonl")
+    with pytest.raises(DataError, match="has no prompts: it needs one JSON object per line"):
+        read_batch(write(tmp_path, ""))
     (tmp_path / "prompts.jsonl").write_bytes(b"\xff\xfe")
-    with pytest.raises(DataError, match="cannot be read as UTF-8"):
-        read_items(tmp_path / "prompts.jsonl")
+    with pytest.raises(DataError, match="line 1: not UTF-8 text"):
+        read_batch(tmp_path / "prompts.jsonl")
 
 
 def test_an_option_out_of_range_is_named_with_its_line(tmp_path: Path) -> None:
-    [item] = read_items(write(tmp_path, {"prompt": "a", "max_tokens": 0}))
-    with pytest.raises(OptionError, match=r"prompts\.jsonl:1: max_tokens=0 must be at least 1"):
+    [item] = read_batch(write(tmp_path, {"prompt": "a", "max_tokens": 0}))
+    with pytest.raises(OptionError, match=r"prompts\.jsonl, line 1: max_tokens=0 must be at least 1"):
         item.over(GenerationConfig())
 
 
@@ -74,18 +83,17 @@ END = Finished(reason="stop", stats=figures())
 def test_answers_come_in_the_order_of_the_prompts() -> None:
     told: list[int] = []
     events: list[tuple[int, Event]] = [(0, BLOCK), (1, BLOCK), (1, END), (2, BLOCK), (2, END), (0, END)]
-    assert [number for number, _ in answered(events, told.append)] == [0, 1, 2]
+    assert [number for number, _ in in_order(events, told.append)] == [0, 1, 2]
     assert told == [1, 2, 3]
 
 
 def test_what_was_finished_before_an_interruption_is_not_lost() -> None:
     events: list[tuple[int, Event]] = [(0, BLOCK), (1, BLOCK), (1, END), (2, BLOCK)]
-    assert list(answered(events, lambda _: None)) == [(1, [BLOCK, END])]
+    assert list(in_order(events, lambda _: None)) == [(1, [BLOCK, END])]
 
 
 def program(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mlx_diffgemma.generate", *map(str, arguments)]
-    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
+    return call_for_text(generate.main, *arguments)
 
 
 def test_the_program_prints_a_json_line_for_every_prompt(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The program as a user runs it: exit codes, one line per failure, what goes to stdout and what to stderr."""
+"""The program as a user runs it: exit codes, one line per failure, the contents of stdout and stderr."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import conversion as benchmark
 import huggingface_hub
 import pytest
 from convert_helpers import options, program, tensors, tiny_source
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 from mlx_diffgemma_convert import conversion, screen
-from mlx_diffgemma_convert.program import NAME, app
+from mlx_diffgemma_convert.convert_program import app
 from random_checkpoint import write_checkpoint
 from rich.console import Console
 
-import convert as benchmark
 from mlx_diffgemma.files import read_json
 
 
@@ -27,9 +27,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(*arguments: str | Path) -> int:
-    """The program within this process; its exit code."""
+    """Run the program within this process; return its exit code."""
     with pytest.raises(SystemExit) as stopped:
-        app([str(argument) for argument in arguments], prog_name=NAME)
+        app([str(argument) for argument in arguments], prog_name="mlx_diffgemma.convert")
     assert isinstance(stopped.value.code, int)
     return stopped.value.code
 
@@ -203,12 +203,14 @@ def test_a_repository_without_an_owner_is_refused(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(source, tmp_path / "result", "--upload-repo", "four-bit") == 1
-    assert "'four-bit' is no repository name: write user/name" in capsys.readouterr().err
+    assert "'four-bit' is not a repository name: write it as user/name" in capsys.readouterr().err
 
 
 def test_the_bar_counts_to_the_end_on_a_terminal(source: Path, tmp_path: Path) -> None:
     text = io.StringIO()
     console = Console(file=text, force_terminal=True, width=80)
-    finished = screen.watch(conversion.convert(options(source, tmp_path / "result")), console=console, quiet=False)
-    assert finished.lines[-1].kind == "total"
+    finished = screen.show_progress(
+        conversion.convert(options(source, tmp_path / "result")), console=console, quiet=False
+    )
+    assert finished.summaries[-1].tensor_class == "total"
     assert re.search(r"writing .*899\.9/899\.9 kB.*0:00:00.*left", text.getvalue())

@@ -9,7 +9,8 @@ import pytest
 from scripted import Scripted, figures
 from terminal import SCRIPTED, Shown, environment, plain_rows, run_in_terminal
 
-from mlx_diffgemma.display.terminal import summary, written
+from mlx_diffgemma.display.frame import summary
+from mlx_diffgemma.display.terminal import written
 from mlx_diffgemma.generation_config import GenerationConfig
 
 PROSE = """\
@@ -112,8 +113,8 @@ def test_a_piped_stdout_gets_the_bytes_and_the_terminal_the_statistics():
     assert shown.rows[0].startswith("16 tokens in 1 block")
 
 
-def test_ctrl_c_keeps_what_is_settled_and_restores_the_terminal():
-    env = environment(SCRIPT=script(delay=0.05, steps=8))
+def test_ctrl_c_keeps_the_finished_text_and_restores_the_terminal():
+    env = environment(SCRIPT=script(steps=8, wait_at=(1, 5)))
     shown = run_in_terminal([*SCRIPTED, "hi"], (60, 20), env, [("block 2 · step 5", b"\x03")])
     text = "\n".join(shown.rows)
     assert (shown.code, shown.cursor_visible, shown.echo) == (130, True, True)
@@ -137,7 +138,7 @@ def test_ctrl_c_while_the_model_loads_leaves_nothing():
 
 
 def test_ctrl_c_while_the_prompt_is_read_leaves_nothing():
-    env = environment(SCRIPT=script(delay=0.3))
+    env = environment(SCRIPT=script(delay=1))
     shown = run_in_terminal([*SCRIPTED, "hi"], (60, 20), env, [("reading the prompt", b"\x03")])
     assert (shown.code, shown.cursor_visible, shown.echo, shown.rows) == (130, True, True, [])
 

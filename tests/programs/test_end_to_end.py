@@ -10,10 +10,13 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
+from convert_helpers import options as conversion
+from convert_helpers import run as convert
 from demo_checkpoint import write_demo
+from in_process import call_for_text
 from terminal import environment, plain_rows, run_in_terminal
 
-from mlx_diffgemma import Completion, load
+from mlx_diffgemma import Completion, generate, load
 
 OPTIONS = {"max_tokens": 60, "max_steps": 4}
 SIZE = (50, 20)
@@ -22,8 +25,7 @@ SIZE = (50, 20)
 @pytest.fixture(scope="module")
 def converted(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("end-to-end") / "4bit"
-    convert = [sys.executable, "-m", "mlx_diffgemma.convert", str(demo), str(folder), "--bits", "4"]
-    subprocess.run(convert, check=True, capture_output=True, timeout=120)
+    convert(conversion(demo, folder))
     return folder
 
 
@@ -41,6 +43,11 @@ def expected(converted: Path) -> tuple[int, Completion]:
 def command(folder: Path, seed: int, *options: str) -> list[str]:
     program = [sys.executable, "-m", "mlx_diffgemma.generate", "--model", str(folder), "--seed", str(seed)]
     return [*program, "--max-tokens", "60", "--max-steps", "4", *options, "Hello"]
+
+
+def call(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run the program in this process, without a terminal and with nothing on stdin."""
+    return call_for_text(generate.main, *arguments[3:])
 
 
 def test_watching_ignoring_and_piping_give_the_same_tokens(converted: Path, expected: tuple[int, Completion]) -> None:
@@ -96,7 +103,7 @@ def test_a_prompt_from_a_pipe_is_the_same_prompt(converted: Path, expected: tupl
 )
 def test_bad_input_is_one_line_and_an_exit_code(converted: Path, options: list[str], code: int, message: str) -> None:
     arguments = [*command(converted, 0)[:-1], *options, "Hello"]
-    out = subprocess.run(arguments, check=False, capture_output=True, text=True, timeout=120)
+    out = call(arguments)
     assert out.returncode == code
     assert out.stdout == ""
     assert message in out.stderr
@@ -105,7 +112,7 @@ def test_bad_input_is_one_line_and_an_exit_code(converted: Path, options: list[s
 
 def test_a_prompt_of_bytes_that_are_no_text_is_one_line(converted: Path) -> None:
     arguments = [*command(converted, 0)[:-1], "\udcff"]
-    out = subprocess.run(arguments, check=False, capture_output=True, text=True, timeout=120)
+    out = call(arguments)
     assert (out.returncode, out.stdout) == (1, "")
     assert out.stderr.startswith("error: the prompt is not valid Unicode at character 0")
 
@@ -118,14 +125,14 @@ def test_a_model_of_nan_is_one_line(demo: Path, tmp_path: Path) -> None:
     weights["model.decoder.norm.weight"] = weights["model.decoder.norm.weight"] * float("nan")
     mx.eval(weights)
     mx.save_safetensors(str(shard), weights)
-    out = subprocess.run(command(tmp_path, 0), check=False, capture_output=True, text=True, timeout=120)
+    out = call(command(tmp_path, 0))
     assert (out.returncode, out.stdout) == (1, "")
     assert "its weights hold NaN or Inf" in out.stderr
 
 
 def test_debug_shows_the_traceback(converted: Path) -> None:
     arguments = [*command(converted, 0)[:-1], "--max-tokens", "0", "--debug", "Hello"]
-    out = subprocess.run(arguments, check=False, capture_output=True, text=True, timeout=120)
+    out = call(arguments)
     assert out.returncode != 0
     assert "Traceback" in out.stderr
     assert "OptionError" in out.stderr
@@ -136,7 +143,7 @@ def test_a_damaged_model_is_one_line(converted: Path, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes((converted / name).read_bytes())
     shard = next(converted.glob("*.safetensors"))
     (tmp_path / shard.name).write_bytes(shard.read_bytes()[:-100])
-    out = subprocess.run(command(tmp_path, 0), check=False, capture_output=True, text=True, timeout=120)
+    out = call(command(tmp_path, 0))
     assert (out.returncode, out.stdout) == (1, "")
     assert out.stderr.startswith("error: ")
     assert "is truncated" in out.stderr

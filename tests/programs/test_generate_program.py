@@ -10,12 +10,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from in_process import call
+from scripted import Scripted, loading
 from terminal import SCRIPTED, environment, run_in_terminal
 
+from mlx_diffgemma import generate
+from mlx_diffgemma.cli.prompt import compose
 from mlx_diffgemma.errors import PromptError
-from mlx_diffgemma.generate import compose
 from mlx_diffgemma.generation_config import GenerationConfig
 
 PROGRAM = (sys.executable, "-m", "mlx_diffgemma.generate")
@@ -29,8 +33,8 @@ EVERY_OPTION = {
     "--t-min": "0.1",
     "--t-max": "0.2",
     "--entropy-bound": "0.3",
-    "--stability": "2",
-    "--confidence": "0.01",
+    "--stability-threshold": "2",
+    "--confidence-threshold": "0.01",
     "--conditioning-top-k": "8",
     "--mean-entropy": "0.5",
     "--min-steps": "3",
@@ -43,10 +47,15 @@ EVERY_FLAG = ("--thinking", "--greedy", "--no-until-end", "--allow-empty", "--tr
 
 
 def run(
-    *arguments: str, stdin: str | bytes = "", command: tuple[str, ...] = SCRIPTED, **script: object
+    *arguments: str, stdin: str | bytes = "", command: tuple[str, ...] | None = None, **script: Any
 ) -> subprocess.CompletedProcess[bytes]:
+    """Run the program on a scripted session in this process, or `command` in one of its own."""
     data = stdin.encode() if isinstance(stdin, str) else stdin
     env = environment(SCRIPT=json.dumps(script))
+    if command is None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(sys.modules, "mlx_diffgemma.loading", loading(Scripted(**script)))
+            return call(generate.main, *SCRIPTED[2:], *arguments, stdin=data, env=env)
     return subprocess.run([*command, *arguments], input=data, capture_output=True, env=env, timeout=60, check=False)
 
 
@@ -74,7 +83,7 @@ def test_version():
 
 
 def test_the_answer_alone_is_on_stdout_and_the_statistics_on_stderr():
-    done = run("hi", text="One.\n\nTwo 東京.\n", length=3)
+    done = run("hi", command=SCRIPTED, text="One.\n\nTwo 東京.\n", length=3)
     assert (done.returncode, done.stdout.decode()) == (0, "One.\n\nTwo 東京.\n")
     assert done.stderr.decode().startswith("10 tokens in 4 blocks · 6.0 steps/block")
     assert done.stderr.count(b"\n") == 1
@@ -153,11 +162,11 @@ def test_the_demo_answers_where_no_model_is_named():
     assert done.returncode == 0
     assert done.stdout == b'{"name": "Ana", "age": 34, "city": "Rome"}\n'
     assert done.stderr.startswith(b"no --model is named: this is the demo")
-    assert run("Hello", "--quiet", command=PROGRAM).stderr == b""
+    assert call(generate.main, "Hello", "--quiet", env=environment()).stderr == b""
 
 
 def test_an_adapter_that_is_none_is_refused_before_the_weights_are_read():
-    done = run("hi", "--adapter", "nowhere", command=PROGRAM)
+    done = call(generate.main, "hi", "--adapter", "nowhere", env=environment())
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(b"error: no adapter at nowhere: it is a folder with adapters.safe")
 
@@ -189,8 +198,8 @@ def test_every_generation_option_has_its_command_line_option():
         t_min=0.1,
         t_max=0.2,
         entropy_bound=0.3,
-        stability=2,
-        confidence=0.01,
+        stability_threshold=2,
+        confidence_threshold=0.01,
         seed=3,
         greedy=True,
         stop_tokens=(7,),

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from in_process import call
 from terminal import environment, run_in_terminal
 
+from mlx_diffgemma import Session, edit, infill, loading
+
 INFILL, EDIT = ((sys.executable, "-m", f"mlx_diffgemma.{name}") for name in ("infill", "edit"))
+MAIN = {INFILL: infill.main, EDIT: edit.main}
 RECORD = '{"name": "Ada", "age": <gap:2>, "city": "<gap:1>"}'
 FILLED = '{"name": "Ada", "age": 33, "city": "Oslo"}'
 ASKED = ("--instruction", "Give JSON: Ada is 33 and lives in Oslo.")
 MODEL = ("--model", "demo", "--quiet")
+QUICKLY = (*MODEL, "--max-steps", "4")
 
 
 def run(program: tuple[str, ...], *arguments: object, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return call(MAIN[program], *arguments, stdin=stdin, env=environment())
+
+
+def start(program: tuple[str, ...], *arguments: object, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run the program in a process of its own."""
     command = [*program, *map(str, arguments)]
     return subprocess.run(command, input=stdin, capture_output=True, env=environment(), timeout=300, check=False)
 
 
 def test_the_result_alone_is_on_stdout_byte_for_byte(tmp_path: Path) -> None:
-    done = run(INFILL, "-", *ASKED, "--model", "demo", stdin=RECORD.encode())
+    done = start(INFILL, "-", *ASKED, "--model", "demo", stdin=RECORD.encode())
     assert (done.returncode, done.stdout.decode()) == (0, FILLED)
     assert done.stderr.decode().startswith("3 tokens in 1 block")
     file = tmp_path / "crlf.json"
@@ -55,13 +64,13 @@ def test_diff_and_json_leave_the_file_alone(tmp_path: Path) -> None:
 def test_gaps_match_what_they_must(tmp_path: Path) -> None:
     file = tmp_path / "sum"
     file.write_text("The year <gap:4> it was")
-    found = json.loads(run(INFILL, file, "--regex", "[0-9]+", "--max-steps", "4", *MODEL, "--json").stdout)
+    found = json.loads(run(INFILL, file, "--regex", "[0-9]+", *QUICKLY, "--json").stdout)
     assert re.fullmatch("[0-9]+", found["gaps"][0])
-    found = json.loads(run(INFILL, file, "--marker", "<gap:4>", "--choices", "one, two", *MODEL, "--json").stdout)
+    found = json.loads(run(INFILL, file, "--marker", "<gap:4>", "--choices", "one, two", *QUICKLY, "--json").stdout)
     assert found["gaps"][0] in {"one", "two"}
     schema = tmp_path / "schema.json"
     schema.write_text('{"enum": [1, "two"]}')
-    found = json.loads(run(INFILL, file, "--marker", "<gap:4>", "--json-schema", schema, *MODEL, "--json").stdout)
+    found = json.loads(run(INFILL, file, "--marker", "<gap:4>", "--json-schema", schema, *QUICKLY, "--json").stdout)
     assert json.loads(found["gaps"][0]) in [1, "two"]
 
 
@@ -69,7 +78,7 @@ def test_an_edit_changes_its_lines_only(tmp_path: Path) -> None:
     file = tmp_path / "text"
     file.write_bytes("eins\r\nzwei\r\n漢字".encode())
     arguments = ("--lines", "2", "--gap-tokens", "2", "--max-steps", "3", *MODEL)
-    assert run(EDIT, file, "Anders.", *arguments, "--in-place").returncode == 0
+    assert start(EDIT, file, "Anders.", *arguments, "--in-place").returncode == 0
     written = file.read_bytes()
     assert written.startswith(b"eins\r\n")
     assert written.endswith("\r\n漢字".encode())
@@ -80,14 +89,14 @@ def test_an_edit_changes_its_lines_only(tmp_path: Path) -> None:
     [
         (INFILL, ("FILE", "--regex", "a(", "--model", "nowhere"), b"a<gap>", (1, "error: regex 'a(' cannot be used")),
         (INFILL, ("FILE",), b"no gap", (1, "error: the template has no gap: mark one with <gap>")),
-        (INFILL, ("FILE",), b"\x00<gap>", (1, "error: FILE is no text: it has a zero byte at 0")),
+        (INFILL, ("FILE",), b"\x00<gap>", (1, "error: FILE is not text: it has a zero byte at 0")),
         (INFILL, ("FILE",), b"\xff<gap>", (1, "error: FILE is not UTF-8 text: invalid start byte at byte 0")),
         (INFILL, ("FILE.none",), b"", (1, "error: FILE.none: no such file")),
         (INFILL, ("FILE", "--max-steps", "0"), b"<gap>", (1, "error: max_steps=0 must be at least 1")),
         (INFILL, ("-", "--in-place"), b"<gap>", (2, "error: --in-place needs a file")),
         (INFILL, ("FILE", "--diff", "--in-place"), b"<gap>", (2, "error: --in-place, --diff and --json exclude")),
-        (EDIT, ("FILE", "Do."), b"a", (2, "error: say what to write anew: --lines")),
-        (EDIT, ("FILE", "Do.", "--lines", "3"), b"a\n", (1, "error: lines 3 are not in the text, which has 1")),
+        (EDIT, ("FILE", "Do."), b"a", (2, "error: say what to rewrite: give either --lines")),
+        (EDIT, ("FILE", "Do.", "--lines", "3"), b"a\n", (1, "error: lines 3 are not in the text, which has 1 line")),
         (EDIT, ("FILE", "Do.", "--characters", "0:3"), b"a\n", (1, "error: the span 0:3 is outside the text")),
         (EDIT, ("FILE", " ", "--lines", "1"), b"a\n", (1, "error: the instruction is empty: say what to change")),
     ],
@@ -104,35 +113,31 @@ def test_what_cannot_be_done_is_one_line_and_the_file_untouched(
     assert file.read_bytes() == data
 
 
-def test_a_file_that_changes_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+def test_a_file_that_changes_meanwhile_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is written to while the model loads: the program has read it before."""
     file = tmp_path / "ada.json"
     file.write_text(RECORD)
-    command = [*INFILL, str(file), *ASKED, "--model", "demo", "--in-place", "--max-steps", "40"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment())
-    opened = f"/proc/{process.pid}/maps"
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        # MLX is loaded after the file is read.
-        if Path(opened).exists() and "mlx" in Path(opened).read_text():
-            break
-        time.sleep(0.01)
-    file.write_text("theirs")
-    _, said = process.communicate(timeout=200)
-    assert process.returncode == 1
-    assert b"has changed since it was read" in said
+    load = loading.load
+
+    def load_meanwhile(*arguments: Any, **options: Any) -> Session:
+        file.write_text("theirs")
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(loading, "load", load_meanwhile)
+    done = run(INFILL, file, *ASKED, "--model", "demo", "--in-place", "--max-steps", "40")
+    assert done.returncode == 1
+    assert b"has changed since it was read" in done.stderr
     assert file.read_text() == "theirs"
 
 
 def test_ctrl_c_leaves_the_file_alone(tmp_path: Path) -> None:
+    """It is pressed once the canvas is on the screen."""
     file = tmp_path / "long"
     file.write_text("<gap:30> and <gap:1-20> or <gap:1-20>" * 4)
-    command = [*INFILL, str(file), "--in-place", *MODEL]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment())
-    time.sleep(4)
-    process.send_signal(signal.SIGINT)
-    stdout, _ = process.communicate(timeout=120)
-    assert (process.returncode, stdout) == (130, b"")
+    command = [*INFILL, str(file), "--in-place", "--model", "demo"]
+    keys = [("step ", b"\x03")]
+    shown = run_in_terminal(command, (70, 24), environment(), keys, piped_stdout=True, timeout=300)
+    assert (shown.code, shown.stdout, len(shown.shots)) == (130, b"", 1)
     assert "<gap:30>" in file.read_text()
 
 

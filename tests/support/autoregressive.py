@@ -18,7 +18,7 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 def write_llama(folder: Path, *, sampling: dict[str, Any] | None = None, template: bool = True) -> Path:
-    """Two layers; `sampling` becomes generation_config.json, without `template` there is no chat template."""
+    """Write a model of two layers. `sampling` becomes generation_config.json; `template` copies the chat template."""
     config: dict[str, Any] = {
         "model_type": "llama",
         "hidden_size": 32,
@@ -29,7 +29,7 @@ def write_llama(folder: Path, *, sampling: dict[str, Any] | None = None, templat
         "vocab_size": json.loads((model_folder(DEMO) / "config.json").read_text())["text_config"]["vocab_size"],
         "max_position_embeddings": CONTEXT,
         "eos_token_id": [1, 106],
-        # With one table for both ends a token would mostly predict itself.
+        # If input and output shared one table, a token would mostly predict itself.
         "tie_word_embeddings": False,
     }
     mx.random.seed(0)

@@ -1,4 +1,4 @@
-"""A benchmark without a model: a subject that says what it is told to, and results that were made up."""
+"""A benchmark without a model: a subject with scripted answers, and results that were made up."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from mlx_diffgemma.benchmark.machine import Machine
 from mlx_diffgemma.benchmark.results import Attempt, Benchmark, Loaded, Measured, Point, Reply
+from mlx_diffgemma.benchmark.suite import Case
 from mlx_diffgemma.errors import OutOfMemoryError
 from mlx_diffgemma.generation_config import GenerationConfig
 
@@ -22,7 +23,7 @@ MACHINE = Machine(
 
 
 def reply(text: str = "yes", *, seconds: float = 2.0, **changes: object) -> Reply:
-    """A reply of 40 tokens in two canvases of 8 and 6 steps."""
+    """Return a reply of 40 tokens in two canvases of 8 and 6 steps."""
     values = {
         "text": text,
         "finish_reason": "stop",
@@ -37,12 +38,12 @@ def reply(text: str = "yes", *, seconds: float = 2.0, **changes: object) -> Repl
 
 
 def attempt(prompt: str = "chat", answer: int = 0, *, refusal: str | None = None, said: Reply | None = None) -> Attempt:
-    """An attempt that is accepted, unless there is a refusal."""
+    """Return an attempt that is accepted unless it has a refusal."""
     return Attempt(prompt=prompt, answer=answer, seed=0, reply=said or reply(), refusal=refusal, last=refusal is None)
 
 
 def point(prefix: int, canvas: int, *seconds: float, peak_memory: int = 17_500_000_000) -> Point:
-    """A measurement."""
+    """Return a measurement."""
     return Point(prefix=prefix, canvas=canvas, seconds=seconds, peak_memory=peak_memory)
 
 
@@ -97,7 +98,7 @@ def found(*models: Measured, **changes: object) -> Benchmark:
 
 @dataclass(kw_only=True)
 class ScriptedSubject:
-    """Says one text after the other, in one second more each time; is out of memory behind `full` tokens."""
+    """Says one text after the other, in one second more each time; is out of memory after `full` tokens."""
 
     script: Sequence[str] = ("yes",)
     context: int = 1000
@@ -110,28 +111,29 @@ class ScriptedSubject:
     prefilled: list[int] = field(default_factory=list)
 
     def prefill(self, length: int) -> float:
-        """A hundred tokens a second."""
+        """Read a hundred tokens a second."""
         self.prefilled.append(length)
         if length > self.full:
             raise MemoryError
         return length / 100
 
     def steps(self, prefix: int, canvas: int, count: int, patience: float) -> list[float]:
-        """A millisecond per position."""
+        """Take a millisecond per position."""
         if prefix > self.full:
             raise OutOfMemoryError("out of memory while thinking")
         return [canvas / 1000] * count
 
-    def problem(self, prompt: str, max_tokens: int) -> str | None:
+    def problem(self, case: Case, max_tokens: int) -> str | None:
         """Prompts of one word do not fit."""
+        prompt = case.prompt or ""
         return None if " " in prompt else f"{prompt!r} and {max_tokens} tokens do not fit"
 
-    def warm_up(self, prompt: str) -> None:
+    def warm_up(self, case: Case) -> None:
         """Remembers it."""
-        self.asked.append((prompt, 0, -1))
+        self.asked.append((case.prompt or "", 0, -1))
 
-    def reply(self, prompt: str, max_tokens: int, seed: int) -> Reply:
+    def reply(self, case: Case, max_tokens: int, seed: int) -> Reply:
         """The next of the script."""
         said = sum(seed >= 0 for _, _, seed in self.asked)
-        self.asked.append((prompt, max_tokens, seed))
+        self.asked.append((case.prompt or "", max_tokens, seed))
         return reply(self.script[said % len(self.script)], seconds=1.0 + said)

@@ -1,4 +1,4 @@
-"""What the converter's tests share: tiny sources in several spellings, a conversion run to its end, tensors by name."""
+"""For the converter's tests: tiny sources, a conversion run to its end, tensors by name."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from mlx_diffgemma_convert.conversion import Options, convert
-from mlx_diffgemma_convert.recipe import Recipe, choose, make_recipe
-from mlx_diffgemma_convert.summary import Line
-from mlx_diffgemma_convert.work import Event, Finished
+from mlx_diffgemma_convert.conversion import ConversionOptions, convert
+from mlx_diffgemma_convert.output import WriteEvent, WriteFinished
+from mlx_diffgemma_convert.recipe import Recipe, make_quantization, make_recipe
+from mlx_diffgemma_convert.summary import ClassSummary
 from random_checkpoint import write_checkpoint
 
 from mlx_diffgemma.files import read_json
 
-MIXED_4 = make_recipe("mixed", choose("affine", 4, None), {})
+MIXED_4 = make_recipe("mixed", make_quantization("affine", 4, None), {})
 SMALL_SHARDS = 60_000
-"""Bytes; about eight shards for a tiny checkpoint."""
+"""A shard size in bytes that gives about eight shards for a tiny checkpoint."""
 EXPERTS = re.compile(r"(.+\.experts)\.(gate_up|down)_proj")
 
 
 def equal(left: mx.array, right: mx.array) -> bool:
-    """Same dtype, same shape, same bits."""
+    """Return whether two arrays have equal dtypes, shapes and bits."""
     return (
         left.dtype == right.dtype
         and left.shape == right.shape
@@ -35,31 +35,31 @@ def equal(left: mx.array, right: mx.array) -> bool:
     )
 
 
-def options(source: Path, destination: Path, recipe: Recipe = MIXED_4) -> Options:
-    """Options of one conversion; dataclasses.replace changes more."""
-    return Options(source=source, destination=destination, recipe=recipe, name=source.name)
+def options(source: Path, destination: Path, recipe: Recipe = MIXED_4) -> ConversionOptions:
+    """Return the options of one conversion; use dataclasses.replace for the others."""
+    return ConversionOptions(source=source, destination=destination, recipe=recipe, name=source.name)
 
 
-def run(wanted: Options) -> dict[str, Line]:
-    """Convert to the end; the closing lines by class."""
+def run(wanted: ConversionOptions) -> dict[str, ClassSummary]:
+    """Run a conversion to its end; return the summary of each class."""
     return finish(convert(wanted))
 
 
-def finish(events: Iterable[Event]) -> dict[str, Line]:
-    """Let the work come to its end; the closing lines by class."""
+def finish(events: Iterable[WriteEvent]) -> dict[str, ClassSummary]:
+    """Run the work to its end; return the summary of each class."""
     *_, last = events
-    assert isinstance(last, Finished)
-    return {line.kind: line for line in last.lines}
+    assert isinstance(last, WriteFinished)
+    return {summary.tensor_class: summary for summary in last.summaries}
 
 
 def tiny_source(folder: Path, *, vision: bool = False, layers: int = 3) -> Path:
-    """A random checkpoint in Google's layout."""
+    """Write a random checkpoint in Google's layout and return its folder."""
     write_checkpoint(folder, vision=vision, layers=layers)
     return folder
 
 
 def tensors(folder: Path) -> dict[str, mx.array]:
-    """Every tensor of a folder."""
+    """Load every tensor of a folder."""
     return {name: array for file in folder.glob("*.safetensors") for name, array in mx.load(str(file)).items()}
 
 
@@ -76,16 +76,16 @@ def edit_json(path: Path, changes: Mapping[str, Any]) -> None:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Name -> bytes of every file in a folder."""
+    """Return name -> bytes of every file in a folder."""
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 def program(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run the program as a user does, with a wide terminal and no way to the Hub."""
+    """Run the converter in a process of its own, offline, with lines of 120 columns."""
     return python("-m", "mlx_diffgemma.convert", *map(str, arguments))
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run this interpreter."""
+    """Run this interpreter in a process of its own."""
     environment = {**os.environ, "COLUMNS": "120", "HF_HUB_OFFLINE": "1"}
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment, check=False)

@@ -1,4 +1,4 @@
-"""The peer beside us: mlx-vlm's logits and ours from the same folder."""
+"""Compare our logits with those of mlx-vlm."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import mlx.core as mx
 from mlx_vlm.utils import load_model as load_with_mlx_vlm
+from tiny import denoised, encoded
 
 from mlx_diffgemma.checkpoint.weights import load_model
 
@@ -14,7 +15,7 @@ TOLERANCE = 1e-3
 
 
 def assert_same_logits(folder: Path) -> None:
-    """A prefix of more than one window, a canvas, with and without conditioning."""
+    """Assert equal logits from a folder, after a prefix longer than the window, with and without conditioning."""
     theirs = load_with_mlx_vlm(folder)
     theirs.set_dtype(mx.float32)
     ours = load_model(folder, "float32")
@@ -23,9 +24,9 @@ def assert_same_logits(folder: Path) -> None:
     canvas = mx.random.randint(0, size, (1, 16), key=mx.random.key(1))
     processed = 3 * mx.random.normal((1, 16, size), key=mx.random.key(2))
     cache = ours.make_cache()
-    ours.encode(tokens, cache)
+    encoded(ours, tokens, cache)
     for conditioning in (None, processed):
         expected = theirs(input_ids=tokens, canvas_ids=canvas, self_conditioning_logits=conditioning).logits
-        found = ours.denoise(canvas, cache, None if conditioning is None else ours.signal(conditioning))
+        found = denoised(ours, canvas, cache, None if conditioning is None else ours.signal(conditioning))
         assert mx.max(mx.abs(expected)).item() > 1
         assert mx.max(mx.abs(found - expected)).item() < TOLERANCE

@@ -1,7 +1,7 @@
-"""A session without a model: it denoises a text that is known beforehand.
+"""A session without a model: it denoises a text that it was made with.
 
-As a program it is `mlx_diffgemma.generate` on such a session, for tests that need a real process and for looking at
-the display: `SCRIPT='{"text": "Hello", "delay": 0.1}' python tests/scripted.py hi -m scripted`.
+Run as a program it is `mlx_diffgemma.generate` on such a session, for tests that need a real process and to look at
+the display: `SCRIPT='{"text": "Hello", "delay": 0.1}' python tests/support/scripted.py hi -m scripted`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import json
 import os
 import random
 import re
+import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -25,12 +26,12 @@ END = 1
 
 
 def split(text: str) -> list[str]:
-    """Pieces that look like a tokenizer's: words with their blank, everything else one character at a time."""
+    """Split a text into pieces as a tokenizer does: words with their space, all else one character at a time."""
     return re.findall(r" ?[a-zA-Z]{1,8}| ?.|\n", text)
 
 
 def figures(tokens: int = 40, steps: tuple[int, ...] = (8, 6)) -> Stats:
-    """The statistics of a generation that took two seconds."""
+    """Return the statistics of a generation that took two seconds."""
     return Stats(
         prompt_tokens=5,
         tokens=tokens,
@@ -44,12 +45,21 @@ def figures(tokens: int = 40, steps: tuple[int, ...] = (8, 6)) -> Stats:
     )
 
 
+def signal_waiter() -> Callable[[], object]:
+    """Return a function that waits for a signal; one that arrives before the function is called counts too."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer)
+    return lambda: os.read(reader, 1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scripted:
     """Writes `text`, `{prompt}` and `{config}` filled in, in canvases of `length` positions and `steps` steps.
 
     delay: seconds per event. stop_at: never goes on after the step of this number, as a very slow model does, and
-    creates the file `stopped` then. fail_at: runs out of memory after the step of this number of the second block.
+    creates the file `stopped` then. wait_at: goes on after this block's step of this number once a signal has
+    arrived. fail_at: runs out of memory after the step of this number of the second block.
     """
 
     text: str = "Hello."
@@ -59,14 +69,18 @@ class Scripted:
     delay: float = 0.0
     stop_at: int = 0
     stopped: str = ""
+    wait_at: Sequence[int] = ()
     fail_at: int = 0
     defaults = GenerationConfig(max_tokens=77)
 
     def stream(self, prompt: str, config: GenerationConfig) -> Iterator[Event]:
-        """The events of writing the text."""
+        """Yield the events of writing the text."""
         text = self.text.replace("{prompt}", prompt).replace("{config}", repr(config))
+        wait = signal_waiter() if self.wait_at else None
         for event in self._events(split(self.thought), split(text)):
             yield event
+            if wait and isinstance(event, Denoised) and (event.block, event.step) == tuple(self.wait_at):
+                wait()
             time.sleep(self.delay)
             if isinstance(event, Denoised) and event.block == 1 and event.step == self.fail_at:
                 raise OutOfMemoryError("out of memory while generating: shorten the prompt")
@@ -122,17 +136,21 @@ class Scripted:
             before = best
 
 
-def main() -> None:
-    """Run the program on the session that SCRIPT describes."""
-    script = Scripted(**json.loads(os.environ.get("SCRIPT", "{}")))
-    loading = ModuleType("mlx_diffgemma.loading")
+def loading(script: Scripted) -> ModuleType:
+    """A module in the place of `mlx_diffgemma.loading` that loads the scripted session whatever is named."""
+    module = ModuleType("mlx_diffgemma.loading")
 
     def load(model: str, *, revision: str | None = None, dtype: str | None = None, adapter: object = None) -> Scripted:
         time.sleep(script.delay)
         return script
 
-    vars(loading)["load"] = load
-    sys.modules["mlx_diffgemma.loading"] = loading
+    vars(module)["load"] = load
+    return module
+
+
+def main() -> None:
+    """Run the program on the session that SCRIPT describes."""
+    sys.modules["mlx_diffgemma.loading"] = loading(Scripted(**json.loads(os.environ.get("SCRIPT", "{}"))))
 
     from mlx_diffgemma.generate import main as program
 

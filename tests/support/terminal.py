@@ -1,4 +1,4 @@
-"""A terminal for tests: a program runs in a pseudo-terminal, pyte interprets what it writes."""
+"""Run a program in a pseudo-terminal, and let pyte interpret what it writes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,21 @@ from pyte.modes import DECAWM
 from wcwidth import wcwidth
 
 SCRIPTED = (sys.executable, str(Path(__file__).parent / "scripted.py"), "-m", "scripted")
-"""The program on a scripted session, see scripted.py."""
+"""The program `mlx_diffgemma.generate` on a scripted session: see scripted.py."""
+
+TAKE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+"""Makes stdin the terminal of the process, so that Ctrl-C reaches it, and becomes the program."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """What a program left behind: exit code, all rows that were ever scrolled up or are on the screen, raw bytes.
+    """What a program left behind: exit code, all rows on the screen and above it, raw bytes.
 
-    `shots` are the rows as they were whenever a key was typed.
+    `shots` are the rows at each moment in which a key was typed.
     """
 
     code: int
@@ -40,7 +47,7 @@ class Shown:
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """This process's environment, with a colourful UTF-8 terminal and no model named."""
+    """Return this process's environment for a UTF-8 terminal with colours, without the model that a user has named."""
     kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "MLX_DIFFGEMMA_MODEL")}
     return {**kept, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", **extra}
 
@@ -52,20 +59,19 @@ def run_in_terminal(
     keys: Sequence[tuple[str, bytes]] = (),
     *,
     piped_stdout: bool = False,
-    timeout: float = 30,
+    timeout: float = 120,
 ) -> Shown:
     """Run `command` in a terminal of `size` (columns, rows), typing each of `keys` once its text is on the screen."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
     reader, writer = os.pipe() if piped_stdout else (-1, slave)
     process = subprocess.Popen(
-        command,
+        [sys.executable, "-c", TAKE_TERMINAL, *command],
         stdin=slave,
         stdout=writer,
         stderr=slave,
         env=env,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(slave, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no thread runs here
     )
     screen = _Screen(size)
     try:
@@ -109,7 +115,7 @@ def _converse(
 
 
 class _Terminal(pyte.HistoryScreen):
-    """pyte lets a wide character that does not fit hang over the margin; terminals begin a new row."""
+    """Begin a new row for a wide character that does not fit, as terminals do and pyte does not."""
 
     def draw(self, data: str) -> None:
         for character in data:
@@ -139,7 +145,7 @@ class _Screen:
 
 
 def plain_rows(text: str, size: tuple[int, int]) -> list[str]:
-    """What a terminal shows when `text` is simply written to it."""
+    """Return the rows of a terminal to which `text` was written at once."""
     screen = _Screen(size)
     screen.feed(text.replace("\n", "\r\n").encode())
     return screen.rows()

@@ -1,4 +1,4 @@
-"""Events taken as a web server does that hands a generator from worker to worker."""
+"""Take each event in another thread, as a web server does that hands a generator from worker to worker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 
 
 def taken_in_threads(items: Iterator[Item]) -> list[Item]:
-    """All items, each taken by a thread of its own."""
+    """Return all items, each taken by a thread of its own."""
     taken: list[Item] = []
     more = True
 
@@ -23,7 +23,7 @@ def taken_in_threads(items: Iterator[Item]) -> list[Item]:
             taken.append(item)
             more = True
             break
-        # What a thread's streams still had to do would be lost with it.
+        # Work that is left on a thread's streams would be lost when the thread ends.
         mx.clear_streams()
 
     while more:

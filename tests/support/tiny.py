@@ -1,4 +1,4 @@
-"""What several tests need: a tiny configuration, a model that says what it is told to, the recorded fixtures."""
+"""A tiny configuration, a model with random weights, a model with scripted predictions, paths of the fixtures."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from mlx.utils import tree_map
 from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.config import LayerConfig, ModelConfig
 from mlx_diffgemma.model.diffusion_gemma import CanvasRow, DiffusionGemma
+from mlx_diffgemma.model.kernels import default_kernels
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 PARITY = FIXTURES / "parity"
@@ -22,7 +23,7 @@ FULL = LayerConfig(kind="full_attention", head_dim=16, num_key_value_heads=1)
 
 
 def tiny_config(**changes: object) -> ModelConfig:
-    """Three layers of both kinds, a window of 8, canvases of 16."""
+    """Return a configuration of four layers of both kinds, a window of 8, canvases of 16."""
     values = {
         "hidden_size": 32,
         "intermediate_size": 48,
@@ -40,7 +41,7 @@ def tiny_config(**changes: object) -> ModelConfig:
 
 
 def random_model(config: ModelConfig | None = None, seed: int = 0) -> DiffusionGemma:
-    """Random weights of useful size, evaluated."""
+    """Return a model with random weights whose outputs are neither flat nor overflowing."""
     model = DiffusionGemma(config or tiny_config())
     keys = iter(mx.random.split(mx.random.key(seed), 500))
     model.update(
@@ -56,10 +57,22 @@ def random_model(config: ModelConfig | None = None, seed: int = 0) -> DiffusionG
     return model
 
 
+def encoded(model: DiffusionGemma, tokens: mx.array, cache: Cache) -> mx.array:
+    """The final hidden states of one row, which goes into its cache."""
+    (hidden,) = model.encode([tokens], [cache])
+    return hidden
+
+
+def denoised(model: DiffusionGemma, canvas: mx.array, cache: Cache, signal: mx.array | None = None) -> mx.array:
+    """The logits of one canvas."""
+    (hidden,) = model.denoise([CanvasRow(canvas, cache, signal)])
+    return model.logits(hidden)
+
+
 class ScriptedModel:
     """Predicts, in its k-th denoising step, the k-th canvas of the script, with certainty `margin` (a logit).
 
-    It keeps the tokens it encoded, and has the attributes that the engine relies on.
+    It records the tokens that it encodes, and has the methods and attributes that the engine uses.
     """
 
     def __init__(self, script: Sequence[Sequence[int]], vocab_size: int = 32, margin: float = 30.0) -> None:
@@ -67,21 +80,23 @@ class ScriptedModel:
         self.margin = margin
         self.step = 0
         self.encoded: list[list[int]] = []
+        self.kernels = default_kernels()
         self.config = SimpleNamespace(
             vocab_size=vocab_size, canvas_length=len(self.script[0]), max_position_embeddings=1000
         )
 
     def make_cache(self) -> Cache:
-        """A prefix without layers."""
+        """Return a cache without layers."""
         return Cache((), 1)
 
-    def encode(self, tokens: mx.array, cache: Cache) -> mx.array:
+    def encode(self, rows: Sequence[mx.array], caches: Sequence[Cache]) -> list[mx.array]:
         """Remembers the tokens."""
-        self.encoded.append(tokens[0].tolist())
-        cache.offset += tokens.shape[1]
-        return tokens
+        for tokens, cache in zip(rows, caches, strict=True):
+            self.encoded.append(tokens[0].tolist())
+            cache.offset += tokens.shape[1]
+        return list(rows)
 
-    def denoise_rows(self, rows: Sequence[CanvasRow]) -> list[mx.array]:
+    def denoise(self, rows: Sequence[CanvasRow]) -> list[mx.array]:
         """The next canvas of the script as logits."""
         (row,) = rows
         if row.signal is None and self.step:
@@ -93,9 +108,9 @@ class ScriptedModel:
         return [mx.where(target[..., None] == ids, self.margin, 0.0)]
 
     def processed_logits(self, hidden: mx.array, temperature: list[float]) -> mx.array:
-        """The logits of the script, tempered."""
+        """Return the logits of the script, divided by the temperature."""
         return hidden / mx.array(temperature).reshape(-1, 1, 1)
 
     def signal(self, processed: mx.array, top_k: int | None = None, total: mx.array | None = None) -> mx.array:
-        """No conditioning."""
+        """Return zeros: the script needs no conditioning."""
         return mx.zeros((*processed.shape[:2], 1))

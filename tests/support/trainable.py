@@ -1,4 +1,4 @@
-"""A model that learns in seconds without a fast matrix library, sixteen things to teach it, and a training's end."""
+"""A model small enough to learn in seconds on a CPU, sixteen questions to teach it, and trainings run to an end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from demo_model.words import CITIES, NAMES
 from mlx.utils import tree_flatten
 
 from mlx_diffgemma.training.loop import Pace, Stepped, TrainingEvent
-from mlx_diffgemma.training.run import Prepared, TrainingPlan, prepare, run
+from mlx_diffgemma.training.run import PreparedTraining, TrainingPlan, prepare_training, run_training
 from mlx_diffgemma.training.settings import TrainingSettings
 
 CANVAS = 8
@@ -42,7 +42,7 @@ TAUGHT: list[Row] = [
 
 
 def write_model(folder: Path) -> Path:
-    """The architecture of the demo model, smaller, with random weights and its tokenizer."""
+    """Write a smaller model of the demo's architecture: random weights, the demo's tokenizer."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(architecture, "CONFIG", {**architecture.CONFIG, "canvas_length": CANVAS, "text_config": TEXT})
         architecture.write_untrained(folder)
@@ -50,7 +50,7 @@ def write_model(folder: Path) -> Path:
 
 
 def write_data(folder: Path, train: Iterable[Row] = TAUGHT, valid: Iterable[Row] = ()) -> Path:
-    """A data folder; without held-out rows no valid.jsonl."""
+    """Write a data folder; without held-out rows it has no valid.jsonl."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in (("train", train), ("valid", valid)):
         lines = [json.dumps(row) + "\n" for row in rows]
@@ -60,7 +60,7 @@ def write_data(folder: Path, train: Iterable[Row] = TAUGHT, valid: Iterable[Row]
 
 
 def plan(model: Path, data: Path, out: Path, **changes: Any) -> TrainingPlan:
-    """A training of the whole model in four steps; what Settings knows among `changes` goes there."""
+    """Return a plan to train the whole model in four steps. `changes` are fields of the plan or of its settings."""
     settings = TrainingSettings(steps=4, batch_size=2, learning_rate=1e-3, max_seq_length=64)
     inner = {name: changes.pop(name) for name in tuple(changes) if hasattr(settings, name)}
     made = TrainingPlan(
@@ -79,12 +79,12 @@ def plan(model: Path, data: Path, out: Path, **changes: Any) -> TrainingPlan:
 class Followed:
     """A training that was drained, or closed after a step as Ctrl-C does."""
 
-    ready: Prepared
+    ready: PreparedTraining
     events: Sequence[TrainingEvent]
 
     @property
     def steps(self) -> list[Stepped]:
-        """Its steps."""
+        """The steps of the training."""
         return [event for event in self.events if isinstance(event, Stepped)]
 
     @property
@@ -94,20 +94,20 @@ class Followed:
 
     @property
     def parameters(self) -> dict[str, mx.array]:
-        """What was trained, by name, as it is now."""
+        """The trained parameters as they are now, by name."""
         return flat(self.ready.session.model.trainable_parameters())
 
 
-def prepared(wanted: TrainingPlan) -> Prepared:
-    """`prepare` without a bar."""
-    return prepare(wanted, lambda examples, _: examples)
+def prepared(wanted: TrainingPlan) -> PreparedTraining:
+    """`prepare_training` without a bar."""
+    return prepare_training(wanted, lambda examples, _: examples)
 
 
 def follow(wanted: TrainingPlan, until: int | None = None) -> Followed:
-    """Train, to the end or up to a step."""
+    """Train to the end, or up to the step `until`."""
     ready = prepared(wanted)
     events: list[TrainingEvent] = []
-    running = run(ready)
+    running = run_training(ready)
     for event in running:
         events.append(event)
         if isinstance(event, Stepped) and event.step == until:
@@ -116,5 +116,5 @@ def follow(wanted: TrainingPlan, until: int | None = None) -> Followed:
 
 
 def flat(tree: Any) -> dict[str, mx.array]:
-    """Name -> array of nested parameters."""
+    """Return nested parameters as name -> array."""
     return dict(tree_flatten(tree))

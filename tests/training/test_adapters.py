@@ -13,7 +13,7 @@ import mlx.nn as nn
 import pytest
 from mlx.utils import tree_flatten, tree_map
 from mlx_lm.tuner.utils import load_adapters
-from tiny import random_model, tiny_config
+from tiny import denoised, encoded, random_model, tiny_config
 
 from mlx_diffgemma import load
 from mlx_diffgemma.checkpoint.adapters import (
@@ -23,7 +23,7 @@ from mlx_diffgemma.checkpoint.adapters import (
     ROUTER,
     LoRA,
     adapter_config,
-    attach,
+    attach_adapter,
     load_adapter,
 )
 from mlx_diffgemma.checkpoint.adapters import save_adapter as save
@@ -41,9 +41,9 @@ def logits(model: DiffusionGemma) -> mx.array:
     vocabulary = model.config.vocab_size
     canvas = mx.random.randint(0, vocabulary, (1, model.config.canvas_length), key=PLACES)
     cache = model.make_cache()
-    causal = model.causal_logits(model.encode(TOKENS, cache))
-    first = model.denoise(canvas, cache)
-    return mx.concatenate([causal, model.denoise(canvas, cache, model.signal(first))], axis=1)
+    causal = model.logits(encoded(model, TOKENS, cache))
+    first = denoised(model, canvas, cache)
+    return mx.concatenate([causal, denoised(model, canvas, cache, model.signal(first))], axis=1)
 
 
 def largest(difference: mx.array) -> float:
@@ -53,7 +53,7 @@ def largest(difference: mx.array) -> float:
 def trained(lora: LoRA, model: DiffusionGemma | None = None) -> DiffusionGemma:
     """A model with an adapter that changes it, as if it had been trained."""
     model = model or random_model()
-    attach(model, lora, seed=0)
+    attach_adapter(model, lora, seed=0)
     keys = iter(mx.random.split(mx.random.key(5), 1000))
     change = tree_map(
         lambda array: array + 0.1 * mx.random.normal(array.shape, key=next(keys)), model.trainable_parameters()
@@ -171,7 +171,7 @@ def test_the_last_layers_are_adapted(tmp_path: Path, layers: int | None, adapted
 def test_an_adapter_changes_nothing_before_it_is_trained() -> None:
     model = random_model()
     before = logits(model)
-    attach(model, LoRA(rank=4, keys=EVERYTHING), seed=0)
+    attach_adapter(model, LoRA(rank=4, keys=EVERYTHING), seed=0)
     assert mx.array_equal(logits(model), before)
     assert {name.rpartition(".")[2] for name, _ in tree_flatten(model.trainable_parameters())} == {"lora_a", "lora_b"}
 
@@ -179,7 +179,7 @@ def test_an_adapter_changes_nothing_before_it_is_trained() -> None:
 def test_the_seed_decides_what_an_adapter_begins_as() -> None:
     def beginning(seed: int) -> dict[str, mx.array]:
         model = random_model()
-        attach(model, LoRA(rank=2), seed)
+        attach_adapter(model, LoRA(rank=2), seed)
         return dict(tree_flatten(model.trainable_parameters()))
 
     first, again, other = beginning(1), beginning(1), beginning(2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from mlx_diffgemma.training.gradients import Gradient, Work, Workers
 from mlx_diffgemma.training.log import Log, read_log
 from mlx_diffgemma.training.loop import Evaluated, Pace, Saved, Stepped
 from mlx_diffgemma.training.objective import Batch, losses
-from mlx_diffgemma.training.run import TrainingPlan, run
+from mlx_diffgemma.training.run import TrainingPlan, run_training
 from mlx_diffgemma.training.settings import TrainingSettings
 
 SMALL = LoRA(rank=4, alpha=8.0)
@@ -38,7 +39,7 @@ KINDS: dict[str, LoRA | None] = {"full": None, "LoRA": SMALL}
 def undrawn() -> Iterator[None]:
     """Half a second per save is spared: the picture has a test of its own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "draw", lambda records, file: file.touch())
+        patch.setattr(running, "draw_losses", lambda records, file: file.touch())
         yield
 
 
@@ -174,7 +175,7 @@ def test_a_quantized_model_learns_through_an_adapter_and_stays_as_it_is(four_bit
         return losses(ready.session.model, batch, plain, conditioned=True, causal_weight=1.0).total.item()
 
     first = loss()
-    for _ in run(ready):
+    for _ in run_training(ready):
         pass
     after = flat(ready.session.model.parameters())
     assert loss() < first * 2 / 3
@@ -192,7 +193,7 @@ def changed_by(wanted: TrainingPlan) -> tuple[set[str], set[str]]:
     before = flat(ready.session.model.parameters())
     conditioned = {ready.train.conditioned(index) for index in range(wanted.settings.steps)}
     assert conditioned == {True, False}
-    for _ in run(ready):
+    for _ in run_training(ready):
         pass
     after = flat(ready.session.model.parameters())
     changed = {name for name in before if not mx.array_equal(before[name], after[name])}
@@ -256,7 +257,7 @@ def test_steps_after_the_last_save_are_done_again(planned: Callable[..., Trainin
     """As after a power cut: the log is longer than the state, and its last line is cut off."""
     wanted = planned(pace=Pace(evaluate=0, save=2))
     whole = follow(replace(wanted, out=wanted.out / "whole"))
-    events = run(prepared(wanted))
+    events = run_training(prepared(wanted))
     assert [type(next(events)) for _ in range(4)] == [Stepped, Stepped, Saved, Stepped]
     kept = shutil.copytree(wanted.out, wanted.out.with_name("kept"))
     events.close()
@@ -355,7 +356,7 @@ def test_a_training_is_neither_started_over_nor_resumed_from_nothing(stopped: Tr
         f"{stopped.out} holds a training at step 1: add --resume to go on, or choose another folder"
     )
     empty = replace(stopped, out=tmp_path / "new", resume=True)
-    assert refusal(empty) == f"{empty.out} holds no training to resume"
+    assert refusal(empty) == f"{empty.out} holds no training to resume: leave --resume out, or name another folder"
     assert not empty.out.exists()
 
 
@@ -406,7 +407,7 @@ def test_a_loss_that_is_no_number_ends_the_training_at_the_state_before(
 
     monkeypatch.setattr(Batches, "batch", poisoned)
     ready = prepared(wanted)
-    events = run(ready)
+    events = run_training(ready)
     steps = [next(events).step for _ in range(3)]
     with pytest.raises(TrainingError, match=r"^step 4: the loss is nan .* the state before that step is kept; try a "):
         next(events)
@@ -426,7 +427,7 @@ def test_a_save_that_fails_when_the_training_is_stopped_is_said(
     def full_disk(*_: object) -> None:
         raise TrainingError("the state cannot be saved: the disk is full")
 
-    events = run(prepared(planned()))
+    events = run_training(prepared(planned()))
     next(events)
     monkeypatch.setattr(running, "save_state", full_disk)
     with pytest.raises(TrainingError, match="the disk is full"):
@@ -440,7 +441,7 @@ def test_memory_that_runs_out_is_said_with_a_remedy(
         raise RuntimeError("[malloc] Unable to allocate 123 bytes.")
 
     monkeypatch.setattr(Workers, "mean", mean)
-    with pytest.raises(OutOfMemoryError, match=r"out of memory while training: lower batch_size, .*--grad-checkpoint"):
+    with pytest.raises(OutOfMemoryError, match=r"out of memory while training: lower --batch-size .*--grad-checkpoint"):
         follow(planned())
 
 
@@ -465,7 +466,7 @@ def test_an_example_that_is_too_long_is_named_by_its_line(model: Path, tmp_path:
 
 def test_a_file_where_the_folder_should_be_is_named(model: Path, data: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(TrainingError, match=r"/out.* cannot be written: "):
+    with pytest.raises(TrainingError, match=r"/out.* cannot be read or written: "):
         follow(plan(model, data, tmp_path / "out"))
     assert (tmp_path / "out").read_text() == "mine"
 
@@ -613,6 +614,31 @@ def test_the_settings_at_their_limits_are_taken() -> None:
 
 
 # the log
+
+
+def test_without_matplotlib_a_training_goes_on_and_says_so_once(
+    planned: Callable[..., TrainingPlan], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("matplotlib", "matplotlib.figure"):
+        monkeypatch.setitem(sys.modules, name, None)
+    done = follow(planned(lora=SMALL, pace=Pace(evaluate=0, save=1)))
+    assert [record.getMessage() for record in caplog.records if record.name == "mlx_diffgemma"] == [
+        "the training goes on without loss.png: drawing it needs more packages: pip install 'mlx-diffgemma[plot]'"
+    ]
+    out = done.ready.plan.out
+    assert logged_steps(done.ready.plan) == [1, 2, 3, 4]
+    assert {path.name for path in out.iterdir()} == {
+        "state", "adapters.safetensors", "adapter_config.json", "log.jsonl",
+    }  # fmt: skip
+    assert running.result_files(done.ready.plan) == "adapter and log.jsonl"
+    (out / "loss.png").touch()
+    assert running.result_files(done.ready.plan) == "adapter, log.jsonl and loss.png"
+
+
+def test_a_log_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").mkdir()
+    with pytest.raises(TrainingError, match=r"/log\.jsonl cannot be read or written: Is a directory"):
+        Log(tmp_path, 0)
 
 
 def test_a_log_goes_on_behind_the_step_that_is_resumed(tmp_path: Path) -> None:

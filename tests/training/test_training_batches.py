@@ -10,7 +10,16 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_diffgemma.training.batches import LOWEST_NOISE, POOL, STRIDE, Batches, CutExample, corrupt, cut_example, padded
+from mlx_diffgemma.training.batches import (
+    LOWEST_NOISE,
+    POOL,
+    STRIDE,
+    Batches,
+    CutExample,
+    corrupt,
+    cut_example,
+    padded_length,
+)
 from mlx_diffgemma.training.data import Example
 from mlx_diffgemma.training.objective import Batch
 
@@ -180,7 +189,8 @@ def test_a_batch_holds_sequences_of_one_padded_length() -> None:
     """50 batches are one pool; sorted, only the two where one of the three lengths ends can hold another one too."""
     found = batches(mixed(200), 4)
     lengths = [
-        {padded(int(size) + 1) for size in found.batch(index).weights.sum(axis=1).tolist()} for index in range(50)
+        {padded_length(int(size) + 1) for size in found.batch(index).weights.sum(axis=1).tolist()}
+        for index in range(50)
     ]
     assert sum(len(each) > 1 for each in lengths) <= 2
     assert set.union(*lengths) == {32, 64, 96}

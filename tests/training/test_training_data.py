@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from mlx_diffgemma.errors import DataError, TokenizerError
-from mlx_diffgemma.text.tokenizer import Message, Tokenizer, load_tokenizer
-from mlx_diffgemma.training.data import Conversation, Example, conversations, tokenized
+from mlx_diffgemma.text.messages import Message
+from mlx_diffgemma.text.tokenizer import Tokenizer, load_tokenizer
+from mlx_diffgemma.training.data import Conversation, Example, read_conversations, tokenize_conversations
 
 BOS, OPEN, END = 2, 105, 106
 STOPS = (1, 106, 50)
@@ -34,20 +35,20 @@ def written(folder: Path, content: str | bytes, name: str = "train") -> str:
 
 
 def example(tokenizer: Tokenizer, *messages: Message, longest: int = 1000) -> Example:
-    [made] = tokenized([Conversation("here", messages)], tokenizer, STOPS, longest)
+    [made] = tokenize_conversations([Conversation("here", messages)], tokenizer, STOPS, longest)
     return made
 
 
 def said(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
     """Each piece, control tokens by name."""
     names = {BOS: "<bos>", OPEN: "<|turn>", END: "<turn|>", 1: "<eos>"}
-    return [names.get(token) or tokenizer.bytes(token).decode() for token in ids]
+    return [names.get(token) or tokenizer.token_bytes(token).decode() for token in ids]
 
 
 def refusal(data: str, name: str = "train") -> str:
     """What `conversations` says of bad data, in one line."""
     with pytest.raises(DataError) as caught:
-        conversations(data, name)
+        read_conversations(data, name)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -57,19 +58,19 @@ def refusal(data: str, name: str = "train") -> str:
 
 def test_messages_are_taken_as_they_are(tmp_path: Path) -> None:
     turns = [{"role": "system", "content": "Be brief."}, ASKED, ANSWERED, ASKED, {**ANSWERED, "content": " Bo. "}]
-    [found] = conversations(written(tmp_path, json.dumps({"messages": turns, "source": "a key more"})), "train")
+    [found] = read_conversations(written(tmp_path, json.dumps({"messages": turns, "source": "a key more"})), "train")
     assert list(found.messages) == turns
     assert found.where == f"{tmp_path}/train.jsonl, line 1"
 
 
 def test_prompt_and_completion_are_a_question_and_an_answer(tmp_path: Path) -> None:
-    [found] = conversations(written(tmp_path, json.dumps({"prompt": "Who?", "completion": "Ana."})), "train")
+    [found] = read_conversations(written(tmp_path, json.dumps({"prompt": "Who?", "completion": "Ana."})), "train")
     assert list(found.messages) == [ASKED, ANSWERED]
 
 
 def test_blank_lines_are_skipped_and_counted(tmp_path: Path) -> None:
     content = f"\n{GOOD}\n   \n\t\r\n{GOOD}\n\n"
-    found = conversations(written(tmp_path, content), "train")
+    found = read_conversations(written(tmp_path, content), "train")
     assert [each.where.rpartition(" ")[2] for each in found] == ["2", "5"]
     assert refusal(written(tmp_path, content + "{}")).startswith(f"{tmp_path}/train.jsonl, line 7: ")
 
@@ -78,14 +79,14 @@ def test_a_byte_order_mark_and_every_unicode_character_are_no_trouble(tmp_path: 
     # U+2028 and U+0085 end a line for str.splitlines, and are ordinary text in JSON.
     text = "漢 é 🙂 \u2028 \x85 \x0c"
     line = json.dumps({"prompt": text, "completion": "x"}, ensure_ascii=False)
-    [found] = conversations(written(tmp_path, f"\ufeff{line}\r\n"), "train")
+    [found] = read_conversations(written(tmp_path, f"\ufeff{line}\r\n"), "train")
     assert found.messages[0]["content"] == text
 
 
 def test_the_splits_are_files_and_one_that_is_missing_is_empty(tmp_path: Path) -> None:
     written(tmp_path, f"{GOOD}\n{GOOD}\n", "valid")
-    assert len(conversations(str(tmp_path), "valid")) == 2
-    assert conversations(str(tmp_path), "train") == []
+    assert len(read_conversations(str(tmp_path), "valid")) == 2
+    assert read_conversations(str(tmp_path), "train") == []
 
 
 # what is wrong with a line
@@ -97,7 +98,7 @@ def test_the_splits_are_files_and_one_that_is_missing_is_empty(tmp_path: Path) -
         ('{"messages": [', "not valid JSON: "),
         ("not JSON at all", "not valid JSON: "),
         ("[" * 100_000, "not valid JSON: "),
-        ("[]", "neither messages with role and content nor prompt and completion, all text"),
+        ("[]", "neither messages with role and content nor prompt and completion, all as text"),
         ('"text"', "neither messages "),
         ("null", "neither messages "),
         ("{}", "neither messages "),
@@ -113,10 +114,10 @@ def test_the_splits_are_files_and_one_that_is_missing_is_empty(tmp_path: Path) -
             '{"messages": [{"role": "user", "content": null}, {"role": "assistant", "content": "x"}]}',
             "neither messages ",
         ),
-        ('{"messages": []}', "the messages must be a question and an answer of the assistant at the end"),
-        (json.dumps({"messages": [ANSWERED]}), "the messages must be a question "),
-        (json.dumps({"messages": [ASKED]}), "the messages must be a question "),
-        (json.dumps({"messages": [ASKED, ANSWERED, ASKED]}), "the messages must be a question "),
+        ('{"messages": []}', "the messages must begin with a question and end with an answer of the assistant"),
+        (json.dumps({"messages": [ANSWERED]}), "the messages must begin with a question "),
+        (json.dumps({"messages": [ASKED]}), "the messages must begin with a question "),
+        (json.dumps({"messages": [ASKED, ANSWERED, ASKED]}), "the messages must begin with a question "),
         ('{"prompt": "Who?", "completion": ""}', "the answer is empty"),
         (json.dumps({"messages": [ASKED, {**ANSWERED, "content": " \n"}]}), "the answer is empty"),
         (r'{"prompt": "half a face: \ud83d", "completion": "x"}', "the text is not valid Unicode"),
@@ -187,7 +188,7 @@ def test_the_response_is_cut_behind_its_first_stop_token(
     tokenizer: Tokenizer, stops: tuple[int, ...], kept: str
 ) -> None:
     answer = {"role": "assistant", "content": "A<eos>b"}
-    [made] = tokenized([Conversation("here", [ASKED, answer])], tokenizer, stops, 1000)
+    [made] = tokenize_conversations([Conversation("here", [ASKED, answer])], tokenizer, stops, 1000)
     assert "".join(said(tokenizer, made.response)) == kept
 
 
@@ -210,7 +211,7 @@ def test_what_is_too_long_is_named_with_its_length(tokenizer: Tokenizer) -> None
 
 def test_a_template_that_ends_answers_otherwise_is_named(tokenizer: Tokenizer) -> None:
     with pytest.raises(DataError, match=r"^here: the chat template ends the answer with no stop token$"):
-        list(tokenized([Conversation("here", [ASKED, ANSWERED])], tokenizer, (50,), 1000))
+        list(tokenize_conversations([Conversation("here", [ASKED, ANSWERED])], tokenizer, (50,), 1000))
 
 
 def test_a_template_that_changes_the_prompt_or_refuses_is_named() -> None:
@@ -220,16 +221,16 @@ def test_a_template_that_changes_the_prompt_or_refuses_is_named() -> None:
         def chat(self, messages: Sequence[Message]) -> list[int]:
             return [BOS, 7]
 
-        def whole(self, messages: Sequence[Message]) -> list[int]:
+        def finished_chat(self, messages: Sequence[Message]) -> list[int]:
             return [BOS, 9, 7, END]
 
     class Refusing(Bending):
-        def whole(self, messages: Sequence[Message]) -> list[int]:
+        def finished_chat(self, messages: Sequence[Message]) -> list[int]:
             raise TokenizerError("the chat template refused the conversation: roles must alternate")
 
-    for kind, complaint in ((Bending, "does not put the answer behind the prompt"), (Refusing, "roles must alternate")):
+    for kind, complaint in ((Bending, "does not put the answer after the prompt"), (Refusing, "roles must alternate")):
         with pytest.raises(DataError, match=f"^here: .*{complaint}"):
-            list(tokenized([Conversation("here", [ASKED, ANSWERED])], kind(), STOPS, 1000))  # type: ignore[arg-type]
+            list(tokenize_conversations([Conversation("here", [ASKED, ANSWERED])], kind(), STOPS, 1000))  # type: ignore[arg-type]
 
 
 # Hub datasets
@@ -255,12 +256,12 @@ def on_the_hub(monkeypatch: pytest.MonkeyPatch, folder: Path, splits: Mapping[st
 def test_a_hub_dataset_has_the_same_rows_in_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     on_the_hub(monkeypatch, tmp_path, {"train": f"{GOOD}\n{GOOD}\n", "valid": f"{GOOD}\n"})
     monkeypatch.chdir(tmp_path)
-    first, second = conversations("someone/chats", "train")
+    first, second = read_conversations("someone/chats", "train")
     assert list(first.messages) == list(second.messages) == [ASKED, ANSWERED]
     assert second.where == "someone/chats, train, row 2"
-    [held_out] = conversations("someone/chats", "valid")
+    [held_out] = read_conversations("someone/chats", "valid")
     assert list(held_out.messages) == [ASKED, ANSWERED]
-    assert conversations("someone/chats", "test") == []
+    assert read_conversations("someone/chats", "test") == []
 
 
 def test_a_bad_row_of_a_hub_dataset_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,11 +18,11 @@ import mlx.core as mx
 import mlx.nn as nn
 import pytest
 from mlx.utils import tree_flatten
-from tiny import FIXTURES, PARITY, random_model
+from tiny import FIXTURES, PARITY, denoised, encoded, random_model
 
 from mlx_diffgemma.checkpoint.weights import load_model
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
-from mlx_diffgemma.training.forward import Canvas, Run, checkpointed, denoise, encode, plain
+from mlx_diffgemma.training.forward import CanvasBatch, TrainingRun, checkpointed, denoise, encode, plain
 from mlx_diffgemma.training.gradients import Work, Workers
 from mlx_diffgemma.training.objective import Batch, Losses, losses
 
@@ -59,7 +59,7 @@ def model(seed: int, recorded: dict[str, mx.array]) -> DiffusionGemma:
 @running
 @conditioning
 def test_losses_and_gradients_equal_the_reference(
-    model: DiffusionGemma, recorded: dict[str, mx.array], conditioned: bool, run: Run
+    model: DiffusionGemma, recorded: dict[str, mx.array], conditioned: bool, run: TrainingRun
 ) -> None:
     found, gradients = differentiate(model, recorded_batch(recorded), run, conditioned)
     label = "conditioned" if conditioned else "plain"
@@ -90,20 +90,20 @@ def test_the_recorded_batches_exercise_padding_window_and_conditioning(
 
 @running
 @conditioning
-def test_padded_batches_equal_the_runtime_row_by_row(conditioned: bool, run: Run) -> None:
+def test_padded_batches_equal_the_runtime_row_by_row(conditioned: bool, run: TrainingRun) -> None:
     """To 1e-4, as everywhere: the same products of other shapes are rounded differently (by 4e-6 in OpenBLAS)."""
     model, batch, lengths = random_model(), random_batch(), (9, 21, 37)
     signal = 3.0 * mx.random.normal((3, 16, 32), key=mx.random.key(7)) if conditioned else None
     hidden, prefix = encode(model, batch.tokens, run)
-    logits = model.causal_logits(denoise(model, Canvas(batch.noisy, batch.starts), prefix, signal, run))
+    logits = model.logits(denoise(model, CanvasBatch(batch.noisy, batch.starts), prefix, signal, run))
     for row, (start, length) in enumerate(zip(batch.starts.tolist(), lengths, strict=True)):
         one = slice(row, row + 1)
-        alone = model.encode(batch.tokens[one, :length], model.make_cache())
+        alone = encoded(model, batch.tokens[one, :length], model.make_cache())
         assert difference(hidden[one, :length], alone) < TOLERANCE
         cache = model.make_cache()
-        model.encode(batch.tokens[one, :start], cache)
-        denoised = model.denoise(batch.noisy[one], cache, None if signal is None else signal[one])
-        assert difference(logits[one], denoised) < TOLERANCE
+        encoded(model, batch.tokens[one, :start], cache)
+        found = denoised(model, batch.noisy[one], cache, None if signal is None else signal[one])
+        assert difference(logits[one], found) < TOLERANCE
 
 
 @conditioning
@@ -129,7 +129,7 @@ def test_compiled_gradients_leave_the_model_as_it_was() -> None:
         assert mx.array_equal(value, before[name]), name
 
 
-def differentiate(model: DiffusionGemma, batch: Batch, run: Run, conditioned: bool) -> tuple[Losses, Gradients]:
+def differentiate(model: DiffusionGemma, batch: Batch, run: TrainingRun, conditioned: bool) -> tuple[Losses, Gradients]:
     """The losses, and the gradient of their total for every trainable parameter."""
 
     def objective(batch: Batch) -> Losses:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from benched import AUTOREGRESSIVE, DIFFUSION, MACHINE, attempt, found, reply
 from rich.console import Console
 
-from mlx_diffgemma.benchmark.plot import check_file, draw
+from mlx_diffgemma.benchmark.plot import check_plot_file, save_plot
 from mlx_diffgemma.benchmark.report import as_object, notes, show
 from mlx_diffgemma.benchmark.results import Benchmark, Figures, Measured
 from mlx_diffgemma.errors import BenchmarkError
@@ -21,16 +22,16 @@ PNG = b"\x89PNG\r\n\x1a\n"
 ALONE = """\
 Apple M9 (gpu, 32 GiB), Darwin arm64, mlx-diffgemma 0.1.0, MLX 0.32.4, mlx-lm 0.32.2
 
- speed                     diffusiongemma-4bit
- ─────────────────────────────────────────────
- loading                                11.5 s
- weights in memory                    16.98 GB
- most memory                          19.00 GB
- prefill of 512                      394 tok/s
- prefill of 8,192                    371 tok/s
- step of 64 behind 512                  255 ms
- step of 256 behind 512                 970 ms
- step of 256 behind 8,192               1.21 s
+ speed                    diffusiongemma-4bit
+ ────────────────────────────────────────────
+ loading                               11.5 s
+ weights in memory                   16.98 GB
+ most memory                         19.00 GB
+ prefill of 512                     394 tok/s
+ prefill of 8,192                   371 tok/s
+ step of 64 after 512                  255 ms
+ step of 256 after 512                 970 ms
+ step of 256 after 8,192               1.21 s
 
 
  suite                                      steps/  tokens/
@@ -49,17 +50,17 @@ TOGETHER = """\
 Apple M9 (gpu, 32 GiB), Darwin arm64, mlx-diffgemma 0.1.0, MLX 0.32.4, mlx-lm
 0.32.2
 
- speed                     diffusiongemma-4bit    gemma-4
- ────────────────────────────────────────────────────────
- loading                                11.5 s     9.80 s
- weights in memory                    16.98 GB   16.00 GB
- most memory                          19.00 GB   17.50 GB
- prefill of 512                      394 tok/s  410 tok/s
- prefill of 8,192                    371 tok/s          –
- step of 64 behind 512                  255 ms          –
- step of 256 behind 512                 970 ms          –
- step of 256 behind 8,192               1.21 s          –
- token behind 512                            –    16.0 ms
+ speed                    diffusiongemma-4bit    gemma-4
+ ───────────────────────────────────────────────────────
+ loading                               11.5 s     9.80 s
+ weights in memory                   16.98 GB   16.00 GB
+ most memory                         19.00 GB   17.50 GB
+ prefill of 512                     394 tok/s  410 tok/s
+ prefill of 8,192                   371 tok/s          –
+ step of 64 after 512                  255 ms          –
+ step of 256 after 512                 970 ms          –
+ step of 256 after 8,192               1.21 s          –
+ token after 512                            –    16.0 ms
 
 
  suite                                             steps/  tokens/
@@ -123,6 +124,30 @@ def test_a_prompt_that_was_not_asked_has_no_row() -> None:
     assert "\n other " not in printed(found(prompts=("chat", "other", "count")))
 
 
+def test_prompts_of_a_group_share_a_row_a_note_and_a_place_in_the_object() -> None:
+    """The prompts of DIFFUSION, and a third one that is in no group."""
+    groups = {"chat": "talk", "count": "talk"}
+    benchmark = found(
+        replace(DIFFUSION, attempts=(*DIFFUSION.attempts, attempt("alone"))),
+        prompts=("chat", "alone", "count"),
+        groups=groups,
+    )
+    assert benchmark.rows == {"talk": ("chat", "count"), "alone": ("alone",)}
+    rows = [
+        row.split()[:2] for row in printed(benchmark).splitlines() if row.split()[1:2] in (["3/4"], ["1/1"], ["4/5"])
+    ]
+    assert rows == [["talk", "3/4"], ["alone", "1/1"], ["all", "4/5"]]
+    assert notes(benchmark) == ["refused: talk, diffusiongemma-4bit, 2 of 5: no match for 1 2 3, in '1 2 4'"]
+    [model] = as_object(benchmark, MACHINE)["models"]
+    assert [(answers["prompt"], answers.get("group")) for answers in model["answers"]] == [
+        ("chat", "talk"),
+        ("alone", None),
+        ("count", "talk"),
+    ]
+    [talk] = model["groups"]
+    assert (talk["group"], talk["answers"], talk["accepted"]) == ("talk", 4, 3)
+
+
 def test_names_are_no_markup_and_move_no_cursor() -> None:
     said = attempt("[red]x", refusal="exit code 1: \x1b[2J[bold]", said=reply("\x1b[H" + "a" * 50))
     benchmark = found(replace(DIFFUSION, attempts=(said,)), prompts=("[red]x",))
@@ -133,7 +158,7 @@ def test_names_are_no_markup_and_move_no_cursor() -> None:
     assert line.endswith("a" * 39 + "'")
 
 
-def test_the_last_refusal_is_told() -> None:
+def test_the_last_refusal_is_in_the_notes() -> None:
     refused = [attempt(refusal=reason, said=reply("no")) for reason in ("first", "second")]
     assert notes(found(replace(DIFFUSION, attempts=(*refused, attempt())))) == [
         "refused: chat, diffusiongemma-4bit, 2 of 3: second, in 'no'"
@@ -214,7 +239,7 @@ def test_the_picture_is_a_png_with_a_row_for_what_was_measured(
     tmp_path: Path, models: tuple[Measured, ...], height: int
 ) -> None:
     file = tmp_path / "figures.png"
-    draw(found(*models), file)
+    save_plot(found(*models), file)
     picture = file.read_bytes()
     assert picture.startswith(PNG)
     assert struct.unpack(">II", picture[16:24]) == (1080, height)
@@ -225,25 +250,32 @@ def test_the_picture_is_a_png_with_a_row_for_what_was_measured(
 def test_many_prompts_have_room_for_their_names(tmp_path: Path) -> None:
     names = tuple(f"a prompt of a long name, {number}" for number in range(20))
     asked = tuple(attempt(name) for name in names)
-    draw(found(replace(DIFFUSION, attempts=asked), prompts=names), tmp_path / "many.png")
+    save_plot(found(replace(DIFFUSION, attempts=asked), prompts=names), tmp_path / "many.png")
     assert (tmp_path / "many.png").stat().st_size > 8_000
 
 
 def test_there_is_no_picture_of_nothing(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="has nothing to show: neither steps nor answers were measured"):
-        draw(found(replace(NO_STEPS, attempts=())), tmp_path / "none.png")
+        save_plot(found(replace(NO_STEPS, attempts=())), tmp_path / "none.png")
 
 
 def test_a_file_that_cannot_be_written_is_refused_beforehand(tmp_path: Path) -> None:
-    check_file(tmp_path / "figures.PNG")
+    check_plot_file(tmp_path / "figures.PNG")
     with pytest.raises(BenchmarkError, match=r"the plot must be a .png file, not figures.jpg"):
-        check_file(Path("figures.jpg"))
+        check_plot_file(Path("figures.jpg"))
     with pytest.raises(BenchmarkError, match=r"none/figures.png cannot be written: there is no folder .*/none"):
-        check_file(tmp_path / "none" / "figures.png")
+        check_plot_file(tmp_path / "none" / "figures.png")
+
+
+def test_a_picture_without_matplotlib_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(BenchmarkError) as raised:
+        check_plot_file(tmp_path / "figures.png")
+    assert str(raised.value) == "--plot needs more packages: pip install 'mlx-diffgemma[plot]'"
 
 
 def test_a_folder_in_the_pictures_place_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "figures.png" / "x").mkdir(parents=True)
     with pytest.raises(BenchmarkError, match=r"figures.png cannot be written: Is a directory"):
-        draw(found(), tmp_path / "figures.png")
+        save_plot(found(), tmp_path / "figures.png")
     assert [path.name for path in tmp_path.iterdir()] == ["figures.png"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,14 +16,16 @@ from benched import AUTOREGRESSIVE, DIFFUSION, ScriptedSubject, attempt, found, 
 from mlx_diffgemma.benchmark import measure, run
 from mlx_diffgemma.benchmark.answers import Asking, ask
 from mlx_diffgemma.benchmark.baseline import BaselineChoice
-from mlx_diffgemma.benchmark.checks import Exact
-from mlx_diffgemma.benchmark.diffusion import ModelChoice
+from mlx_diffgemma.benchmark.checks import ExactCheck
+from mlx_diffgemma.benchmark.diffusion import Diffusion, ModelChoice
 from mlx_diffgemma.benchmark.measure import Sizes, fit, read_sizes, time_prefill, time_steps
 from mlx_diffgemma.benchmark.results import Attempt, Point, figures, percentile, short_names
 from mlx_diffgemma.benchmark.run import BenchmarkPlan
 from mlx_diffgemma.benchmark.subject import repeated, steady
 from mlx_diffgemma.benchmark.suite import Case, Suite
-from mlx_diffgemma.errors import OptionError, OutOfMemoryError
+from mlx_diffgemma.errors import BenchmarkError, OptionError, OutOfMemoryError
+from mlx_diffgemma.generation_config import GenerationConfig
+from mlx_diffgemma.session import Session
 
 PLAN = BenchmarkPlan(
     source=ModelChoice(model="demo"),
@@ -34,7 +39,7 @@ PLAN = BenchmarkPlan(
     seed=0,
     max_tokens=None,
 )
-YES = Case(name="chat", prompt="yes or no", check=Exact(text="yes"))
+YES = Case(name="chat", prompt="yes or no", check=ExactCheck(text="yes"))
 
 # figures
 
@@ -145,6 +150,12 @@ def test_a_prompt_may_have_its_own_length() -> None:
     assert [longest for _, longest, _ in subject.asked] == [7, 99]
 
 
+def test_a_prompt_may_have_its_own_seed() -> None:
+    asking = Asking(max_tokens=7, repeats=2, retries=2, seed=10)
+    attempts = list(ask(ScriptedSubject(script=["no"]), replace(YES, seed=100), asking))
+    assert [one.seed for one in attempts] == [110, 111, 112, 113]
+
+
 # sizes
 
 
@@ -199,7 +210,7 @@ def test_a_prefill_is_repeated_after_a_warm_up_while_patience_lasts() -> None:
     assert slowest.seconds == (20.0,)
 
 
-def test_what_does_not_fit_into_memory_is_an_error_that_is_told() -> None:
+def test_what_does_not_fit_into_memory_is_an_error_that_is_returned() -> None:
     subject = ScriptedSubject(full=500)
     failed = time_prefill(subject, 501)
     assert isinstance(failed, OutOfMemoryError)
@@ -279,7 +290,7 @@ TWO = replace(
 def test_both_models_go_through_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     loaders = Loaders(monkeypatch)
     findings = run.Findings()
-    for event in run.run(TWO):
+    for event in run.run_benchmark(TWO):
         findings.add(event)
     benchmark = findings.benchmark(whole=True)
     assert benchmark is not None
@@ -301,14 +312,14 @@ def test_both_models_go_through_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
     assert loaders.alive == [0, 0]
 
 
-def test_a_run_that_was_ended_tells_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_ended_early_has_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     Loaders(monkeypatch)
     findings = run.Findings()
-    for event in run.run(TWO):
+    for event in run.run_benchmark(TWO):
         findings.add(event)
         if isinstance(event, run.Began) and event.what == "prefill":
             assert findings.benchmark(whole=False) is None
-        if isinstance(event, run.Prefilled):
+        if isinstance(event, run.PrefillTimed):
             break
     benchmark = findings.benchmark(whole=False)
     assert benchmark is not None
@@ -317,10 +328,10 @@ def test_a_run_that_was_ended_tells_what_it_found(monkeypatch: pytest.MonkeyPatc
 
 def test_parts_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     Loaders(monkeypatch)
-    speeds = [type(event).__name__ for event in run.run(replace(TWO, answers=False, baseline=None))]
-    assert speeds == ["Began", "Loaded", "Began", "Prefilled", "Dropped", "Began", *["Stepped"] * 4, "Dropped"]
+    speeds = [type(event).__name__ for event in run.run_benchmark(replace(TWO, answers=False, baseline=None))]
+    assert speeds == ["Began", "Loaded", "Began", "PrefillTimed", "Dropped", "Began", *["StepsTimed"] * 4, "Dropped"]
     Loaders(monkeypatch)
-    answers = [type(event).__name__ for event in run.run(replace(TWO, sizes=None, baseline=None, only="o"))]
+    answers = [type(event).__name__ for event in run.run_benchmark(replace(TWO, sizes=None, baseline=None, only="o"))]
     assert answers == ["Began", "Loaded", "SuiteChosen", "Dropped", "Began", "Attempt"]
 
 
@@ -329,11 +340,42 @@ def test_the_given_length_goes_over_the_prompts(monkeypatch: pytest.MonkeyPatch)
     own = Suite(name="mine", cases=(replace(YES, max_tokens=99),))
     for wanted, expected in ((None, 99), (5, 5)):
         plan = replace(TWO, suite=own, max_tokens=wanted, baseline=None, sizes=None)
-        [chosen] = [event for event in run.run(plan) if isinstance(event, run.SuiteChosen)]
+        [chosen] = [event for event in run.run_benchmark(plan) if isinstance(event, run.SuiteChosen)]
         assert [case.max_tokens for case in chosen.suite.cases] == [expected]
 
 
 def test_a_name_that_no_prompt_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     Loaders(monkeypatch)
     with pytest.raises(OptionError, match="only='x' is in no name of the suite mine: chat, word, no"):
-        list(run.run(replace(TWO, only="x", baseline=None)))
+        list(run.run_benchmark(replace(TWO, only="x", baseline=None)))
+
+
+def test_the_suite_is_chosen_before_the_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "load_diffusion", lambda _: pytest.fail("loaded"))
+    monkeypatch.setitem(sys.modules, "jsonschema", None)
+    monkeypatch.setitem(sys.modules, "jsonschema.exceptions", None)
+    with pytest.raises(BenchmarkError, match=r"a json_schema check needs more packages: pip install"):
+        list(run.run_benchmark(replace(PLAN, suite="full")))
+    with pytest.raises(OptionError, match="only='x' is in no name of the suite demo: sudoku, sum, json, count, "):
+        list(run.run_benchmark(replace(PLAN, only="x")))
+
+
+def test_options_go_from_checkpoint_to_prompt_to_command_line() -> None:
+    session = SimpleNamespace(defaults=GenerationConfig(max_steps=30, seed=3))
+    options = {"max_steps": 4, "until_end": False, "trim": True}
+    case = replace(YES, options=options)
+    for choices, exact, expected in (
+        ({}, False, {"max_steps": 4, "until_end": False, "trim": True, "seed": 3}),
+        ({"max_steps": 9}, False, {"max_steps": 9, "until_end": False, "trim": True, "seed": 3}),
+        ({"max_steps": 9}, True, {"max_steps": 9, "until_end": False, "trim": False, "seed": 3}),
+    ):
+        choice = ModelChoice(model="demo", choices=choices, exact=exact)
+        subject = Diffusion(
+            session=cast("Session", session),
+            choice=choice,
+            config=choice.over(session.defaults),
+            loaded=DIFFUSION.loaded,
+            text=[],
+        )
+        made = subject.config_for(case)
+        assert {name: getattr(made, name) for name in expected} == expected

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import json
+import random
+import sys
 from pathlib import Path
 
 import pytest
 from demo_model.judge import judge
-from demo_model.questions import Question, is_held_out
+from demo_model.questions import Question, draw, is_held_out
+from demo_model.suites import ASKED, check, write_suites
 
-from mlx_diffgemma.benchmark.checks import Exact, Regex
-from mlx_diffgemma.benchmark.prompts import CODE, PASSAGE, PRESENT, choose, demo, full
+from mlx_diffgemma.benchmark import SUITES, SuiteName, prompts
+from mlx_diffgemma.benchmark.checks import ExactCheck, RegexCheck, read_check
+from mlx_diffgemma.benchmark.prompts import (
+    CODE_WITH_GAP,
+    PASSAGE,
+    PRESENT,
+    built_in_suite,
+    default_suite,
+    demo,
+    full,
+)
 from mlx_diffgemma.benchmark.suite import Case, Suite, read_suite
-from mlx_diffgemma.errors import DataError
+from mlx_diffgemma.errors import BenchmarkError, DataError
+from mlx_diffgemma.infilling.template import Gap
 
 RIGHT = {
     "chat": "Light travels much faster than sound.",
@@ -72,9 +85,9 @@ def test_prompts_are_read_line_by_line(tmp_path: Path) -> None:
     assert suite.name == "prompts.jsonl"
     first, second = suite.cases
     assert (first.name, first.prompt, first.max_tokens) == ("capital", "Capital of Peru?", 64)
-    assert isinstance(first.check, Regex)
+    assert isinstance(first.check, RegexCheck)
     assert (second.name, second.prompt, second.max_tokens) == ("3", "Say\u2028yes.", None)
-    assert second.check == Exact(text="yes")
+    assert second.check == ExactCheck(text="yes")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +98,7 @@ def test_prompts_are_read_line_by_line(tmp_path: Path) -> None:
         ('{"check": {"regex": "."}}', "prompt must be text that says something, not None"),
         ('{"prompt": " ", "check": {"regex": "."}}', "prompt must be text that says something, not ' '"),
         ('{"prompt": "a", "name": 3, "check": {"regex": "."}}', "name must be text that says something, not 3"),
-        ('{"prompt": "\\ud800", "check": {}}', "prompt is not valid Unicode, it has half of a surrogate pair"),
+        ('{"prompt": "\\ud800", "check": {}}', "prompt is not valid Unicode at character 0: remove that character"),
         ('{"prompt": "a"}', 'no check; {"regex": "."} accepts every answer that is not empty'),
         (
             '{"prompt": "a", "check": {"regex": "("}}',
@@ -97,8 +110,8 @@ def test_prompts_are_read_line_by_line(tmp_path: Path) -> None:
             "max_tokens must be a whole number, at least 1",
         ),
         (
-            '{"prompt": "a", "check": {"regex": "."}, "system": "x"}',
-            "unknown: system; there are check, max_tokens, name, prompt",
+            '{"prompt": "a", "check": {"regex": "."}, "sistem": "x", "maxtokens": 3}',
+            "unknown: maxtokens, sistem; there are allow_empty, canvas_length, check, choices, ",
         ),
         ('{"name": "one", "prompt": "a", "check": {"regex": "."}}', "a second prompt of the name 'one'"),
     ],
@@ -112,7 +125,7 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none.jsonl cannot be read: No such file or directory"):
+    with pytest.raises(DataError, match=r"none.jsonl: no such file"):
         read_suite(tmp_path / "none.jsonl")
     with pytest.raises(DataError, match=r"cannot be read: Is a directory"):
         read_suite(tmp_path)
@@ -122,13 +135,116 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         read_suite(written(tmp_path, " \n\n"))
 
 
-# the built-in prompts
+def test_a_line_may_set_any_option_of_a_generation(tmp_path: Path) -> None:
+    line = {
+        "prompt": "Yes or no?",
+        "check": {"regex": "."},
+        "choices": ["yes", "no"],
+        "max_steps": 3,
+        "seed": 7,
+        "conditioning_top_k": None,
+        "group": "questions",
+    }
+    [read] = read_suite(written(tmp_path, json.dumps(line))).cases
+    assert (read.group, read.row, read.name, read.seed, read.max_tokens) == ("questions", "questions", "1", 7, None)
+    assert read.options == {"choices": ("yes", "no"), "max_steps": 3, "conditioning_top_k": None}
+    assert read.template == ()
+
+
+def test_a_line_may_have_a_template_whose_gaps_take_the_constraint(tmp_path: Path) -> None:
+    lines = [
+        {"template": "1 <gap:2> 4<gap>", "check": {"exact": "1 2 3 4"}},
+        {"template": "<gap>!", "prompt": "Greet.", "check": {"regex": "."}, "regex": "Hi|Hello", "greedy": True},
+    ]
+    plain, constrained = read_suite(written(tmp_path, "\n".join(map(json.dumps, lines)))).cases
+    assert (plain.template, plain.prompt, plain.options) == (("1 ", Gap(2, 2), " 4", Gap()), None, {})
+    assert constrained.template == (Gap(regex="Hi|Hello"), "!")
+    assert (constrained.prompt, constrained.options) == ("Greet.", {"greedy": True})
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"prompt": "a", "max_steps": 0}, "max_steps=0 must be at least 1"),
+        ({"prompt": "a", "seed": None}, "seed=None must be a whole number"),
+        ({"prompt": "a", "regex": "a", "choices": ["b"]}, "regex and choices cannot both be kept: give one of them"),
+        ({"prompt": "a", "regex": "(a"}, "'(a'"),
+        ({"prompt": "a", "json_schema": {"type": "parrot"}}, "json_schema"),
+        ({"template": "no place to fill"}, "the template has no gap: mark one with <gap>"),
+        ({"template": "<gap:3-2>"}, "a gap of 3 to 2 tokens: "),
+        ({"template": ["a"]}, "template must be text that says something, not ['a']"),
+        ({"template": "<gap>", "prompt": ""}, "prompt must be text that says something, not ''"),
+        ({"prompt": "a", "group": 3}, "group must be text that says something, not 3"),
+    ],
+)
+def test_an_option_or_a_template_that_no_model_can_use_names_its_line(
+    tmp_path: Path, entries: dict[str, object], message: str
+) -> None:
+    path = written(tmp_path, json.dumps({**entries, "check": {"regex": "."}}))
+    with pytest.raises(DataError) as raised:
+        read_suite(path)
+    assert str(raised.value).startswith(f"{path}, line 1: ")
+    assert message in str(raised.value)
+
+
+# the built-in suites
 
 
 def test_the_suite_follows_the_canvas_unless_it_is_named() -> None:
-    assert [choose(None, length).name for length in (16, 32, 63, 64, 256)] == ["demo", "demo", "demo", "full", "full"]
-    assert choose("full", 32).name == "full"
-    assert choose("demo", 256).name == "demo"
+    assert [default_suite(length) for length in (16, 32, 63, 64, 256)] == ["demo", "demo", "demo", "full", "full"]
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_a_built_in_suite_has_its_name_and_different_prompts(name: SuiteName) -> None:
+    suite = built_in_suite(name)
+    assert suite.name == name
+    assert len({case.name for case in suite.cases}) == len(suite.cases)
+
+
+def test_only_two_suites_need_the_packages_of_a_schema_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jsonschema", None)
+    monkeypatch.setitem(sys.modules, "jsonschema.exceptions", None)
+    for name in ("demo", "demo-accuracy", "demo-infill"):
+        assert built_in_suite(name).cases
+    with pytest.raises(BenchmarkError) as raised:
+        built_in_suite("full")
+    assert str(raised.value) == (
+        "prompt json of the suite full: a json_schema check needs more packages: pip install 'mlx-diffgemma[bench]'"
+    )
+    with pytest.raises(
+        BenchmarkError, match=r"demo-constrained.jsonl, line 41: a json_schema check needs more packages"
+    ):
+        built_in_suite("demo-constrained")
+
+
+def test_the_suites_of_the_demo_model_are_what_their_script_writes(tmp_path: Path) -> None:
+    write_suites(tmp_path)
+    folder = Path(prompts.__file__).parent / "suites"
+    written = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
+    assert written == {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
+    assert {Path(name).stem for name in written} | {"full", "demo"} == set(SUITES)
+
+
+@pytest.mark.parametrize("kind", ASKED)
+def test_a_check_agrees_with_the_demo_models_judge(kind: str) -> None:
+    questions = [draw(kind, random.Random(seed), held_out=True) for seed in range(60)]
+    answers = [question.answer for question in questions]
+    for question in questions:
+        verdict = read_check("here", check(question))
+        assert [verdict.refusal(answer) is None for answer in answers] == [
+            judge(question, answer) for answer in answers
+        ]
+
+
+def test_operands_and_arguments_may_come_in_another_order_where_it_does_not_matter() -> None:
+    [product, quotient] = (
+        Question(kind="function", prompt="", answer=f"def area(x, y):\n    return x {sign} y", content="")
+        for sign in "*/"
+    )
+    for question, sign, right in ((product, "*", True), (quotient, "/", False)):
+        swapped = f"def area(y, x):\n    return y {sign} x"
+        assert judge(question, swapped) is right
+        assert (read_check("here", check(question)).refusal(swapped) is None) is right
 
 
 def test_the_full_suite_has_the_six_kinds() -> None:
@@ -176,9 +292,9 @@ def test_a_text_in_the_past_tense_is_accepted_as_a_rewrite() -> None:
 
 
 def test_the_gap_is_the_only_one_and_its_filling_makes_the_code_right() -> None:
-    assert CODE.count("<GAP>") == 1
+    assert CODE_WITH_GAP.count("<GAP>") == 1
     names: dict[str, object] = {}
-    exec(CODE.replace("<GAP>", "max(merged[-1][1], end)"), names)
+    exec(CODE_WITH_GAP.replace("<GAP>", "max(merged[-1][1], end)"), names)
     free = names["free"]
     assert callable(free)
     assert free([(600, 700), (500, 900), (1000, 1010)]) == [(480, 500), (900, 1000), (1010, 1080)]

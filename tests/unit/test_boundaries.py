@@ -10,7 +10,7 @@ import pytest
 
 import mlx_diffgemma
 from mlx_diffgemma.constraint.cache import Vocabulary
-from mlx_diffgemma.infilling.boundaries import Hole, Joints
+from mlx_diffgemma.infilling.boundaries import Boundaries, TokenGap
 from mlx_diffgemma.infilling.template import Gap, parse
 from mlx_diffgemma.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -34,14 +34,14 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def joints(tokenizer: Tokenizer) -> Joints:
-    return Joints(tokenizer, Vocabulary.of(tokenizer.table, SIZE + 8), STOPS)
+def boundaries(tokenizer: Tokenizer) -> Boundaries:
+    return Boundaries(tokenizer, Vocabulary.of(tokenizer.all_token_bytes, SIZE + 8), STOPS)
 
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_literal_is_encoded_byte_for_byte_and_without_special_tokens(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.literal(text)
-    assert b"".join(map(tokenizer.bytes, ids)) == text.encode()
+    assert b"".join(map(tokenizer.token_bytes, ids)) == text.encode()
     assert not set(ids) & tokenizer.special
 
 
@@ -49,90 +49,90 @@ def test_a_literal_that_is_plain_is_encoded_as_ever(tokenizer: Tokenizer) -> Non
     assert tokenizer.literal("What is 47 + 38?") == tokenizer.encode("What is 47 + 38?")[1:]
 
 
-def test_any_text_cut_anywhere_keeps_its_bytes(joints: Joints) -> None:
+def test_any_text_cut_anywhere_keeps_its_bytes(boundaries: Boundaries) -> None:
     rng = random.Random(2)
     alphabet = 'ab 12\n\r\t{}":,漢é🙂▁<|>'
     for _ in range(100):
         text = "".join(rng.choices(alphabet, k=30))
         cut = rng.randrange(31)
-        pieces = joints.pieces([part for part in (text[:cut], Gap(2, 2), text[cut:]) if part != ""])
+        parts = boundaries.token_parts([part for part in (text[:cut], Gap(2, 2), text[cut:]) if part != ""])
         data = b"".join(
-            (b"\0" if not piece.healed else b" \0")
-            if isinstance(piece, Hole)
-            else b"".join(map(joints.tokenizer.bytes, piece))
-            for piece in pieces
+            (b"\0" if not part.absorbs_space else b" \0")
+            if isinstance(part, TokenGap)
+            else b"".join(map(boundaries.tokenizer.token_bytes, part))
+            for part in parts
         )
         assert data == f"{text[:cut]}\0{text[cut:]}".encode()
 
 
-def test_a_single_space_before_a_gap_is_left_to_it(joints: Joints) -> None:
-    text, hole, after = joints.pieces(parse("x = <gap>, y"))
-    assert hole == Hole(healed=True)
+def test_a_single_space_before_a_gap_is_absorbed_by_it(boundaries: Boundaries) -> None:
+    text, gap, after = boundaries.token_parts(parse("x = <gap>, y"))
+    assert gap == TokenGap(absorbs_space=True)
     assert isinstance(text, tuple)
-    assert joints.tokenizer.decode(text) == "x ="
+    assert boundaries.tokenizer.decode(text) == "x ="
     assert isinstance(after, tuple)
     assert after[-1] == END
-    assert joints.pieces(parse("a\n<gap>"))[1] == Hole(open=True)
+    assert boundaries.token_parts(parse("a\n<gap>"))[1] == TokenGap(open_ended=True)
 
 
-def test_a_space_that_is_part_of_a_token_stays(joints: Joints) -> None:
-    text, hole, _ = joints.pieces(parse("def f(x, y):\n    return <gap:3>"))
-    assert hole == Hole(least=3, most=3)
+def test_a_space_that_is_part_of_a_token_stays(boundaries: Boundaries) -> None:
+    text, gap, _ = boundaries.token_parts(parse("def f(x, y):\n    return <gap:3>"))
+    assert gap == TokenGap(min_tokens=3, max_tokens=3)
     assert isinstance(text, tuple)
-    assert joints.tokenizer.decode(text) == "def f(x, y):\n    return "
+    assert boundaries.tokenizer.decode(text) == "def f(x, y):\n    return "
 
 
-def test_the_end_of_the_text_is_an_end_token_or_open(joints: Joints) -> None:
-    assert joints.pieces(parse("<gap:3>"))[-1] == (END,)
-    assert joints.pieces(parse("<gap:3-4>")) == (Hole(least=3, most=4, open=True),)
+def test_the_end_of_the_text_is_an_end_token_or_open(boundaries: Boundaries) -> None:
+    assert boundaries.token_parts(parse("<gap:3>"))[-1] == (END,)
+    assert boundaries.token_parts(parse("<gap:3-4>")) == (TokenGap(min_tokens=3, max_tokens=4, open_ended=True),)
 
 
-def forbidden(joints: Joints, hole: Hole, length: int, *, strict: bool = False) -> list[set[int]]:
+def forbidden(boundaries: Boundaries, gap: TokenGap, length: int, *, whole_characters: bool = False) -> list[set[int]]:
     """Per position, what the bans forbid."""
     out: list[set[int]] = [set() for _ in range(length)]
-    for places, tokens in joints.bans([(0, length, hole)], strict=strict):
-        for place in range(length)[places]:
+    for positions, tokens in boundaries.bans([(0, length, gap)], whole_characters=whole_characters):
+        for place in range(length)[positions]:
             out[place] |= set(tokens.tolist())
     return out
 
 
-def test_special_tokens_end_tokens_and_unknown_ids_stand_in_no_gap(joints: Joints) -> None:
-    expected = {token for token in range(SIZE + 8) if not joints.tokenizer.bytes(token)} | set(STOPS)
+def test_special_tokens_end_tokens_and_unknown_ids_are_banned_from_gaps(boundaries: Boundaries) -> None:
+    expected = {token for token in range(SIZE + 8) if not boundaries.tokenizer.token_bytes(token)} | set(STOPS)
     assert set(range(SIZE, SIZE + 8)) < expected
-    assert forbidden(joints, Hole(), 3) == [expected] * 3
+    assert forbidden(boundaries, TokenGap(), 3) == [expected] * 3
 
 
-def test_an_end_token_ends_an_open_gap_behind_its_least_length(joints: Joints) -> None:
-    found = forbidden(joints, Hole(least=2, open=True), 4)
-    assert [set(STOPS) & place for place in found] == [set(STOPS), set(STOPS), set(), set()]
-    assert all(2 in place for place in found)
+def test_an_end_token_ends_an_open_gap_after_its_minimum_length(boundaries: Boundaries) -> None:
+    found = forbidden(boundaries, TokenGap(min_tokens=2, open_ended=True), 4)
+    assert [set(STOPS) & banned for banned in found] == [set(STOPS), set(STOPS), set(), set()]
+    assert all(2 in banned for banned in found)
 
 
-def test_a_healed_gap_begins_with_its_space_and_is_not_only_that(joints: Joints) -> None:
-    tokens = joints.tokenizer
-    allowed = [set(range(SIZE)) - place for place in forbidden(joints, Hole(healed=True), 2)]
-    assert {tokens.bytes(token)[:1] for token in allowed[0]} == {b" "}
-    assert b" " in {tokens.bytes(token) for token in allowed[0]}
+def test_a_gap_that_absorbs_a_space_begins_with_it_and_is_not_only_that(boundaries: Boundaries) -> None:
+    tokens = boundaries.tokenizer
+    allowed = [set(range(SIZE)) - banned for banned in forbidden(boundaries, TokenGap(absorbs_space=True), 2)]
+    assert {tokens.token_bytes(token)[:1] for token in allowed[0]} == {b" "}
+    assert b" " in {tokens.token_bytes(token) for token in allowed[0]}
     assert len(allowed[1]) > len(allowed[0])
-    [alone] = forbidden(joints, Hole(healed=True), 1)
-    assert b" " not in {tokens.bytes(token) for token in set(range(SIZE)) - alone}
+    [alone] = forbidden(boundaries, TokenGap(absorbs_space=True), 1)
+    assert b" " not in {tokens.token_bytes(token) for token in set(range(SIZE)) - alone}
 
 
-def test_strictly_no_part_of_a_character_stands_in_a_gap(joints: Joints) -> None:
-    [place] = forbidden(joints, Hole(), 1, strict=True)
-    for token in set(range(SIZE)) - place:
-        joints.tokenizer.bytes(token).decode()
+def test_no_part_of_a_character_is_allowed_where_characters_must_be_whole(boundaries: Boundaries) -> None:
+    [banned] = forbidden(boundaries, TokenGap(), 1, whole_characters=True)
+    for token in set(range(SIZE)) - banned:
+        boundaries.tokenizer.token_bytes(token).decode()
 
 
-def test_the_text_of_a_gap_is_without_the_healed_space_and_whole(joints: Joints) -> None:
-    literal = joints.tokenizer.literal
-    assert joints.text(literal(" 33"), Hole(healed=True)) == "33"
-    assert joints.text(literal("33"), Hole(healed=True)) is None
-    assert joints.text(literal("漢"), Hole()) == "漢"
-    assert joints.text(literal("漢")[:-1], Hole()) is None
+def test_the_text_of_a_gap_is_without_the_absorbed_space_and_whole(boundaries: Boundaries) -> None:
+    literal = boundaries.tokenizer.literal
+    assert boundaries.text(literal(" 33"), TokenGap(absorbs_space=True)) == "33"
+    assert boundaries.text(literal("33"), TokenGap(absorbs_space=True)) is None
+    assert boundaries.text(literal("漢"), TokenGap()) == "漢"
+    assert boundaries.text(literal("漢")[:-1], TokenGap()) is None
 
 
-def test_bans_are_computed_once(joints: Joints) -> None:
-    one, other = (joints.bans([(0, 1, Hole())], strict=False)[0].tokens for _ in range(2))
+def test_bans_are_computed_once(boundaries: Boundaries) -> None:
+    one, other = (boundaries.bans([(0, 1, TokenGap())], whole_characters=False)[0].tokens for _ in range(2))
     assert one is other
     assert one.dtype == mx.int32

@@ -6,7 +6,7 @@ import mlx.core as mx
 import pytest
 from tiny import FULL, SLIDING
 
-from mlx_diffgemma.model.cache import GROWTH, Cache, LayerCache
+from mlx_diffgemma.model.cache import BUFFER_STEP, Cache, LayerCache
 
 
 def tokens(start: int, count: int) -> mx.array:
@@ -21,7 +21,7 @@ def positions(array: mx.array) -> list[int]:
 def test_full_layers_keep_everything() -> None:
     cache = LayerCache()
     for start in range(0, 12, 4):
-        keys, _ = cache.place(tokens(start, 4), tokens(start, 4))
+        keys, _ = cache.write(tokens(start, 4), tokens(start, 4))
         cache.advance(4)
     assert positions(keys) == list(range(12))
     assert positions(cache.arrays[1]) == list(range(12))
@@ -32,7 +32,7 @@ def test_sliding_layers_keep_one_token_less_than_their_window() -> None:
     cache = LayerCache(limit=4)
     seen = []
     for start, count in ((0, 3), (3, 4), (7, 1)):
-        seen.append(positions(cache.place(tokens(start, count), tokens(start, count))[0]))
+        seen.append(positions(cache.write(tokens(start, count), tokens(start, count))[0]))
         cache.advance(count)
     assert seen == [[0, 1, 2], [0, 1, 2, 3, 4, 5, 6], [3, 4, 5, 6, 7]]
     assert positions(cache.arrays[0]) == [4, 5, 6, 7]
@@ -41,11 +41,11 @@ def test_sliding_layers_keep_one_token_less_than_their_window() -> None:
 @pytest.mark.parametrize("limit", [None, 2])
 def test_what_is_placed_does_not_enter_the_prefix_unless_it_is_told(limit: int | None) -> None:
     cache = LayerCache(limit)
-    cache.place(tokens(0, 6), tokens(0, 6))
+    cache.write(tokens(0, 6), tokens(0, 6))
     cache.advance(6)
     kept = positions(cache.arrays[0])
     for value in (60, 70):
-        keys, values = cache.place(tokens(value, 4), tokens(value, 4))
+        keys, values = cache.write(tokens(value, 4), tokens(value, 4))
         assert positions(keys) == positions(values) == [*kept, value, value + 1, value + 2, value + 3]
     assert positions(cache.arrays[0]) == kept
     cache.advance(2)
@@ -55,14 +55,14 @@ def test_what_is_placed_does_not_enter_the_prefix_unless_it_is_told(limit: int |
 def test_a_prefix_is_written_in_place_and_moved_only_when_it_outgrows_its_room() -> None:
     """Peak memory tells: a copy of the prefix would be there twice."""
     cache, many, few = LayerCache(), mx.ones((1, 1, 10_000, 8)), mx.ones((1, 1, 100, 8))
-    cache.place(many, many)
+    cache.write(many, many)
     cache.advance(10_000)
     mx.eval(cache.arrays, few)
     held = cache.nbytes
     mx.reset_peak_memory()
     before = mx.get_active_memory()
     for _ in range(5):
-        mx.eval(cache.place(few, few)[0].sum())
+        mx.eval(cache.write(few, few)[0].sum())
     assert mx.get_peak_memory() - before < held / 50
     assert cache.nbytes == held
 
@@ -70,11 +70,11 @@ def test_a_prefix_is_written_in_place_and_moved_only_when_it_outgrows_its_room()
 def test_a_snapshot_undoes_what_was_placed_and_not_computed() -> None:
     cache = Cache((SLIDING, FULL), window=4)
     for layer in cache.layers:
-        layer.place(tokens(0, 5), tokens(0, 5))
+        layer.write(tokens(0, 5), tokens(0, 5))
     cache.advance(5)
     before = cache.snapshot()
     for layer in cache.layers:
-        layer.place(tokens(90, 3), tokens(90, 3))
+        layer.write(tokens(90, 3), tokens(90, 3))
     cache.restore(before)
     assert [positions(array) for array in cache.arrays] == [[2, 3, 4], [2, 3, 4], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4]]
 
@@ -85,14 +85,14 @@ def test_memory_of_a_sliding_layer_does_not_grow_with_the_context() -> None:
     held = []
     for _ in range(4):
         for layer in cache.layers:
-            layer.place(mx.ones(shape), mx.ones(shape))
+            layer.write(mx.ones(shape), mx.ones(shape))
         cache.advance(512)
         mx.eval(cache.arrays)
         mx.clear_cache()
         held.append(mx.get_active_memory())
     full_per_chunk = 2 * mx.ones(shape).nbytes
     assert cache.layers[0].length == 63
-    assert cache.layers[0].nbytes <= full_per_chunk * (512 + 63 + GROWTH) / 512
+    assert cache.layers[0].nbytes <= full_per_chunk * (512 + 63 + BUFFER_STEP) / 512
     assert held[3] - held[1] <= 2 * full_per_chunk + 4096
     assert cache.layers[1].nbytes == 4 * full_per_chunk
     assert cache.offset == 4 * 512

@@ -21,10 +21,9 @@ from mlx_diffgemma.constraint.cache import Vocabulary, automaton_of
 from mlx_diffgemma.constraint.integers import integer_between
 from mlx_diffgemma.constraint.regex import within_json
 from mlx_diffgemma.constraint.schema import schema_regex
-from mlx_diffgemma.constraint.search import Candidates, most_probable
+from mlx_diffgemma.constraint.search import TokenCandidates, most_probable
 from mlx_diffgemma.constraint.spec import pattern_of, read_schema
-from mlx_diffgemma.constraint.token_automaton import NOWHERE, TokenAutomaton
-from mlx_diffgemma.constraint.tokens import over_tokens
+from mlx_diffgemma.constraint.token_automaton import NOWHERE, TokenAutomaton, over_tokens
 from mlx_diffgemma.errors import ConstraintError
 from mlx_diffgemma.generation_config import GenerationConfig
 
@@ -245,13 +244,13 @@ def test_json_as_it_is_written(schema: dict[str, Any], text: str, accepted: bool
         ({"properties": {}, "required": ["a"]}, "the required 'a' is none of the properties"),
         ({"$ref": "#/x"}, "'#/x' leads nowhere"),
         ({"$ref": "other.json"}, "'other.json' leads out of the schema"),
-        ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "'oneOf' is supported where"),
+        ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "'oneOf' is supported only if"),
         ({"allOf": [{"type": "integer"}, {"type": "number"}]}, "'allOf' with more than one schema"),
         ({"anyOf": [{"type": "integer"}], "minimum": 3}, "'minimum' beside 'anyOf' is not supported"),
         ({"type": "string", "format": "hostname"}, "the format 'hostname' is not supported"),
         ({"type": "string", "pattern": "a", "maxLength": 3}, "only one can be kept"),
         ({"type": "integer", "minimum": 5, "maximum": 4}, "no integer lies between 5 and 4"),
-        ({"type": "number", "maximum": 4}, "of a number's bounds only"),
+        ({"type": "number", "maximum": 4}, "the only limit of a number that is supported"),
         ({"type": "string", "enum": [3]}, "no value is allowed"),
     ],
 )
@@ -317,7 +316,7 @@ def test_the_distance_is_that_of_the_shortest_text() -> None:
     assert [int(over(pattern).distance[0]) for pattern in ("abba", "a*", "ab{5}", "c{3}")] == [2, 0, 3, 3]
 
 
-def test_only_tokens_behind_which_the_rest_fits_are_allowed() -> None:
+def test_only_tokens_after_which_the_rest_fits_are_allowed() -> None:
     automaton = over("a|abbbb")
     assert np.flatnonzero(automaton.allowed(0, 5)).tolist() == [1, 3]
     assert np.flatnonzero(automaton.allowed(0, 1)).tolist() == [1]
@@ -356,9 +355,9 @@ def brute_force(automaton: TokenAutomaton, logits: np.ndarray, left: int) -> flo
     return best
 
 
-def candidates(automaton: TokenAutomaton, logits: np.ndarray, likely: int) -> Candidates:
+def candidates(automaton: TokenAutomaton, logits: np.ndarray, likely: int) -> TokenCandidates:
     ids = np.argsort(-logits, axis=1)[:, :likely].astype(np.int32)
-    return Candidates(
+    return TokenCandidates(
         likely=ids,
         likely_logits=np.take_along_axis(logits, ids, axis=1),
         member_logits=logits[:, automaton.members[0]],
@@ -395,12 +394,12 @@ def test_automata_are_kept_and_made_anew_where_they_are_damaged(
 
     def automaton(pieces: list[bytes] = VOCABULARY) -> TokenAutomaton:
         automaton_of.cache_clear()
-        return automaton_of("a(b|ba)*", Vocabulary(pieces=tuple(pieces)), STOPS, False)
+        return automaton_of("a(b|ba)*", Vocabulary(token_bytes=tuple(pieces)), STOPS, False)
 
     first = automaton()
     again = automaton()
     assert len(made) == 1
-    for name in store.ARRAYS:
+    for name in store.AUTOMATON_ARRAYS:
         assert np.array_equal(getattr(first, name), getattr(again, name))
     assert again.stops == first.stops
     [file] = store.folder().iterdir()
@@ -418,4 +417,4 @@ def test_a_cache_that_cannot_be_written_is_no_trouble(tmp_path: Path, monkeypatc
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     automaton_of.cache_clear()
-    assert automaton_of("a", Vocabulary(pieces=tuple(VOCABULARY)), STOPS, True).states == 2
+    assert automaton_of("a", Vocabulary(token_bytes=tuple(VOCABULARY)), STOPS, True).states == 2

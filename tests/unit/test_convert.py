@@ -1,4 +1,4 @@
-"""Whole conversions of tiny checkpoints: what is in the result, whatever the source's spelling."""
+"""Whole conversions of tiny checkpoints in every spelling: the contents of the result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from convert_helpers import (
     tensors,
     tiny_source,
 )
-from mlx_diffgemma_convert.recipe import Recipe, choose, make_recipe
+from mlx_diffgemma_convert.recipe import Recipe, make_quantization, make_recipe
+from tiny import denoised, encoded
 
 from mlx_diffgemma.checkpoint.quantization import parse_table
 from mlx_diffgemma.checkpoint.safetensors import read_folder
@@ -50,7 +51,7 @@ def test_every_tensor_is_what_mlx_makes_of_the_whole(
     tmp_path: Path, mode: str, bits: int | None, group_size: int | None, kind: str
 ) -> None:
     source = tiny_source(tmp_path / "source", vision=True, layers=2)
-    recipe = make_recipe("mixed" if kind == "mixed" else "uniform", choose(mode, bits, group_size), {})
+    recipe = make_recipe("mixed" if kind == "mixed" else "uniform", make_quantization(mode, bits, group_size), {})
     run(options(source, tmp_path / "result", recipe))
     found = tensors(tmp_path / "result")
     expected: dict[str, mx.array] = {}
@@ -78,7 +79,7 @@ def test_nothing_is_packed_where_nothing_is_asked(tmp_path: Path) -> None:
 
 def test_one_class_can_stay_in_bf16(tmp_path: Path) -> None:
     source = tiny_source(tmp_path / "source")
-    recipe = make_recipe("mixed", choose("affine", 4, None), {"experts": None, "embed": 4})
+    recipe = make_recipe("mixed", make_quantization("affine", 4, None), {"experts": None, "embed": 4})
     run(options(source, tmp_path / "result", recipe))
     found = tensors(tmp_path / "result")
     assert "model.decoder.layers.0.experts.down_proj.scales" not in found
@@ -245,11 +246,11 @@ def test_float32_sources_are_cast_before_they_are_packed(tmp_path: Path) -> None
 
 
 def logits(folder: Path) -> mx.array:
-    """One encoding and one denoising step in our runtime, in float32."""
+    """Compute one encoding and one denoising step in our runtime, in float32."""
     model = load_model(folder, "float32")
     cache = model.make_cache()
-    model.encode(mx.array([[2, 5, 9]]), cache)
-    return model.denoise(mx.array([[7, 8, 9, 10]]), cache)
+    encoded(model, mx.array([[2, 5, 9]]), cache)
+    return denoised(model, mx.array([[7, 8, 9, 10]]), cache)
 
 
 def test_our_runtime_computes_the_same_from_unpacked_results(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is written where, decided from headers alone: against the published layouts, and every check."""
+"""Plans made from headers: compared with the published layouts, and every check."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from convert_helpers import MIXED_4
 from mlx_diffgemma_convert.plan import ConversionPlan, make_plan
-from mlx_diffgemma_convert.recipe import Recipe, choose, make_recipe
-from mlx_diffgemma_convert.shards import Entry, group, index, lay_out
+from mlx_diffgemma_convert.recipe import Recipe, make_quantization, make_recipe
+from mlx_diffgemma_convert.shards import Entry, group_into_shards, index_contents, lay_out
 from mlx_diffgemma_convert.sidecar import output_config
 from tiny import PUBLISHED
 
@@ -26,11 +26,11 @@ RELEASE_SHAPES: dict[str, list[int]] = {
 DTYPES = {"U32": "uint32", "U8": "uint8", "BF16": "bfloat16"}
 NEWEST = "mlx-0710_4bit"
 VISION_PROJECTION = "model.encoder.embed_vision.embedding_projection"
-"""Packed in all published layouts but the newest; ours keeps it in bf16."""
+"""Quantized in all published layouts but the newest; our converter keeps it in bf16."""
 
 
 def contents(shapes: dict[str, list[int]], dtype: str = "BF16") -> CheckpointTensors:
-    """A source that has these tensors, without files."""
+    """Return a source that has these tensors, without files."""
     return sort_tensors(
         {
             name: TensorInfo(name=name, file=Path("nowhere"), dtype=dtype, shape=tuple(shape), offset=0)
@@ -58,7 +58,7 @@ def published(name: str, what: str) -> dict[str, Any]:
     ],
 )
 def test_mixed_gives_the_published_names_shapes_and_dtypes(name: str, mode: str, bits: int | None) -> None:
-    plan = release_plan(make_recipe("mixed", choose(mode, bits, None), {}))
+    plan = release_plan(make_recipe("mixed", make_quantization(mode, bits, None), {}))
     ours = {entry.name: [list(entry.shape), DTYPES[entry.dtype]] for shard, _ in plan.shards for entry in shard.entries}
     theirs = published(name, "shapes")
     different = {key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)}
@@ -83,7 +83,7 @@ def test_shards_hold_at_most_what_was_asked_and_keep_a_parameter_together() -> N
 
 def test_a_parameter_larger_than_a_shard_gets_one_of_its_own() -> None:
     large, small = Entry(name="a", dtype="U8", shape=(100,)), Entry(name="b", dtype="U8", shape=(4,))
-    assert group([[small], [large], [small], [small]], 8) == [[[small]], [[large]], [[small], [small]]]
+    assert group_into_shards([[small], [large], [small], [small]], 8) == [[[small]], [[large]], [[small], [small]]]
 
 
 def test_every_tensor_starts_at_a_multiple_of_its_width_and_none_overlap() -> None:
@@ -99,7 +99,7 @@ def test_every_tensor_starts_at_a_multiple_of_its_width_and_none_overlap() -> No
         assert position % ITEM_BYTES[entry.dtype] == 0
         position += entry.nbytes
     assert shard.size == position
-    assert index([shard])["metadata"]["total_size"] == 2 + 24 + 5
+    assert index_contents([shard])["metadata"]["total_size"] == 2 + 24 + 5
 
 
 def test_a_missing_tensor_is_named() -> None:
@@ -118,7 +118,7 @@ def test_an_unknown_tensor_is_named() -> None:
 def test_a_tensor_of_another_shape_is_named() -> None:
     name = "model.decoder.norm.weight"
     with pytest.raises(
-        WeightsError, match=r"model\.decoder\.norm\.weight is \[2815\], but config\.json makes it \[2816\]"
+        WeightsError, match=r"model\.decoder\.norm\.weight is \[2815\], but config\.json implies \[2816\]"
     ):
         make_plan(contents({**RELEASE_SHAPES, name: [2815]}), parse_config(RELEASE), MIXED_4, "BF16", 10**9)
 
@@ -136,6 +136,6 @@ def test_a_source_in_float8_is_refused() -> None:
 
 def test_rows_that_the_groups_do_not_divide_are_named() -> None:
     with pytest.raises(
-        QuantizationError, match=r"down_proj\.weight has rows of 2112, which groups of 128 do not divide"
+        QuantizationError, match=r"down_proj\.weight has rows of 2112 values, which groups of 128 do not divide"
     ):
-        release_plan(make_recipe("uniform", choose("affine", 4, 128), {}))
+        release_plan(make_recipe("uniform", make_quantization("affine", 4, 128), {}))

@@ -1,9 +1,17 @@
-"""Which class a tensor belongs to, and what a recipe makes of it."""
+"""Recipes: the class of each tensor, and the quantization of each class."""
 
 from __future__ import annotations
 
 import pytest
-from mlx_diffgemma_convert.recipe import MODULES, PRECISE, Recipe, choose, make_recipe, parse_setting, tensor_class
+from mlx_diffgemma_convert.recipe import (
+    MODULES,
+    PRECISE,
+    Recipe,
+    make_quantization,
+    make_recipe,
+    parse_setting,
+    tensor_class,
+)
 
 from mlx_diffgemma.checkpoint.quantization import Quantization
 from mlx_diffgemma.errors import OptionError, QuantizationError
@@ -48,7 +56,7 @@ def test_mixed_keeps_8_bits_where_every_token_passes() -> None:
 
 
 def test_mixed_stays_affine_and_in_groups_of_64_around_another_format() -> None:
-    chosen = choose("nvfp4", None, None)
+    chosen = make_quantization("nvfp4", None, None)
     found = packings(make_recipe("mixed", chosen, {}))
     assert found["experts"] == chosen == Quantization(bits=4, group_size=16, mode="nvfp4")
     assert found["attention"] == Quantization(bits=8, group_size=64)
@@ -62,14 +70,14 @@ def test_uniform_packs_all_classes_alike_and_nothing_else() -> None:
 
 
 def test_a_setting_wins_over_the_recipe() -> None:
-    found = packings(make_recipe("mixed", choose("affine", 5, 32), {"attention": None, "embed": 6}))
+    found = packings(make_recipe("mixed", make_quantization("affine", 5, 32), {"attention": None, "embed": 6}))
     assert found["attention"] is None
     assert found["embed"] == Quantization(bits=6, group_size=32)
     assert found["mlp"] == PRECISE
 
 
 def test_a_setting_in_bits_is_affine_in_groups_of_64_inside_another_format() -> None:
-    found = packings(make_recipe("uniform", choose("mxfp4", None, None), {"router": 8}))
+    found = packings(make_recipe("uniform", make_quantization("mxfp4", None, None), {"router": 8}))
     assert found["router"] == Quantization(bits=8, group_size=64)
 
 
@@ -81,12 +89,12 @@ def test_the_default_recipe_packs_nothing() -> None:
     ("mode", "bits", "group_size"), [("affine", 4, 64), ("mxfp4", 4, 32), ("mxfp8", 8, 32), ("nvfp4", 4, 16)]
 )
 def test_what_the_user_leaves_open_is_the_formats_own(mode: str, bits: int, group_size: int) -> None:
-    assert choose(mode, None, None) == Quantization(bits=bits, group_size=group_size, mode=mode)
+    assert make_quantization(mode, None, None) == Quantization(bits=bits, group_size=group_size, mode=mode)
 
 
 def test_a_format_with_foreign_bits_is_refused() -> None:
     with pytest.raises(QuantizationError, match="mode mxfp4"):
-        choose("mxfp4", 8, None)
+        make_quantization("mxfp4", 8, None)
 
 
 def test_settings_are_read() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 import pytest
-from tiny import random_model, tiny_config
+from tiny import denoised, random_model, tiny_config
 
 from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
@@ -28,7 +28,7 @@ def encoded(model: DiffusionGemma, tokens: mx.array, *lengths: int) -> tuple[Cac
     """The prefix after encoding `tokens` in chunks of these lengths, and all hidden states."""
     cache, start, hidden = model.make_cache(), 0, []
     for length in lengths:
-        hidden.append(model.encode(tokens[:, start : start + length], cache))
+        hidden += model.encode([tokens[:, start : start + length]], [cache])
         start += length
     assert start == tokens.shape[1]
     return cache, mx.concatenate(hidden, axis=1)
@@ -47,7 +47,7 @@ def test_prefill_in_two_chunks_equals_one_piece_wherever_it_is_cut(model: Diffus
     assert largest_difference(hidden, hidden_cut) < TOLERANCE
     for first, second in zip(whole.arrays, cut.arrays, strict=True):
         assert largest_difference(first, second) < TOLERANCE
-    assert largest_difference(model.denoise(canvas, whole), model.denoise(canvas, cut)) < TOLERANCE
+    assert largest_difference(denoised(model, canvas, whole), denoised(model, canvas, cut)) < TOLERANCE
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 5, 7, 11])
@@ -70,10 +70,10 @@ def test_a_sliding_window_is_not_the_whole_prefix(model: DiffusionGemma) -> None
 def test_rows_of_a_batch_do_not_see_each_other(model: DiffusionGemma) -> None:
     tokens, canvas, signal = ids((3, 11)), ids((3, 16), seed=2), mx.random.normal((3, 16, 32), key=mx.random.key(5))
     together, hidden = encoded(model, tokens, 11)
-    logits = model.denoise(canvas, together, signal)
+    logits = denoised(model, canvas, together, signal)
     for row in range(3):
         alone, hidden_alone = encoded(model, tokens[row : row + 1], 11)
-        logits_alone = model.denoise(canvas[row : row + 1], alone, signal[row : row + 1])
+        logits_alone = denoised(model, canvas[row : row + 1], alone, signal[row : row + 1])
         assert largest_difference(hidden[row], hidden_alone[0]) < TOLERANCE
         assert largest_difference(logits[row], logits_alone[0]) < TOLERANCE
 
@@ -81,7 +81,7 @@ def test_rows_of_a_batch_do_not_see_each_other(model: DiffusionGemma) -> None:
 def test_denoising_leaves_the_cache_as_it_is(model: DiffusionGemma) -> None:
     cache, _ = encoded(model, ids((1, 9)), 9)
     before = [mx.array(array) for array in cache.arrays]
-    mx.eval(model.denoise(ids((1, 16)), cache), before)
+    mx.eval(denoised(model, ids((1, 16)), cache), before)
     assert cache.offset == 9
     assert all(mx.array_equal(now, then) for now, then in zip(cache.arrays, before, strict=True))
 
@@ -90,14 +90,14 @@ def test_every_canvas_position_sees_every_other(model: DiffusionGemma) -> None:
     cache, _ = encoded(model, ids((1, 5)), 5)
     canvas = ids((1, 16))
     changed = mx.where(mx.arange(16) == 15, (canvas + 1) % CONFIG.vocab_size, canvas)
-    difference = mx.max(mx.abs(model.denoise(canvas, cache) - model.denoise(changed, cache)), axis=-1)
+    difference = mx.max(mx.abs(denoised(model, canvas, cache) - denoised(model, changed, cache)), axis=-1)
     assert mx.all(difference > 1e-6).item()
 
 
 def test_causal_logits_depend_on_nothing_that_follows(model: DiffusionGemma) -> None:
     tokens = ids((1, 12))
     changed = mx.where(mx.arange(12) == 11, (tokens + 1) % CONFIG.vocab_size, tokens)
-    first, second = (model.causal_logits(encoded(model, version, 12)[1]) for version in (tokens, changed))
+    first, second = (model.logits(encoded(model, version, 12)[1]) for version in (tokens, changed))
     assert largest_difference(first[:, :11], second[:, :11]) < TOLERANCE
     assert largest_difference(first[:, 11:], second[:, 11:]) > 0.01
 
@@ -105,7 +105,7 @@ def test_causal_logits_depend_on_nothing_that_follows(model: DiffusionGemma) -> 
 def test_a_signal_of_zeros_is_no_signal(model: DiffusionGemma) -> None:
     cache, _ = encoded(model, ids((1, 5)), 5)
     canvas = ids((1, 16))
-    assert mx.array_equal(model.denoise(canvas, cache), model.denoise(canvas, cache, mx.zeros((1, 16, 32))))
+    assert mx.array_equal(denoised(model, canvas, cache), denoised(model, canvas, cache, mx.zeros((1, 16, 32))))
 
 
 def test_the_signal_of_the_top_k_approaches_the_exact_one(model: DiffusionGemma) -> None:
@@ -120,7 +120,8 @@ def test_features_can_be_placed_among_the_embeddings(model: DiffusionGemma) -> N
     tokens = ids((1, 9))
     cache, hidden = encoded(model, tokens, 9)
     other = model.make_cache()
-    assert largest_difference(model.encode_embeddings(model.embed(tokens), other), hidden) < TOLERANCE
+    (found,) = model.encode_embeddings([model.embed(tokens)], [other])
+    assert largest_difference(found, hidden) < TOLERANCE
     assert other.offset == cache.offset == 9
 
 
@@ -128,6 +129,6 @@ def test_logits_stay_within_the_softcap(model: DiffusionGemma) -> None:
     loud = random_model(CONFIG)
     loud.model.decoder.norm.weight = loud.model.decoder.norm.weight * 100
     cache, _ = encoded(loud, ids((1, 5)), 5)
-    logits = loud.denoise(ids((1, 16)), cache)
+    logits = denoised(loud, ids((1, 16)), cache)
     assert logits.dtype == mx.float32
     assert 25 < mx.max(mx.abs(logits)).item() <= CONFIG.final_logit_softcapping

@@ -66,7 +66,7 @@ def test_a_file_that_has_changed_is_left_as_it_is(tmp_path: Path) -> None:
     ("data", "message"),
     [
         (b"caf\xe9 <gap>", r"text\.txt is not UTF-8 text: invalid continuation byte at byte 3"),
-        (b"PK\x00<gap>", r"text\.txt is no text: it has a zero byte at 2"),
+        (b"PK\x00<gap>", r"text\.txt is not text: it has a zero byte at 2"),
     ],
 )
 def test_a_binary_file_is_refused(tmp_path: Path, data: bytes, message: str) -> None:
@@ -105,7 +105,7 @@ def test_lines_are_a_span_without_the_last_ones_end(text: str, wanted: str, part
 
 @pytest.mark.parametrize("wanted", ["0", "3", "2:1", "1:3"])
 def test_lines_that_are_not_there_are_refused(wanted: str) -> None:
-    with pytest.raises(TemplateError, match=f"lines {wanted} are not in the text, which has 2"):
+    with pytest.raises(TemplateError, match=f"lines {wanted} are not in the text, which has 2 lines"):
         lines_span("a\nb\n", wanted)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,19 +11,20 @@ from typing import Any
 import mlx.core as mx
 import pytest
 from threaded import taken_in_threads
-from tiny import ScriptedModel, random_model
+from tiny import ScriptedModel, encoded, random_model
 
 from mlx_diffgemma.errors import OptionError, PromptError, WeightsError
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, Prefilled
-from mlx_diffgemma.generation import engine
 from mlx_diffgemma.generation.blocks import answer_part
 from mlx_diffgemma.generation.engine import Job, stream, stream_many
-from mlx_diffgemma.generation.prefill import prefill, prefill_rows
+from mlx_diffgemma.generation.prefill import prefill
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.diffusion_gemma import CanvasRow
+from mlx_diffgemma.model.kernels import default_kernels
 from mlx_diffgemma.model.logits import probabilities, tempered
-from mlx_diffgemma.sampling.denoising import Canvas, refine
+from mlx_diffgemma.sampling.canvas import Canvas
+from mlx_diffgemma.sampling.denoising import refine
 from mlx_diffgemma.sampling.sampler import EntropyBoundSampler
 from mlx_diffgemma.sampling.strategy import default_rules
 
@@ -116,24 +118,29 @@ def test_stats_count_what_happened() -> None:
     assert stats.peak_memory > 0
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 3])
 @pytest.mark.parametrize("width", [2, 3, 8])
-def test_answers_side_by_side_are_those_given_alone(width: int, lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_side_by_side_are_those_given_alone(width: int) -> None:
     """Prompts, canvases and budgets of different lengths, more of them than stand side by side."""
-    monkeypatch.setattr(engine, "LANES", lanes)
-    model = random_model()
-    base = GenerationConfig(max_steps=6, stop_tokens=(3,), entropy_bound=5.0, t_min=0.01, t_max=0.02)
-    jobs = [
-        Job(tokens=list(range(1, 2 + 5 * n)), config=replace(base, seed=n, max_tokens=10 + 9 * n, canvas_length=16 - n))
-        for n in range(5)
-    ]
     together: dict[int, list[Event]] = {number: [] for number in range(5)}
-    for number, event in stream_many(model, jobs, width=width):
+    for number, event in stream_many(random_model(), VARIED_JOBS, width=width):
         together[number].append(event)
-    for number, job in enumerate(jobs):
-        alone = [untimed(event) for event in stream(model, job.tokens, job.config)]
+    for number, alone in enumerate(answered_alone()):
         assert [untimed(event) for event in together[number]] == alone
     assert len({len(events) for events in together.values()}) > 2
+
+
+VARIED = GenerationConfig(max_steps=6, stop_tokens=(3,), entropy_bound=5.0, t_min=0.01, t_max=0.02)
+VARIED_JOBS = [
+    Job(tokens=list(range(1, 2 + 5 * n)), config=replace(VARIED, seed=n, max_tokens=10 + 9 * n, canvas_length=16 - n))
+    for n in range(5)
+]
+
+
+@functools.cache
+def answered_alone() -> list[list[Event]]:
+    """The events of each of the varied jobs, answered by itself."""
+    model = random_model()
+    return [[untimed(event) for event in stream(model, job.tokens, job.config)] for job in VARIED_JOBS]
 
 
 def untimed(event: Event) -> Event:
@@ -168,14 +175,13 @@ def test_every_event_of_answers_side_by_side_may_be_taken_by_another_thread() ->
         assert [untimed(event) for event in together[number]] == alone
 
 
-def test_jobs_that_cannot_be_answered_are_named_in_a_lane_too() -> None:
+def test_jobs_that_cannot_be_answered_are_named_when_their_turn_comes() -> None:
     jobs = [Job(tokens=tokens, config=GenerationConfig(max_tokens=16, max_steps=2)) for tokens in ([1], [2], [64])]
     with pytest.raises(PromptError, match="token id 64 is outside"):
         list(stream_many(random_model(), jobs, width=2))
 
 
-def test_one_that_is_finished_makes_room_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "LANES", 1)
+def test_when_one_is_finished_the_next_begins() -> None:
     order = [
         (number, type(event))
         for number, event in stream_many(
@@ -203,16 +209,16 @@ class Wide:
         self.table = mx.random.normal((vocabulary, 4), key=mx.random.key(0))
         mx.eval(self.table)
 
-    def denoise_rows(self, rows: Sequence[CanvasRow]) -> list[mx.array]:
+    def denoise(self, rows: Sequence[CanvasRow]) -> list[mx.array]:
         return [self.table[row.canvas] if row.signal is None else row.signal for row in rows]
 
     config = SimpleNamespace(vocab_size=2**16)
 
     def processed_logits(self, hidden: mx.array, temperature: list[float]) -> mx.array:
-        return tempered(hidden @ self.table.T, 30.0, temperature)
+        return tempered(hidden @ self.table.T, 30.0, temperature, default_kernels())
 
     def signal(self, processed: mx.array, top_k: int | None = None, total: mx.array | None = None) -> mx.array:
-        return probabilities(processed) @ self.table
+        return probabilities(processed, default_kernels()) @ self.table
 
 
 def test_a_step_holds_few_arrays_over_the_vocabulary() -> None:
@@ -250,7 +256,7 @@ def test_prefill_reports_every_chunk_and_fills_the_cache() -> None:
     model = random_model()
     tokens = mx.random.randint(0, 64, (1, 2048 + 300), key=mx.random.key(0))
     cache = model.make_cache()
-    assert list(prefill(model, tokens, cache)) == [2048, 2348]
+    assert list(prefill(model, [tokens], [cache])) == [{0: 2048}, {0: 2348}]
     assert cache.offset == 2348
     assert cache.layers[1].length == 2348
 
@@ -264,10 +270,10 @@ def test_prompts_that_are_encoded_together_are_in_their_caches_as_alone() -> Non
     for caches in (alone, together):
         for cache, length in zip(caches, known, strict=True):
             if length:
-                model.encode(mx.arange(length)[None], cache)
+                encoded(model, mx.arange(length)[None], cache)
     for prompt, cache in zip(prompts, alone, strict=True):
-        assert list(prefill(model, prompt, cache))[-1] == prompt.shape[1]
-    assert list(prefill_rows(model, prompts, together)) == [{0: 3}, {1: 2048}, {1: 2078, 2: 21, 3: 9}]
+        assert list(prefill(model, [prompt], [cache]))[-1] == {0: prompt.shape[1]}
+    assert list(prefill(model, prompts, together)) == [{0: 3}, {1: 2048}, {1: 2078, 2: 21, 3: 9}]
     for one, other in zip(alone, together, strict=True):
         assert one.offset == other.offset
         for expected, given in zip(one.arrays, other.arrays, strict=True):

@@ -7,14 +7,17 @@ import mlx.nn as nn
 import pytest
 from tiny import tiny_config
 
-from mlx_diffgemma.model.experts import Experts, Router, geglu
+from mlx_diffgemma.model.experts import Experts, Router
+from mlx_diffgemma.model.functions import geglu
+from mlx_diffgemma.model.kernels import default_kernels
 
 PACKINGS = [("affine", 4, 64), ("affine", 8, 32), ("mxfp4", 4, 32), ("mxfp8", 8, 32), ("nvfp4", 4, 16)]
 CONFIG = tiny_config(hidden_size=64, moe_intermediate_size=64)
+KERNELS = default_kernels()
 
 
 def make_experts(seed: int = 0) -> Experts:
-    experts = Experts(CONFIG)
+    experts = Experts(CONFIG, KERNELS)
     first, second = mx.random.split(mx.random.key(seed))
     experts.gate_up_proj.weight = mx.random.normal(experts.gate_up_proj.weight.shape, key=first) / 8
     experts.down_proj.weight = mx.random.normal(experts.down_proj.weight.shape, key=second) / 8
@@ -28,7 +31,7 @@ def slow(experts: Experts, hidden: mx.array, weights: mx.array, indices: mx.arra
         total = mx.zeros((CONFIG.hidden_size,))
         for weight, expert in zip(weights[row], indices[row].tolist(), strict=True):
             gate, up = mx.split(experts.gate_up_proj.weight[expert] @ hidden[row], 2)
-            total = total + weight * (experts.down_proj.weight[expert] @ geglu(gate, up))
+            total = total + weight * (experts.down_proj.weight[expert] @ geglu(gate, up, KERNELS))
         out.append(total)
     return mx.stack(out)
 
@@ -75,7 +78,7 @@ def test_experts_in_bfloat16_round_their_weighted_sum_once() -> None:
         order = mx.argsort(indices[row])
         rows = mx.repeat(hidden[row : row + 1], CONFIG.top_k_experts, axis=0)
         gate, up = mx.split(experts.gate_up_proj(rows[:, None], ascending), 2, axis=-1)
-        out = experts.down_proj(geglu(gate, up), ascending).squeeze(1).astype(mx.float32)
+        out = experts.down_proj(geglu(gate, up, KERNELS), ascending).squeeze(1).astype(mx.float32)
         expected.append(mx.sum(out * weights[row][order][:, None], axis=0).astype(mx.bfloat16))
     found = experts(hidden, weights, indices)
     assert found.dtype == mx.bfloat16

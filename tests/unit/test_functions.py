@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -13,14 +15,17 @@ import numpy.typing as npt
 import pytest
 from tiny import tiny_config
 
-from mlx_diffgemma.model import experts as moe
+from mlx_diffgemma.device import cpu
+from mlx_diffgemma.device.cpu import attention_in_parts, exp, softcap_by_sigmoid, softmax, tile_height
 from mlx_diffgemma.model import functions
-from mlx_diffgemma.model.experts import Experts, tile_height, tiled
-from mlx_diffgemma.model.functions import attention, cross_entropy, exp, geglu, softcap, softmax
+from mlx_diffgemma.model.experts import Experts, tiled
+from mlx_diffgemma.model.kernels import CPU_KERNELS, PLAIN_KERNELS
 
 Array = npt.NDArray[np.float64]
 Masks = mx.array | str | None
 CAP = 30.0
+geglu = partial(functions.geglu, kernels=CPU_KERNELS)
+cross_entropy = partial(functions.cross_entropy, cap=CAP, kernels=CPU_KERNELS)
 EXTREMES = (-1e6, -1e3, -87.5, -87.0, -30.0, -3.0, -1.0, -1e-3, 0.0, 1e-6, 0.5, 1.0, 3.0, 30.0, 87.0, 87.5, 1e3, 1e6)
 ROUNDINGS = 4e-7
 """What three or four roundings of float32 (6e-8 each) and the polynomial of exp (3e-7) come to, relatively."""
@@ -115,16 +120,23 @@ def test_a_number_that_is_none_is_none_afterwards() -> None:
     """A training finds out by this that it has failed."""
     none, one = mx.array([[float("nan"), 1.0]]), mx.ones((1, 2))
     targets = mx.array([1])
-    for found in (exp(none), softmax(none), softcap(none, CAP), geglu(none, one), cross_entropy(CAP)(none, targets)):
+    for found in (
+        exp(none),
+        softmax(none),
+        softcap_by_sigmoid(none, CAP),
+        geglu(none, one),
+        cross_entropy(none, targets),
+    ):
         assert mx.isnan(found.flatten()[0]).item()
 
 
-def test_other_devices_take_the_functions_of_mlx(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_devices_take_the_functions_of_mlx() -> None:
     """Both forms of attention and exp give the same within the error of MLX's exp, 4e-6."""
     queries, keys, values = (as_mlx(normal(shape)) for shape in ((1, 4, 3, 8), (1, 2, 5, 8), (1, 2, 5, 8)))
-    ours = [exp(queries), attention(queries, keys, values, "causal"), attention(queries, keys, values, None)]
-    monkeypatch.setattr(functions, "on_cpu", lambda: False)
-    theirs = [exp(queries), attention(queries, keys, values, "causal"), attention(queries, keys, values, None)]
+    ours, theirs = (
+        [kernels.exp(queries), *(kernels.attention(queries, keys, values, mask) for mask in ("causal", None))]
+        for kernels in (CPU_KERNELS, PLAIN_KERNELS)
+    )
     assert mx.array_equal(theirs[0], mx.exp(queries))
     for own, other in zip(ours, theirs, strict=True):
         assert_close(as_numpy(own), as_numpy(other), 1e-5, 1e-6)
@@ -202,7 +214,7 @@ def test_the_gradient_of_softmax_is_that_of_its_formula() -> None:
 def test_softcap_is_the_tanh_that_it_stands_for() -> None:
     """2 * sigmoid - 1 cancels near 0: what is left of a rounding there, times the cap, is 8e-6."""
     values = np.array([*EXTREMES, *np.linspace(-200, 200, 5001)]).astype(np.float32).astype(np.float64)
-    found = as_numpy(softcap(as_mlx(values), CAP))
+    found = as_numpy(softcap_by_sigmoid(as_mlx(values), CAP))
     assert_close(found, CAP * np.tanh(values / CAP), 0, 8e-6)
     assert np.abs(found).max() <= CAP
 
@@ -223,12 +235,11 @@ def test_cross_entropy_is_that_of_the_capped_logits(kind: str) -> None:
     """Two terms of up to 30 nats, each off by the 8e-6 of softcap; a slope is at most 1, off by a few roundings."""
     raw = RAW[kind]
     targets = np.full(raw.shape[0], 4)
-    function = cross_entropy(CAP)
-    found = function(as_mlx(raw), mx.array(targets))
+    found = cross_entropy(as_mlx(raw), mx.array(targets))
     assert_close(as_numpy(found), nats(raw, targets), 1e-6, 2e-5)
     cotangent = normal((raw.shape[0],), seed=1)
     expected = slopes(lambda raw: nats(raw, targets), [raw.copy()], cotangent)[0]
-    made = gradients(lambda raw: function(raw, mx.array(targets)), [raw], cotangent)[0]
+    made = gradients(lambda raw: cross_entropy(raw, mx.array(targets)), [raw], cotangent)[0]
     assert_close(made, expected, 1e-5, 1e-5)
 
 
@@ -254,7 +265,7 @@ def test_grouped_attention_equals_its_formula(kind: str, scale: float) -> None:
     """Scores of magnitude s have a rounding of s * 6e-8, and so have the probabilities: 20 * 20 * 8 * 6e-8 = 2e-4."""
     mask, literal = MASKS[kind]
     arguments = [normal(shape, seed, scale if seed < 2 else 1.0) for seed, shape in enumerate(SHAPES)]
-    found = attention(*map(as_mlx, arguments), mask)
+    found = attention_in_parts(*map(as_mlx, arguments), mask)
     tolerance = 1e-6 if scale == 1 else 2e-4
     assert_close(as_numpy(found), attended(*arguments, literal), tolerance, 2 * tolerance)
 
@@ -266,7 +277,7 @@ def test_the_gradients_of_attention_are_those_of_its_formula(kind: str) -> None:
     arguments = [normal(shape, seed) for seed, shape in enumerate(SHAPES)]
     cotangent = normal((2, 4, 5, 6), seed=9)
     expected = slopes(lambda *given: attended(*given, literal), arguments, cotangent)
-    found = gradients(lambda *given: attention(*given, mask), arguments, cotangent)
+    found = gradients(lambda *given: attention_in_parts(*given, mask), arguments, cotangent)
     for made, wanted in zip(found, expected, strict=True):
         assert_close(made, wanted, 1e-5, 1e-5)
 
@@ -276,42 +287,42 @@ def test_attention_in_parts_is_attention(kind: str, monkeypatch: pytest.MonkeyPa
     """Two queries of one group at a time: five are three parts, in each of two groups. The same up to rounding."""
     arguments = [normal(shape, seed) for seed, shape in enumerate(SHAPES)]
     mask, cotangent = MASKS[kind][0], normal((2, 4, 5, 6), seed=9)
-    whole = attention(*map(as_mlx, arguments), mask)
-    slope = gradients(lambda *given: attention(*given, mask), arguments, cotangent)
-    monkeypatch.setattr(functions, "SCORES", 1)
-    monkeypatch.setattr(functions, "FEWEST", 2)
-    assert_close(as_numpy(attention(*map(as_mlx, arguments), mask)), as_numpy(whole), 1e-6, 1e-6)
+    whole = attention_in_parts(*map(as_mlx, arguments), mask)
+    slope = gradients(lambda *given: attention_in_parts(*given, mask), arguments, cotangent)
+    monkeypatch.setattr(cpu, "MAX_SCORES", 1)
+    monkeypatch.setattr(cpu, "MIN_QUERIES", 2)
+    assert_close(as_numpy(attention_in_parts(*map(as_mlx, arguments), mask)), as_numpy(whole), 1e-6, 1e-6)
     for made, wanted in zip(
-        gradients(lambda *given: attention(*given, mask), arguments, cotangent), slope, strict=True
+        gradients(lambda *given: attention_in_parts(*given, mask), arguments, cotangent), slope, strict=True
     ):
         assert_close(made, wanted, 1e-5, 1e-5)
 
 
 def test_the_scores_of_a_long_prefix_are_not_held_together() -> None:
     queries, keys = mx.zeros((1, 4, 512, 8)), mx.zeros((1, 2, 16_384, 8))
-    mx.eval(queries, keys, attention(queries, keys, keys, None))
+    mx.eval(queries, keys, attention_in_parts(queries, keys, keys, None))
     mx.clear_cache()
     before = mx.get_active_memory()
     mx.reset_peak_memory()
-    mx.eval(attention(queries, keys, keys, None))
+    mx.eval(attention_in_parts(queries, keys, keys, None))
     scores = 4 * 512 * 16_384 * 4
     # MLX holds what the ten operations make that it has under way at most: arrays of 4 MB each, some of several steps.
-    assert mx.get_peak_memory() - before < 25 * 4 * functions.SCORES < scores
+    assert mx.get_peak_memory() - before < 25 * 4 * cpu.MAX_SCORES < scores
 
 
 def test_a_key_that_nobody_sees_does_not_matter() -> None:
     arguments = [normal(shape, seed) for seed, shape in enumerate(SHAPES)]
-    first = attention(*map(as_mlx, arguments), MASKS["one key"][0])
+    first = attention_in_parts(*map(as_mlx, arguments), MASKS["one key"][0])
     for changed in arguments[1:]:
         changed[0, :, :7], changed[0, :, 8:] = 1e4, -1e4
-    second = attention(*map(as_mlx, arguments), MASKS["one key"][0])
+    second = attention_in_parts(*map(as_mlx, arguments), MASKS["one key"][0])
     assert_close(as_numpy(second), as_numpy(first), 1e-6, 1e-6)
 
 
 def test_attention_of_bfloat16_is_bfloat16() -> None:
     """Inputs and result have 8 bits, and the probabilities are rounded to them: 4 / 256 of values of order 1."""
     arguments = [as_mlx(normal(shape, seed)).astype(mx.bfloat16) for seed, shape in enumerate(SHAPES)]
-    found = attention(*arguments, "causal")
+    found = attention_in_parts(*arguments, "causal")
     assert found.dtype == mx.bfloat16
     exact = attended(*map(as_numpy, arguments), MASKS["causal"][1])
     assert_close(as_numpy(found), exact, 4 / 256, 4 / 256)
@@ -355,10 +366,9 @@ def test_padding_stands_behind_the_pairs_of_an_expert() -> None:
     assert of_tile.tolist() == [0, 0, 2, 2, 2, 2]
 
 
-def test_only_the_many_rows_of_a_training_batch_on_the_cpu_are_tiled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_many_rows_of_a_training_batch_on_the_cpu_are_tiled() -> None:
     assert [tile_height(pairs, 4) for pairs in (1, 511, 512, 100_000)] == [1, 1, 64, 64]
-    monkeypatch.setattr(moe, "on_cpu", lambda: False)
-    assert tile_height(100_000, 4) == 1
+    assert PLAIN_KERNELS.tile_height(100_000, 4) == 1
 
 
 CONFIG = tiny_config()
@@ -375,16 +385,15 @@ def mixture(hidden: mx.array, weights: mx.array, gate_up: mx.array, down: mx.arr
 
 
 @pytest.mark.parametrize(("tokens", "height"), [(1, 1), (1, 4), (37, 1), (37, 4), (400, None)])
-def test_experts_and_their_gradients_equal_a_slow_loop(
-    monkeypatch: pytest.MonkeyPatch, tokens: int, height: int | None
-) -> None:
+def test_experts_and_their_gradients_equal_a_slow_loop(tokens: int, height: int | None) -> None:
     """float32 sums of 32 and 16 products in another order; results are of order 1, gradients of weights of order 10."""
+    kernels = CPU_KERNELS
     if height is None:
         assert tile_height(2 * tokens, CONFIG.num_experts) > 1
     else:
-        monkeypatch.setattr(moe, "tile_height", lambda pairs, experts: height)
+        kernels = replace(CPU_KERNELS, tile_height=lambda pairs, experts: height)
     keys = mx.random.split(mx.random.key(0), 6)
-    experts = Experts(CONFIG)
+    experts = Experts(CONFIG, kernels)
     sizes = experts.gate_up_proj.weight.shape, experts.down_proj.weight.shape
     arguments = [
         mx.random.normal((tokens, CONFIG.hidden_size), key=keys[0]),

@@ -32,8 +32,8 @@ DEFAULTS = {
     "t_min": 0.4,
     "t_max": 0.8,
     "entropy_bound": 0.1,
-    "stability": 1,
-    "confidence": 0.005,
+    "stability_threshold": 1,
+    "confidence_threshold": 0.005,
     "seed": 0,
     "greedy": False,
     **OURS,
@@ -79,7 +79,12 @@ def test_the_files_names_are_understood() -> None:
     }
     config = parse_generation_config(raw)
     assert (config.max_tokens, config.max_steps, config.t_min, config.t_max) == (10, 5, 0.1, 1)
-    assert (config.stability, config.confidence, config.entropy_bound, config.stop_tokens) == (3, 0.5, 2.0, (4,))
+    assert (config.stability_threshold, config.confidence_threshold, config.entropy_bound, config.stop_tokens) == (
+        3,
+        0.5,
+        2.0,
+        (4,),
+    )
 
 
 def test_nulls_keep_the_defaults() -> None:
@@ -109,13 +114,13 @@ def test_a_file_that_cannot_be_meant_is_refused(raw: dict[str, Any], message: st
     [
         ({"max_tokens": 0}, "max_tokens=0 must be at least 1"),
         ({"max_steps": 0}, "max_steps=0 must be at least 1"),
-        ({"canvas_length": 0}, "canvas_length=0 must be a whole number, at least 1"),
+        ({"canvas_length": 0}, "canvas_length=0 must be at least 1, or None"),
         ({"t_min": -0.1}, "t_min=-0.1 must be at least 0"),
         ({"t_min": 0.0, "t_max": 0.0}, "t_max=0.0 must be at least 0.001"),
         ({"t_min": 0.9}, "t_min=0.9 must not be above t_max=0.8"),
         ({"entropy_bound": 0.0}, "entropy_bound=0.0 must be above 0 nats"),
-        ({"stability": -1}, "stability=-1 must be at least 0 steps"),
-        ({"confidence": 0.0}, "confidence=0.0 must be above 0 nats"),
+        ({"stability_threshold": -1}, "stability_threshold=-1 must be at least 0 steps"),
+        ({"confidence_threshold": 0.0}, "confidence_threshold=0.0 must be above 0 nats"),
         ({"seed": -1}, "seed=-1 must be from 0 to"),
         ({"stop_tokens": (-1,)}, "stop_tokens="),
         ({"max_tokens": 10.5}, "max_tokens=10.5 must be a whole number"),
@@ -125,14 +130,14 @@ def test_a_file_that_cannot_be_meant_is_refused(raw: dict[str, Any], message: st
         ({"entropy_bound": float("nan")}, "entropy_bound=nan must be a number"),
         ({"system": 5}, "system=5 must be text"),
         ({"t_min": "low"}, "t_min='low' must be a number"),
-        ({"canvas_length": 2.5}, "canvas_length=2.5 must be a whole number"),
+        ({"canvas_length": 2.5}, "canvas_length=2.5 must be a whole number, or None"),
         ({"stop_tokens": 5}, "stop_tokens=5 must be a tuple of token ids"),
         ({"stop_tokens": [1]}, r"stop_tokens=\[1\] must be a tuple of token ids"),
-        ({"conditioning_top_k": 0}, "conditioning_top_k=0 must be a whole number, at least 1, or None"),
+        ({"conditioning_top_k": 0}, "conditioning_top_k=0 must be at least 1, or None"),
         ({"mean_entropy": 0.0}, "mean_entropy=0.0 must be above 0 nats, or None"),
         ({"min_steps": 0}, "min_steps=0 must be at least 1"),
         ({"verify": 1.0}, "verify=1.0 must be a probability between 0 and 1, or None"),
-        ({"verify": "much"}, "verify='much' must be a probability"),
+        ({"verify": "much"}, "verify='much' must be a number, or None"),
         ({"mode": "fast"}, "mode='fast' must be canvas or causal"),
         ({"temperature": 0.0}, "temperature=0.0 must be at least 0.001"),
         ({"top_p": 0.0}, "top_p=0.0 must be above 0 and at most 1"),

@@ -59,12 +59,14 @@ def test_a_cached_repository_is_found_offline_and_by_revision(tmp_path: Path) ->
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(COMMIT)
     for revision in ("None", "'main'", f"'{COMMIT}'"):
-        code = f"from mlx_diffgemma.checkpoint.hub import resolve; print(resolve('someone/model', {revision}))"
+        code = (
+            f"from mlx_diffgemma.checkpoint.hub import model_folder; print(model_folder('someone/model', {revision}))"
+        )
         out = in_cache(tmp_path, code)
         assert out.stdout.strip() == str(snapshot), out.stderr
 
 
 def test_a_repository_that_is_not_cached_is_named_offline(tmp_path: Path) -> None:
-    code = "from mlx_diffgemma.checkpoint.hub import resolve; resolve('someone/absent')"
+    code = "from mlx_diffgemma.checkpoint.hub import model_folder; model_folder('someone/absent')"
     out = in_cache(tmp_path, code)
     assert "ModelNotFoundError: no folder someone/absent, and the Hub repository of that name is neither" in out.stderr

@@ -8,9 +8,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_diffgemma.model import logits as vocabulary
+from mlx_diffgemma.device import cpu
+from mlx_diffgemma.model.kernels import CPU_KERNELS, PLAIN_KERNELS, Kernels, default_kernels
 from mlx_diffgemma.model.logits import group_width, most_likely, probabilities, read, tempered
 
+KERNELS = default_kernels()
 SIZES = (262_144, 65_536, 880, 64, 97, 1)
 """The release, the benchmark's, the demo, the fixtures, a prime, and nothing to choose from."""
 
@@ -34,7 +36,7 @@ def uniform(shape: tuple[int, ...]) -> mx.array:
 def test_best_entropy_and_total_equal_those_in_float64(size: int) -> None:
     """To 1e-5 nats: float32 sums of up to 262,144 terms."""
     logits = random_logits(size)
-    reading = read(logits, uniform((1, 3)))
+    reading = read(logits, uniform((1, 3)), KERNELS)
     expected = softmax(logits)
     exact = np.array(logits).astype(np.float64)
     assert reading.best.tolist() == exact.argmax(axis=-1).tolist()
@@ -46,7 +48,7 @@ def test_best_entropy_and_total_equal_those_in_float64(size: int) -> None:
 
 def test_entropy_of_a_certain_position_is_zero_and_of_an_even_one_the_logarithm() -> None:
     certain = mx.where(mx.arange(4096) == 77, 75.0, -75.0)
-    reading = read(mx.stack([certain, mx.zeros(4096)])[None], uniform((1, 2)))
+    reading = read(mx.stack([certain, mx.zeros(4096)])[None], uniform((1, 2)), KERNELS)
     assert reading.entropy.tolist()[0] == pytest.approx([0.0, math.log(4096)], abs=1e-6)
     assert reading.best.tolist() == [[77, 0]]
     assert reading.drawn[0, 0].item() == 77
@@ -54,9 +56,9 @@ def test_entropy_of_a_certain_position_is_zero_and_of_an_even_one_the_logarithm(
 
 def test_a_forbidden_token_is_never_drawn_and_adds_no_entropy() -> None:
     logits = mx.array([[[-1e9, 1.0, 1.0, -1e9]]])
-    draws = {read(logits, mx.array([[share]])).drawn.item() for share in (0.0, 0.3, 0.6, 0.999999)}
+    draws = {read(logits, mx.array([[share]]), KERNELS).drawn.item() for share in (0.0, 0.3, 0.6, 0.999999)}
     assert draws == {1, 2}
-    assert read(logits, uniform((1, 1))).entropy.item() == pytest.approx(math.log(2), abs=1e-6)
+    assert read(logits, uniform((1, 1)), KERNELS).entropy.item() == pytest.approx(math.log(2), abs=1e-6)
 
 
 @pytest.mark.parametrize("size", [97, 880])
@@ -65,7 +67,7 @@ def test_a_draw_inverts_the_distribution_function(size: int) -> None:
     targets = uniform((1, 500))
     ends = np.cumsum(softmax(logits)[0, 0])
     expected = np.searchsorted(ends, np.array(targets)[0], side="right")
-    drawn = np.array(read(logits, targets).drawn)[0]
+    drawn = np.array(read(logits, targets, KERNELS).drawn)[0]
     # A target within rounding of a border may fall on either side of it.
     near = np.abs(ends[None] - np.array(targets)[0][:, None]).min(axis=1) < 1e-6
     assert (drawn == expected)[~near].all()
@@ -74,8 +76,8 @@ def test_a_draw_inverts_the_distribution_function(size: int) -> None:
 
 def test_the_ends_of_the_distribution_are_tokens_that_have_a_probability() -> None:
     logits = mx.where((mx.arange(4096) == 100) | (mx.arange(4096) == 3000), 0.0, -80.0)[None, None]
-    assert read(logits, mx.array([[0.0]])).drawn.item() == 100
-    assert read(logits, mx.array([[math.nextafter(1.0, 0.0)]])).drawn.item() == 3000
+    assert read(logits, mx.array([[0.0]]), KERNELS).drawn.item() == 100
+    assert read(logits, mx.array([[math.nextafter(1.0, 0.0)]]), KERNELS).drawn.item() == 3000
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -99,16 +101,32 @@ def test_the_size_of_the_parts_changes_nothing(part: int, monkeypatch: pytest.Mo
     logits, targets = random_logits(880, positions=7), uniform((1, 7))
     raw = random_logits(880, positions=7, scale=40.0)
 
-    def everything() -> list[mx.array]:
-        return [*read(logits, targets), *most_likely(logits, 8), probabilities(logits), tempered(raw, 30.0, 0.5)]
+    def everything(kernels: Kernels) -> list[mx.array]:
+        return [
+            *read(logits, targets, kernels),
+            *most_likely(logits, 8),
+            probabilities(logits, kernels),
+            tempered(raw, 30.0, 0.5, kernels),
+        ]
 
-    whole = everything()
-    monkeypatch.setattr(vocabulary, "PART", part)
-    assert all(mx.array_equal(one, other) for one, other in zip(everything(), whole, strict=True))
+    whole = everything(CPU_KERNELS)
+    monkeypatch.setattr(cpu, "MAX_LOGITS", part)
+    assert all(mx.array_equal(one, other) for one, other in zip(everything(CPU_KERNELS), whole, strict=True))
+
+
+def test_a_gpu_and_a_cpu_read_the_same_within_rounding() -> None:
+    """exp and tanh of both differ by 4e-6 of their values at most."""
+    logits, targets = random_logits(880, positions=7), uniform((1, 7))
+    raw = random_logits(880, positions=7, scale=40.0)
+    plain, own = (
+        [*read(logits, targets, kernels), probabilities(logits, kernels), tempered(raw, 30.0, 0.5, kernels)]
+        for kernels in (PLAIN_KERNELS, CPU_KERNELS)
+    )
+    assert all(mx.allclose(one, other, rtol=1e-4, atol=2e-5) for one, other in zip(plain, own, strict=True))
 
 
 def test_probabilities_are_a_softmax_and_tempered_logits_a_capped_quotient() -> None:
     logits = random_logits(880)
-    assert np.abs(np.array(probabilities(logits)) - softmax(logits)).max() < 1e-6
+    assert np.abs(np.array(probabilities(logits, KERNELS)) - softmax(logits)).max() < 1e-6
     expected = 30 * np.tanh(np.array(logits).astype(np.float64) / 30) / 0.4
-    assert np.abs(np.array(tempered(logits, 30.0, 0.4)) - expected).max() < 1e-4
+    assert np.abs(np.array(tempered(logits, 30.0, 0.4, KERNELS)) - expected).max() < 1e-4

@@ -9,17 +9,18 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 import pytest
-from tiny import random_model
+from tiny import denoised, encoded, random_model
 
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 from mlx_diffgemma.model.logits import read
-from mlx_diffgemma.sampling.denoising import FORBIDDEN, Canvas, refine
+from mlx_diffgemma.sampling.canvas import Canvas
+from mlx_diffgemma.sampling.denoising import FORBIDDEN, refine
 from mlx_diffgemma.sampling.pins import Ban, Pins
-from mlx_diffgemma.sampling.sampler import Draft, random_key, settle
+from mlx_diffgemma.sampling.sampler import Draft, make_draft, random_key
 from mlx_diffgemma.sampling.strategy import default_rules
 
-CONFIG = GenerationConfig(max_steps=6, stop_tokens=(), confidence=1e-6)
+CONFIG = GenerationConfig(max_steps=6, stop_tokens=(), confidence_threshold=1e-6)
 PROMPT = [3, 14, 15]
 SLOTS = (7, None, None, 21, None, 9, 9, None, None, 30)
 FREE = [1, 2, 4, 7, 8]
@@ -29,7 +30,7 @@ def canvas(
     model: DiffusionGemma, slots: Sequence[int | None], seed: int = 0, config: GenerationConfig = CONFIG
 ) -> Canvas:
     cache = model.make_cache()
-    model.encode(mx.array([PROMPT]), cache)
+    encoded(model, mx.array([PROMPT]), cache)
     mx.eval(cache.arrays)
     rules = default_rules(model, config)
     if None not in slots or set(slots) != {None}:
@@ -70,10 +71,10 @@ def test_a_pinned_canvas_is_what_denoising_all_of_it_and_reading_the_free_positi
     is_free = mx.array([place in FREE for place in range(len(SLOTS))])[None, :, None]
     signal = mx.where(is_free, 0.0, model.signal(logits))
     cache = model.make_cache()
-    model.encode(mx.array([PROMPT]), cache)
+    encoded(model, mx.array([PROMPT]), cache)
     ids[:, free] = noise
     for number, draft in enumerate(steps, start=1):
-        raw = model.denoise(ids, cache, signal)
+        raw = denoised(model, ids, cache, signal)
         processed = (raw / rules.schedule.temperature(number))[:, free]
         expected = rules.sampler.step(processed, noise, random_key(0, 0, number))
         assert np.array_equal(np.array(draft.best[:, free]), np.array(expected.best))
@@ -123,14 +124,14 @@ def test_the_entropy_bound_and_the_stop_rule_see_the_free_positions_alone() -> N
     """A hundred certain positions would make any mean small, and be accepted before the others."""
     model = random_model()
     slots = (None, None, *[5] * 12)
-    lenient = replace(CONFIG, confidence=0.5, max_steps=8, t_min=0.8)
+    lenient = replace(CONFIG, confidence_threshold=0.5, max_steps=8, t_min=0.8)
     [steps] = drafts(model, canvas(model, slots, config=lenient))
     free = steps[-1].entropy[0, :2].mean().item()
     whole = steps[-1].entropy[0].mean().item()
     assert whole < 0.5 < free
     assert len(steps) == 8
     logits = mx.random.normal((1, 2, 64), key=mx.random.key(3))
-    expected = settle(read(logits, mx.full((1, 2), 0.5)), mx.zeros((1, 2), mx.int32), 0.1)
+    expected = make_draft(read(logits, mx.full((1, 2), 0.5), model.kernels), mx.zeros((1, 2), mx.int32), 0.1)
     assert expected.accepted.sum().item() == 1
 
 
@@ -177,7 +178,7 @@ def test_a_draft_is_widened_as_putting_each_value_in_its_place_does(slots: tuple
         accepted=mx.zeros((1, count), mx.bool_),
         entropy=mx.full((1, count), 2.0),
         total=mx.full((1, count), 3.0),
-        rarity=mx.full((1, count), 4.0),
+        inverse_probability=mx.full((1, count), 4.0),
     )
     whole = pins.widened_draft(draft)
     for place, token in enumerate(slots):

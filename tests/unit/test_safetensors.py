@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_headers_tell_names_shapes_dtypes_and_places(folder: Path) -> None:
+def test_headers_hold_names_shapes_dtypes_and_positions(folder: Path) -> None:
     tensors = read_folder(folder)
     assert {name: (info.dtype, info.shape, info.nbytes) for name, info in tensors.items()} == {
         "a": ("F32", (2, 3), 24),
@@ -49,9 +49,9 @@ def test_an_index_that_names_a_missing_file(folder: Path) -> None:
         read_folder(folder)
 
 
-def test_an_index_that_places_a_tensor_wrongly(folder: Path) -> None:
+def test_an_index_that_names_the_wrong_shard_for_a_tensor(folder: Path) -> None:
     (folder / INDEX).write_text(json.dumps({"weight_map": {"a": "two.safetensors"}}))
-    with pytest.raises(WeightsError, match=r"places a in two\.safetensors, which does not hold it"):
+    with pytest.raises(WeightsError, match=r"says that a is in two\.safetensors, but it is not"):
         read_folder(folder)
 
 
@@ -91,7 +91,7 @@ def test_a_broken_index_is_named(folder: Path) -> None:
     with pytest.raises(ConfigError, match="is not valid JSON"):
         read_folder(folder)
     (folder / INDEX).write_text('{"weight_map": {"a": 1}}')
-    with pytest.raises(WeightsError, match="names files that are no names"):
+    with pytest.raises(WeightsError, match="has names of files that are not text"):
         read_folder(folder)
     (folder / INDEX).write_text("{}")
     with pytest.raises(WeightsError, match="has no weight_map"):

@@ -7,8 +7,9 @@ import math
 import mlx.core as mx
 import pytest
 
+from mlx_diffgemma.model.kernels import default_kernels
 from mlx_diffgemma.model.logits import read
-from mlx_diffgemma.sampling.sampler import EntropyBoundSampler, accept, random_key, settle
+from mlx_diffgemma.sampling.sampler import EntropyBoundSampler, accept, make_draft, random_key
 
 
 def logits(*probabilities: list[float]) -> mx.array:
@@ -44,8 +45,8 @@ def test_rows_of_a_batch_are_judged_apart() -> None:
 
 
 def test_accepted_positions_take_the_draw_and_others_fresh_noise() -> None:
-    reading = read(CANVAS, mx.zeros((1, 4)))._replace(drawn=mx.array([[3, 3, 3, 3]]))
-    draft = settle(reading, mx.array([[7, 8, 9, 10]]), bound=0.2)
+    reading = read(CANVAS, mx.zeros((1, 4)), default_kernels())._replace(drawn=mx.array([[3, 3, 3, 3]]))
+    draft = make_draft(reading, mx.array([[7, 8, 9, 10]]), entropy_bound=0.2)
     assert draft.accepted.tolist() == [[True, False, True, False]]
     assert draft.canvas.tolist() == [[3, 8, 3, 10]]
     assert draft.best.tolist()[0][0] == 0

@@ -23,7 +23,7 @@ from mlx_diffgemma.infilling.template import Gap, filled, parse, sized
         ("a\r\n<gap>\r\nb\r\n", ("a\r\n", Gap(), "\r\nb\r\n")),
     ],
 )
-def test_a_marker_stands_for_a_gap(text: str, parts: tuple[object, ...]) -> None:
+def test_a_marker_is_a_gap(text: str, parts: tuple[object, ...]) -> None:
     assert parse(text) == parts
 
 
@@ -63,12 +63,12 @@ def test_a_list_of_texts_and_gaps_is_a_template_too() -> None:
         (lambda: edit_prompt("abc", " ", (0, 1)), "the instruction is empty"),
     ],
 )
-def test_what_is_no_template_is_said(make: Any, message: str) -> None:
+def test_what_is_no_template_is_refused(make: Any, message: str) -> None:
     with pytest.raises(TemplateError, match=message):
         make()
 
 
-def test_gaps_without_a_length_can_be_given_one() -> None:
+def test_gaps_without_a_length_can_get_one() -> None:
     parts = parse("a<gap>b<gap:3>c")
     assert sized(parts, 7) == ("a", Gap(7, 7), "b", Gap(3, 3), "c")
     assert sized(parts, None) == parts
@@ -78,7 +78,7 @@ def test_fillings_go_into_the_gaps_in_order() -> None:
     assert filled(parse("a<gap>b<gap>"), ["1", "2"]) == "a1b2"
 
 
-def test_the_prompt_shows_the_text_where_the_canvas_cannot_or_nothing_else_is_said() -> None:
+def test_the_prompt_shows_the_text_if_the_canvas_cannot_or_there_is_no_instruction() -> None:
     parts = parse("a [x] b", "[x]")
     assert infill_prompt(parts, "Say.", shown=False) == "Say."
     assert infill_prompt(parts, "Say.", shown=True) == "Say.\n\na <gap> b"

@@ -13,7 +13,8 @@ from demo_checkpoint import CONTROLS
 from tiny import PUBLISHED
 
 from mlx_diffgemma.errors import TokenizerError
-from mlx_diffgemma.text.tokenizer import Tokenizer, Transcript, load_tokenizer
+from mlx_diffgemma.text.tokenizer import Tokenizer, load_tokenizer
+from mlx_diffgemma.text.transcript import Transcript
 
 TEXTS = [
     "Hello world",
@@ -189,7 +190,7 @@ def test_bytes_that_never_become_a_character_are_replaced_at_the_end(tokenizer: 
     assert added(tokenizer, ids) == [("a\ufffd", "")]
 
 
-def test_text_given_out_is_never_taken_back(tokenizer: Tokenizer) -> None:
+def test_text_that_was_returned_is_never_taken_back(tokenizer: Tokenizer) -> None:
     """transformers decodes a run of byte tokens as one: a bad byte spoils the good ones before it, already shown."""
     good, bad = tokenizer.encode("\x01")[1:], tokenizer.encode("🙂")[1:2]
     assert added(tokenizer, good, [*bad, *good]) == [("\x01", ""), ("\ufffd\x01", "")]

@@ -11,11 +11,11 @@ from typing import Any
 import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
-from tiny import PUBLISHED, random_model, tiny_config
+from tiny import PUBLISHED, denoised, encoded, random_model, tiny_config
 
 from mlx_diffgemma.checkpoint.names import TensorSource
 from mlx_diffgemma.checkpoint.quantization import parse_table
-from mlx_diffgemma.checkpoint.weights import build, load_model
+from mlx_diffgemma.checkpoint.weights import build_model, load_model
 from mlx_diffgemma.errors import ConfigError, ModelNotFoundError, OptionError, QuantizationError, WeightsError
 from mlx_diffgemma.model.config import LayerConfig, parse_config
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
@@ -86,8 +86,8 @@ def outputs(model: DiffusionGemma) -> tuple[mx.array, mx.array]:
     canvas = mx.random.randint(0, 96, (1, 16), key=mx.random.key(2))
     processed = mx.random.normal((1, 16, 96), key=mx.random.key(3))
     cache = model.make_cache()
-    hidden = model.encode(tokens, cache)
-    return model.denoise(canvas, cache, model.signal(processed)), model.causal_logits(hidden)
+    hidden = encoded(model, tokens, cache)
+    return denoised(model, canvas, cache, model.signal(processed)), model.logits(hidden)
 
 
 def assert_same(first: DiffusionGemma, second: DiffusionGemma, tolerance: float = 1e-4) -> None:
@@ -230,7 +230,7 @@ def test_a_model_built_from_a_published_config_has_the_published_tensors(name: s
     bare = (".experts.gate_up_proj", ".experts.down_proj")
     expected = {f"{tensor}.weight" if tensor.endswith(bare) else tensor: entry for tensor, entry in published.items()}
     before = mx.get_active_memory()
-    model = build(
+    model = build_model(
         parse_config(raw), parse_table(raw), {tensor: TensorSource(parts=(), shape=()) for tensor in expected}
     )
     model.set_dtype(mx.bfloat16)

@@ -1,0 +1,119 @@
+"""What the program `mlx_diffgemma train` does: options -> TrainingPlan -> events -> bar, lines and the closing note."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlx_diffgemma.cli.console import INTERRUPTED
+from mlx_diffgemma.cli.options import MODEL, dtype_option, revision_option
+from mlx_diffgemma.option import option
+from mlx_diffgemma.training.settings import RECIPE, TrainingSettings
+
+if TYPE_CHECKING:
+    from mlx_diffgemma.training.run import TrainingPlan
+
+_TRAINED, _PROGRESS = "What is trained", "Evaluation and saving"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """What a training starts from, and where its results go."""
+
+    data: str = option(
+        MISSING,
+        "Folder with train.jsonl and valid.jsonl, or a Hub dataset: messages, or prompt and completion.",
+        MODEL,
+        metavar="NAME",
+    )
+    model: str = option(MISSING, "Folder or Hub repository of the model.", MODEL, flags=("-m",), metavar="NAME")
+    out: Path = option(
+        Path("adapters"),
+        "Folder for the adapter, the log, its picture, and what --resume needs.",
+        MODEL,
+        flags=("--adapter-path", "--out"),
+        metavar="DIR",
+    )
+    revision: str | None = revision_option()
+    dtype: str | None = dtype_option()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterOptions:
+    """Which parameters are trained."""
+
+    full: bool = option(False, "Train all parameters instead of an adapter.", _TRAINED)
+    rank: int = option(16, "Rank of the adapter.", _TRAINED)
+    alpha: float = option(32.0, "The adapter's change is multiplied by alpha / rank.", _TRAINED)
+    num_layers: int | None = option(None, "Layers to adapt, counted from the last.", _TRAINED, default_text="all")
+    experts: bool = option(False, "Adapt the experts too.", _TRAINED)
+    router: bool = option(False, "Train the routers too.", _TRAINED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a training is run; these options leave its result as it is."""
+
+    grad_checkpoint: bool = option(False, "Compute layers twice to save memory.", RECIPE)
+    workers: int = option(1, "Batches of a step that are computed at the same time, on the CPU.", RECIPE)
+    evaluate_every: int = option(
+        200, "Steps between evaluations; 0: at the end only.", _PROGRESS, flags=("--evaluate-every", "--steps-per-eval")
+    )
+    answers: int = option(8, "Held-out questions answered at each evaluation.", _PROGRESS)
+    save_every: int = option(200, "Steps between saves; 0: at the end only.", _PROGRESS)
+    resume: bool = option(False, "Continue the training in --out.", _PROGRESS)
+
+
+def training_plan(
+    source: SourceOptions, adapter: AdapterOptions, settings: TrainingSettings, running: RunOptions
+) -> TrainingPlan:
+    """Return the training that the options describe. Raises OptionError."""
+    from mlx_diffgemma.checkpoint.adapters import ATTENTION, DENSE, EXPERTS, LoRA
+    from mlx_diffgemma.training.loop import Pace
+    from mlx_diffgemma.training.run import TrainingPlan
+
+    keys = ATTENTION + DENSE + (EXPERTS if adapter.experts else ())
+    lora = LoRA(rank=adapter.rank, alpha=adapter.alpha, layers=adapter.num_layers, keys=keys)
+    return TrainingPlan(
+        model=source.model,
+        revision=source.revision,
+        dtype=source.dtype,
+        data=source.data,
+        out=source.out,
+        settings=settings,
+        lora=None if adapter.full else lora,
+        router=adapter.router,
+        pace=Pace(evaluate=running.evaluate_every, save=running.save_every),
+        answers=running.answers,
+        checkpoint=running.grad_checkpoint,
+        workers=running.workers,
+        resume=running.resume,
+    )
+
+
+def train_and_report(plan: TrainingPlan, *, quiet: bool) -> None:
+    """Prepare, train, report. Raises DiffGemmaError; SystemExit after Ctrl-C."""
+    from rich.console import Console
+
+    from mlx_diffgemma.cli.interrupt import Interrupt
+    from mlx_diffgemma.training.run import prepare_training, result_files, run_training
+    from mlx_diffgemma.training.screen import counted, screen
+
+    console = Console(stderr=True, quiet=quiet, soft_wrap=True)
+    ready = prepare_training(plan, lambda items, total: counted(items, total, console=console, quiet=quiet))
+    console.print(
+        f"{ready.trainable:,} parameters trained, {len(ready.train.examples):,} examples, "
+        f"{len(ready.held_out.batches.examples) if ready.held_out else 0:,} held out, {plan.settings.steps:,} steps of "
+        f"{plan.settings.batch_size * plan.settings.accumulate}",
+        highlight=False,
+    )
+    events, done = run_training(ready), ready.start.step if ready.start else 0
+    with Interrupt() as interrupt, screen(console, plan.settings.steps, done=done, quiet=quiet) as shown:
+        for event in events:
+            shown.show(event)
+            if interrupt.noted:
+                events.close()
+                console.print(f"stopped; {plan.out} is saved, --resume goes on", highlight=False)
+                raise SystemExit(INTERRUPTED)
+    console.print(f"{plan.out}: {result_files(plan)}", highlight=False)

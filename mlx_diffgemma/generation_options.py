@@ -1,0 +1,121 @@
+"""Options of one generation as keyword arguments: typed, and put over a GenerationConfig."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, TypedDict, cast
+
+from mlx_diffgemma.constraint.spec import Matching, SchemaSource, pattern_of, read_schema
+from mlx_diffgemma.errors import OptionError
+from mlx_diffgemma.generation_config import GenerationConfig, Mode
+from mlx_diffgemma.option import option_fields
+
+_CONSTRAINTS = ("regex", "json_schema", "choices")
+PERMISSIVE = GenerationConfig(t_min=0.0, t_max=sys.float_info.max)
+"""Options with which any option can be combined that some checkpoint's defaults allow: for checks before loading."""
+
+
+class UnconstrainedOptions(TypedDict, total=False):
+    """The fields of GenerationConfig without its constraints, as keyword arguments; see docs/options.md."""
+
+    system: str | None
+    thinking: bool
+    raw: bool
+    max_tokens: int
+    stop_tokens: Sequence[int]
+    seed: int
+    canvas_length: int | None
+    max_steps: int
+    t_min: float
+    t_max: float
+    entropy_bound: float
+    stability_threshold: int
+    confidence_threshold: float
+    greedy: bool
+    conditioning_top_k: int | None
+    until_end: bool
+    allow_empty: bool
+    mean_entropy: float | None
+    min_steps: int
+    trim: bool
+    verify: float | None
+    mode: Mode
+    temperature: float
+    top_p: float
+
+
+class GenerationOptions(UnconstrainedOptions, total=False):
+    """All fields of GenerationConfig as keyword arguments; a schema may be a dict, a file or a pydantic model."""
+
+    regex: str | None
+    json_schema: SchemaSource | None
+    choices: Sequence[str] | None
+
+
+def configured(base: GenerationConfig, options: Mapping[str, Any]) -> GenerationConfig:
+    """Return `base` with these options in place of its own.
+
+    A constraint (regex, json_schema, choices) replaces the constraint of `base`, whichever of the three it has; None
+    leaves it. Raises OptionError for an unknown name or a value out of range, ConstraintError for an unreadable schema.
+    """
+    require_config(base)
+    for name in options:
+        _require_known(name)
+    values = {name: value for name, value in options.items() if name not in _CONSTRAINTS}
+    constraint = {name: options[name] for name in _CONSTRAINTS if options.get(name) is not None}
+    if constraint:
+        values |= dict.fromkeys(_CONSTRAINTS) | constraint
+    if not values:
+        return base
+    if isinstance(values.get("choices"), str):
+        raise OptionError(f"choices={values['choices']!r} must be a list of texts")
+    for name in ("stop_tokens", "choices"):
+        if isinstance(values.get(name), Sequence):
+            values[name] = tuple(values[name])
+    if values.get("json_schema") is not None:
+        values["json_schema"] = read_schema(values["json_schema"])
+    return dataclasses.replace(base, **values)
+
+
+def require_config(config: object) -> None:
+    """Raise OptionError for options that are not a GenerationConfig, such as a dict."""
+    if isinstance(config, GenerationConfig):
+        return
+    if isinstance(config, Mapping):
+        names = ", ".join(f"{name}=..." for name in cast("Mapping[object, object]", config))
+        raise OptionError(f"config must be a GenerationConfig, not a dict: pass its options as keywords ({names})")
+    raise OptionError(f"config must be a GenerationConfig, not {config!r:.60}")
+
+
+def current_names(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return these options with the present names of those that were renamed."""
+    renamed = {each.option.former: name for name, each in option_fields(GenerationConfig).items()}
+    return {renamed.get(name, name): value for name, value in options.items()}
+
+
+def unknown_option(name: str) -> str | None:
+    """Return what is wrong with an option's name, with the nearest right one; None if it is right."""
+    known = option_fields(GenerationConfig)
+    if name in known:
+        return None
+    near = get_close_matches(name, known, n=1)
+    return f"{name!r} is not an option" + (f": did you mean {near[0]!r}?" if near else ": see docs/options.md")
+
+
+def _require_known(name: str) -> None:
+    wrong = unknown_option(name)
+    if wrong is not None:
+        raise OptionError(wrong)
+
+
+def require_usable(source: Matching) -> None:
+    """Raise ConstraintError for a pattern or a schema that cannot be used with any model."""
+    pattern = pattern_of(source)
+    if pattern is not None:
+        # Imported here: it needs numpy, and most programs have no constraint.
+        from mlx_diffgemma.constraint.byte_automaton import compiled
+
+        compiled(pattern)

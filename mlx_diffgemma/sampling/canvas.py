@@ -1,0 +1,119 @@
+"""A canvas, and its state between two steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import mlx.core as mx
+
+from mlx_diffgemma.model.cache import Cache
+from mlx_diffgemma.model.diffusion_gemma import CanvasRow
+from mlx_diffgemma.sampling.constrained import ConstrainedSpan
+from mlx_diffgemma.sampling.pins import Pins
+from mlx_diffgemma.sampling.sampler import Draft, random_key
+from mlx_diffgemma.sampling.strategy import Rules
+
+
+class CanvasState(NamedTuple):
+    """What one step leaves to the next, every array with one row; C counts the positions that are not pinned."""
+
+    step: int
+    """number of steps done"""
+    canvas: mx.array
+    """[1, C] ids that the next step starts from"""
+    signal: mx.array | None
+    """[1, C, D] soft embedding of the last step, None before the first"""
+    memory: mx.array
+    """what the stop rule remembers"""
+
+
+@dataclass(eq=False)
+class Canvas:
+    """One canvas being denoised: what stays the same, and the state that changes with each step."""
+
+    cache: Cache
+    """the prefix"""
+    rules: Rules
+    seed: int
+    block: int
+    forbidden: list[int]
+    """tokens that the first position cannot have"""
+    state: CanvasState
+    pins: Pins | None = None
+    spans: tuple[ConstrainedSpan, ...] = ()
+    """positions whose text must match a constraint"""
+    is_over: bool = False
+    end: int | None = None
+    """position of the end token in the last draft, if the rules trim"""
+
+    @classmethod
+    def start(
+        cls,
+        cache: Cache,
+        rules: Rules,
+        *,
+        seed: int,
+        block: int,
+        length: int,
+        forbidden: list[int],
+        spans: tuple[ConstrainedSpan, ...] = (),
+    ) -> Canvas:
+        """Return a canvas of `length` positions of noise after the prefix in `cache`."""
+        noise = rules.sampler.start((1, length), random_key(seed, block, 0))
+        memory = rules.stop.start((1, length))
+        mx.eval(noise, memory)
+        state = CanvasState(0, noise, None, memory)
+        return cls(cache, rules, seed, block, forbidden, state, spans=spans)
+
+    @classmethod
+    def pinned(
+        cls, cache: Cache, rules: Rules, *, seed: int, block: int, pins: Pins, spans: tuple[ConstrainedSpan, ...] = ()
+    ) -> Canvas:
+        """Return a canvas with noise at its free positions, after the prefix in `cache`; it is never trimmed."""
+        canvas = cls.start(cache, rules, seed=seed, block=block, length=pins.length, forbidden=[], spans=spans)
+        canvas.pins = pins
+        return canvas
+
+    @property
+    def row(self) -> CanvasRow:
+        """All positions, pinned ones included, as the model takes them."""
+        if self.pins is None:
+            return CanvasRow(self.state.canvas, self.cache, self.state.signal)
+        return CanvasRow(
+            self.pins.widened_canvas(self.state.canvas), self.cache, self.pins.widened_signal(self.state.signal)
+        )
+
+    def free_positions(self, hidden: mx.array) -> mx.array:
+        """Return the hidden states of the positions that are not pinned, out of those of all."""
+        return hidden if self.pins is None else self.pins.narrowed(hidden)
+
+    def widened(self, draft: Draft) -> Draft:
+        """Return a step's draft for all positions, pinned ones included."""
+        return draft if self.pins is None else self.pins.widened_draft(draft)
+
+    def trim(self, draft: Draft) -> bool:
+        """Drop the positions after the end token if the rules ask for it and two drafts agree on the end token.
+
+        Returns whether the canvas is shorter now.
+        """
+        if not self.rules.trimmed_at or self.pins is not None:
+            return False
+        best = cast("list[list[int]]", draft.best.tolist())[0]
+        before, self.end = self.end, end_of(best, self.rules.trimmed_at)
+        if self.end is None or self.end != before or self.end + 1 == len(best):
+            return False
+        length = self.end + 1
+        number, canvas, signal, memory = self.state
+        self.state = CanvasState(
+            number, canvas[:, :length], None if signal is None else signal[:, :length], memory[..., :length]
+        )
+        # Another thread may take the next step.
+        mx.eval(self.state)
+        return True
+
+
+def end_of(best: Sequence[int], stop_tokens: Sequence[int]) -> int | None:
+    """Return the position of the first end token, None if there is none."""
+    return next((position for position, token in enumerate(best) if token in stop_tokens), None)
