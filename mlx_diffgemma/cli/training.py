@@ -27,7 +27,15 @@ class SourceOptions:
         MODEL,
         metavar="NAME",
     )
-    model: str = option(MISSING, "Folder or Hub repository of the model.", MODEL, flags=("-m",), metavar="NAME")
+    model: str = option(
+        MISSING,
+        "Folder or Hub repository of the model.",
+        MODEL,
+        flags=("-m",),
+        metavar="NAME",
+        envvar="MLX_DIFFGEMMA_MODEL",
+        default_text="$MLX_DIFFGEMMA_MODEL",
+    )
     out: Path = option(
         Path("adapters"),
         "Folder for the adapter, the log, its picture, and what --resume needs.",
@@ -62,7 +70,7 @@ class RunOptions:
     )
     answers: int = option(8, "Held-out questions answered at each evaluation.", _PROGRESS)
     save_every: int = option(200, "Steps between saves; 0: at the end only.", _PROGRESS)
-    resume: bool = option(False, "Continue the training in --out.", _PROGRESS)
+    resume: bool = option(False, "Continue the training in the folder of --adapter-path.", _PROGRESS)
 
 
 def training_plan(

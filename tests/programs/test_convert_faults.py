@@ -152,7 +152,7 @@ def break_generation_config(source: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "error", "message"),
     [
-        (truncate, WeightsError, "is truncated: .* bytes are there: download it again"),
+        (truncate, WeightsError, r"is truncated \(.* bytes are there\): download it again"),
         (remove_shard, WeightsError, "index.json names model-00001-of-00001.safetensors, which is not in"),
         (name_a_missing_shard, WeightsError, "index.json names model-00002-of-00002.safetensors, which is not in"),
         (scramble_header, WeightsError, "damaged header"),
