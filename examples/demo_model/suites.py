@@ -130,7 +130,7 @@ def with_gaps(tokenizer: Tokenizer, question: Question, rng: random.Random) -> s
 def one_gap(tokenizer: Tokenizer, before: str, filling: str, after: str) -> str:
     """Return a template with a gap of as many tokens as `filling` has."""
     # A space before a gap belongs to the gap's tokens, unless the tokenizer makes it part of the token before.
-    spaced = before.endswith(" ") and tokenizer.bytes(tokenizer.literal(before)[-1]) == b" "
+    spaced = before.endswith(" ") and tokenizer.token_bytes(tokenizer.literal(before)[-1]) == b" "
     return f"{before}<gap:{len(tokenizer.literal(' ' * spaced + filling))}>{after}"
 
 
