@@ -115,13 +115,15 @@ CONVERSION = next(example for example in EXAMPLES if re.match(r"mlx_diffgemma[. 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory, demo: Path) -> Path:
-    """A folder where the repository's name is a tiny model; canvases of 64 and one step keep it quick."""
+    """A folder where the repository's name is a tiny model; answers of one canvas of 64 tokens and one step keep it quick."""
     folder = tmp_path_factory.mktemp("documents")
     model = folder / REPOSITORY
     shutil.copytree(demo, model)
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(config | {"canvas_length": 64}))
-    (model / "generation_config.json").write_text('{"max_denoising_steps": 1, "eos_token_id": [1, 106, 50]}')
+    (model / "generation_config.json").write_text(
+        '{"max_new_tokens": 64, "max_denoising_steps": 1, "eos_token_id": [1, 106, 50]}'
+    )
     shutil.copytree(model, folder / "my-fine-tune")
     (folder / "README.md").write_text("A short text about a lighthouse.")
     (folder / "mine.jsonl").write_text(next(block.text for block in BLOCKS if block.language == "jsonl"))

@@ -1,8 +1,8 @@
 """The demo model on its suites, a few questions of every kind: how often it is right, in how many steps.
 
 `mlx_diffgemma.bench demo --no-speed --repeats 1 --retries 1 --suite demo-accuracy` (or demo-infill, demo-constrained)
-asks a whole suite. Of its answers 94 to 99 % are right in every kind, in 2.4 steps per canvas. Here a few questions of
-every kind allow one wrong answer.
+asks a whole suite. Here a few of its questions show that each kind of suite works; `test_demo_model` asks more of every
+kind and counts the right answers.
 """
 
 from __future__ import annotations
@@ -26,10 +26,6 @@ from mlx_diffgemma.benchmark.suite import Case
 from mlx_diffgemma.errors import OptionError
 from mlx_diffgemma.infilling.template import Gap
 
-MOST_STEPS = 14
-"""Denoising steps per canvas on average, at most."""
-SOME = slice(10, 15)
-"""Of the first eight questions of a kind up to two are answered wrong, which is not typical of the hundred."""
 ONCE = Asking(max_tokens=384, repeats=1, retries=1, seed=0)
 
 
@@ -56,16 +52,6 @@ def right(subject: Diffusion, name: SuiteName, chosen: slice, kinds: tuple[str, 
     return {row: figures(asked(subject, cases)).accepted for row, cases in groups(name, chosen, kinds).items()}
 
 
-def test_questions_of_every_kind_are_answered_right_in_few_steps(demo_model: Diffusion) -> None:
-    found = {row: asked(demo_model, cases) for row, cases in groups("demo-accuracy", SOME).items()}
-    accepted = {row: figures(attempts).accepted for row, attempts in found.items()}
-    assert list(accepted) == ["sudoku", "sums", "json", "count", "sort", "function"]
-    assert min(accepted.values()) >= 4, accepted
-    steps = figures([attempt for attempts in found.values() for attempt in attempts]).steps_per_canvas
-    assert steps is not None
-    assert steps <= MOST_STEPS
-
-
 def test_one_token_after_another_is_right_too(demo_model: Diffusion) -> None:
     choice = replace(demo_model.choice, choices={"mode": "causal", "temperature": 0.001})
     accepted = right(replace(demo_model, choice=choice), "demo-accuracy", slice(10, 13), ("sums", "json", "count"))
@@ -74,13 +60,14 @@ def test_one_token_after_another_is_right_too(demo_model: Diffusion) -> None:
 
 
 def test_options_of_the_command_line_apply_to_a_suite(demo_model: Diffusion) -> None:
-    """A canvas needs two equal drafts to converge, unless the options allow only one step."""
+    """A canvas needs two equal drafts to converge, unless the options ask for no second draft or allow only one step."""
     [cases] = groups("demo-accuracy", slice(3), ("sums",)).values()
-    usual, hasty = (
+    usual, unstable, hasty = (
         asked(replace(demo_model, choice=replace(demo_model.choice, choices=choices)), cases)
-        for choices in ({}, {"max_steps": 1})
+        for choices in ({}, {"stability_threshold": 0}, {"max_steps": 1})
     )
     assert min(attempt.reply.forwards for attempt in usual) == 2
+    assert min(attempt.reply.forwards for attempt in unstable) == 1
     assert {attempt.reply.forwards for attempt in hasty} == {1}
 
 
@@ -91,13 +78,6 @@ def test_gaps_are_filled_right_and_the_text_around_them_stays(demo_model: Diffus
         assert sum(attempt.accepted for attempt in attempts) >= 3, row
         for case, attempt in zip(cases, attempts, strict=True):
             assert_intact(case, attempt.reply.text)
-
-
-def test_the_length_of_a_gap_is_found(demo_model: Diffusion) -> None:
-    assert right(demo_model, "demo-infill", slice(1), ("json, any length", "count, any length")) == {
-        "json, any length": 1,
-        "count, any length": 1,
-    }
 
 
 def assert_intact(case: Case, text: str) -> None:
