@@ -115,7 +115,7 @@ CONVERSION = next(example for example in EXAMPLES if re.match(r"mlx_diffgemma[. 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory, demo: Path) -> Path:
-    """A folder where the repository's name is a tiny model; answers of one canvas of 64 tokens and one step keep it quick."""
+    """A folder where the repository is a tiny model; answers of one canvas of 64 tokens and one step keep it quick."""
     folder = tmp_path_factory.mktemp("documents")
     model = folder / REPOSITORY
     shutil.copytree(demo, model)

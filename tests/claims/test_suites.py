@@ -60,7 +60,7 @@ def test_one_token_after_another_is_right_too(demo_model: Diffusion) -> None:
 
 
 def test_options_of_the_command_line_apply_to_a_suite(demo_model: Diffusion) -> None:
-    """A canvas needs two equal drafts to converge, unless the options ask for no second draft or allow only one step."""
+    """A canvas needs two equal drafts to converge, but one is enough without a second look, or in one step."""
     [cases] = groups("demo-accuracy", slice(3), ("sums",)).values()
     usual, unstable, hasty = (
         asked(replace(demo_model, choice=replace(demo_model.choice, choices=choices)), cases)
