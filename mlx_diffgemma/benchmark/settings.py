@@ -24,7 +24,7 @@ class BenchmarkSettings:
     )
     prompts: Path | None = option(
         None,
-        "Prompts of your own: lines of JSON with prompt, check, and if you like name and max_tokens.",
+        "Prompts of your own: lines of JSON with prompt or template, check, and options of a generation.",
         _MEASURED,
         metavar="FILE",
     )
