@@ -95,7 +95,7 @@ def assert_intact(case: Case, text: str) -> None:
 def test_under_a_schema_every_answer_is_valid_and_none_fewer_are_right(demo_model: Diffusion, condition: str) -> None:
     free, schema = (
         asked(demo_model, cases)
-        for cases in groups("demo-constrained", slice(2), (f"{condition}, free", f"{condition}, schema")).values()
+        for cases in groups("demo-constrained", slice(1), (f"{condition}, free", f"{condition}, schema")).values()
     )
     for attempt in schema:
         jsonschema.validate(json.loads(attempt.reply.text), PERSON)

@@ -113,7 +113,7 @@ def overfitted(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Followe
         data,
         folder / "out",
         router=True,
-        steps=140,
+        steps=100,
         batch_size=8,
         accumulate=2,
         workers=2,
@@ -151,7 +151,7 @@ def test_generation_repeats_all_sixteen_answers(overfitted: Followed) -> None:
 def test_the_last_evaluation_counts_the_answers_that_are_right(overfitted: Followed) -> None:
     evaluated = overfitted.events[-2]
     assert isinstance(evaluated, Evaluated)
-    assert (evaluated.step, evaluated.right, evaluated.asked) == (140, 16, 16)
+    assert (evaluated.step, evaluated.right, evaluated.asked) == (100, 16, 16)
     assert evaluated.canvas < 0.05
 
 
