@@ -32,8 +32,9 @@ check: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/basedpyright
 
+# One process: the types take the other core.
 unit: $(VENV)/.dev
-	$(PYTEST) tests/unit
+	$(BIN)/python -m pytest tests/unit
 
 test: $(VENV)/.dev
 	$(PYTEST) -m "not slow"
