@@ -17,22 +17,26 @@ Solve this sudoku:
 endef
 export PROMPT
 
-.PHONY: demo check types unit test slow-test demo-model picture clean
+.PHONY: demo check style contracts types unit test slow-test demo-model picture clean
 
 demo: $(VENV)/.runtime
 	@$(BIN)/mlx_diffgemma.generate --model demo "$$PROMPT"
 
+# Two at a time, the longest first.
 check: $(VENV)/.dev
+	@$(MAKE) --no-print-directory --jobs 2 types unit contracts style
+
+style: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+contracts: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/structure.py
-	@$(MAKE) --no-print-directory --jobs 2 types unit
 
 types: $(VENV)/.dev
 	$(BIN)/basedpyright
 
-# One process: the types take the other core.
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/unit
 
