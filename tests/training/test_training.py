@@ -116,7 +116,7 @@ def overfitted(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Followe
         steps=100,
         batch_size=8,
         accumulate=2,
-        workers=2,
+        workers=1,
         learning_rate=1e-2,
         warmup=10,
         final_rate=0.02,
