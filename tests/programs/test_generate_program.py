@@ -60,15 +60,17 @@ def run(
 
 
 def test_help_answers_at_once_without_the_heavy_libraries():
-    def seconds() -> float:
-        # Processor time: what else this machine is doing does not count.
+    def seconds(*command: str) -> float:
+        # Processor time: what else this machine is doing counts less.
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = run("--help", command=PROGRAM)
+        done = run(command=command)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert (done.returncode, b"--max-tokens" in done.stdout) == (0, True)
+        assert (done.returncode, b"--max-tokens" in done.stdout) == (0, "--help" in command)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    assert min(seconds() for _ in range(3)) < 0.3
+    # A machine that is slow, or busy, takes longer for the import of typer too: 0.11 seconds where the page takes 0.25.
+    pairs = [(seconds(*PROGRAM, "--help"), seconds(sys.executable, "-c", "import typer")) for _ in range(3)]
+    assert min(page for page, _ in pairs) < max(0.3, 3 * min(typer for _, typer in pairs))
     probe = (
         "import sys; sys.argv = ['generate', '--help']\n"
         "from mlx_diffgemma.generate import main\n"

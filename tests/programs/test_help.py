@@ -7,7 +7,6 @@ import re
 import resource
 import subprocess
 import sys
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -65,7 +64,6 @@ def test_help_fits_80_columns_cuts_no_name_and_ends_with_examples(name: str) -> 
     assert [row.rstrip() for row in piped.stdout.splitlines()] == shown.rows
 
 
-@cache
 def processor_seconds(*command: str) -> float:
     """Processor time of a program, the least of three runs."""
 
