@@ -46,6 +46,8 @@ def write_document(document: Document, text: str) -> None:
     path = Path(os.path.realpath(document.name))
     try:
         with replacing(path) as beside:
+            # As private as the strictest file until it has the file's own permissions.
+            beside.touch(mode=0o600)
             beside.write_bytes(text.encode())
             beside.chmod(stat.S_IMODE(path.stat().st_mode))
             if _read(path) != document.text.encode():
