@@ -56,7 +56,7 @@ class ModelChoice:
 def load_diffusion(choice: ModelChoice) -> Diffusion:
     """Load a model and measure the loading. Raises DiffGemmaError for a broken model or a wrong option."""
     # Libraries are imported once per process, which is no part of loading a model.
-    import_module("mlx_lm.tokenizer_utils")
+    import_module("tokenizers")
     mx.clear_cache()
     mx.reset_peak_memory()
     begin = time.perf_counter()

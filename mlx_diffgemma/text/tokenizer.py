@@ -1,27 +1,22 @@
-"""Text to token ids and back, through mlx-lm's tokenizer wrapper.
+"""Text to token ids and back.
 
-mlx-lm reads a tokenizer.json as well as a folder that has only a SentencePiece tokenizer.model. It imports
-transformers, which takes seconds, so it is imported when a tokenizer is loaded.
-
-The wrapper's own `decode` is not used: it decodes a run of byte tokens as a whole, so that text which was already shown
-could change when more bytes arrive. Here every token has its bytes, and text is those bytes joined and decoded.
+The decoder of the tokenizer's file is not used: it decodes a run of byte tokens as a whole, so that text which was
+already shown could change when more bytes arrive. Here every token has its bytes, and text is those bytes joined and
+decoded.
 """
 
 from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from mlx_diffgemma.errors import TokenizerError, loading_errors
-from mlx_diffgemma.text.chat_template import THOUGHT_CLOSE, THOUGHT_OPEN, TURN_CLOSE, render_chat
+from mlx_diffgemma.errors import TokenizerError
+from mlx_diffgemma.text.chat_template import THOUGHT_CLOSE, THOUGHT_OPEN, TURN_CLOSE, ChatTemplate
 from mlx_diffgemma.text.messages import Message
-
-if TYPE_CHECKING:
-    from mlx_lm.tokenizer_utils import TokenizerWrapper
+from mlx_diffgemma.text.tokenizer_files import TokenizerFiles, read_tokenizer_files
 
 UTF8_DECODER = codecs.getincrementaldecoder("utf-8")
 _CONTROL = re.compile(
@@ -41,31 +36,29 @@ class Tokenizer:
     A piece is an entry of the vocabulary as the tokenizer's file spells it: "▁the" for " the", "<0xE6>" for one byte.
     """
 
-    def __init__(self, wrapper: TokenizerWrapper, flagged: Iterable[int] = ()) -> None:
-        """Wrap mlx-lm's tokenizer; `flagged` are the ids that the tokenizer's file declares special."""
-        self._wrapper = wrapper
-        vocabulary: dict[str, int] = wrapper.get_vocab()
-        self._pieces = {token: piece for piece, token in vocabulary.items()}
-        flagged = [token for token in flagged if not _MARKUP.fullmatch(self._pieces[token])]
-        self.thought_open = vocabulary.get(THOUGHT_OPEN)
-        self.thought_close = vocabulary.get(THOUGHT_CLOSE)
-        self.turn_close = vocabulary.get(TURN_CLOSE)
-        pad: int | None = wrapper.pad_token_id
-        self.pad = 0 if pad is None else pad
-        self.special = frozenset({*flagged, *_control_ids(wrapper, vocabulary)})
+    def __init__(self, files: TokenizerFiles) -> None:
+        """files: what the model folder says about its tokenizer."""
+        self._encode = files.encode
+        self._template = ChatTemplate(files.chat_template, files.roles)
+        self._pieces = {token: piece for piece, token in files.vocabulary.items()}
+        self._bos = files.token("bos_token")
+        self.thought_open = files.vocabulary.get(THOUGHT_OPEN)
+        self.thought_close = files.vocabulary.get(THOUGHT_CLOSE)
+        self.turn_close = files.vocabulary.get(TURN_CLOSE)
+        self.pad = files.token("pad_token") or 0
+        self.special = frozenset(_special_ids(files))
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a raw prompt; they begin with one beginning-of-sequence token."""
-        ids: list[int] = self._wrapper.encode(text, add_special_tokens=False)
-        bos: int | None = self._wrapper.bos_token_id
-        return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
+        ids = self._encode(text)
+        return ids if self._bos is None or ids[:1] == [self._bos] else [self._bos, *ids]
 
     def literal(self, text: str) -> list[int]:
         """Return ids whose bytes are exactly `text`, none of them special, even if `text` spells a control token.
 
         Raises TokenizerError for a character that the vocabulary has neither as a piece nor as bytes.
         """
-        ids: list[int] = self._wrapper.encode(text, add_special_tokens=False)
+        ids = self._encode(text)
         if b"".join(map(self.token_bytes, ids)) == text.encode():
             return ids
         # A control token, or characters that the tokenizer normalizes, are cut until no part is one of them.
@@ -82,17 +75,14 @@ class Tokenizer:
 
         Raises TokenizerError if the chat template refuses the conversation.
         """
-        return self._encode_text(render_chat(self._wrapper, messages, thinking=thinking, answering=True))
+        return self._encode(self._template.render(messages, thinking=thinking, answering=True))
 
     def finished_chat(self, messages: Sequence[Message], *, thinking: bool = False) -> list[int]:
         """Return the ids of a conversation that ends with the model's answer.
 
         Raises TokenizerError if the chat template refuses the conversation.
         """
-        return self._encode_text(render_chat(self._wrapper, messages, thinking=thinking, answering=False))
-
-    def _encode_text(self, text: str) -> list[int]:
-        return list(self._wrapper.encode(text, add_special_tokens=False))
+        return self._encode(self._template.render(messages, thinking=thinking, answering=False))
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ids, without special tokens; bytes that form no character become U+FFFD."""
@@ -131,27 +121,19 @@ class Tokenizer:
 
 def load_tokenizer(folder: Path) -> Tokenizer:
     """Load the tokenizer of a model folder. Raises TokenizerError if there is none, or if it cannot be used."""
-    if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model")):
-        raise TokenizerError(
-            f"{folder} has neither tokenizer.json nor tokenizer.model: copy them from the original model"
-        )
-    from mlx_lm.tokenizer_utils import load
-
-    try:
-        wrapper = load(folder)
-    except loading_errors() as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise TokenizerError(f"the tokenizer in {folder} cannot be loaded: {reason}") from error
-    # Without a tokenizer.json, transformers flags every user-defined piece as special, line breaks and HTML tags too.
-    declared = wrapper.added_tokens_decoder.items() if (folder / "tokenizer.json").exists() else ()
-    tokenizer = Tokenizer(wrapper, [token for token, piece in declared if piece.special])
+    tokenizer = Tokenizer(read_tokenizer_files(folder))
     if tokenizer.decode(tokenizer.encode(_SAMPLE_TEXT)) != _SAMPLE_TEXT:
         raise TokenizerError(f"the tokenizer in {folder} is not of Gemma's kind (▁ for spaces, <0x..> for bytes)")
     return tokenizer
 
 
-def _control_ids(wrapper: Any, vocabulary: Mapping[str, int]) -> set[int]:
-    """Return the ids that are never text, found by their role or by their spelling."""
-    roles = {wrapper.bos_token_id, wrapper.eos_token_id, wrapper.pad_token_id, wrapper.unk_token_id}
-    spelled = {token for piece, token in vocabulary.items() if piece.startswith("<") and _CONTROL.fullmatch(piece)}
-    return {token for token in roles if token is not None} | spelled
+def _special_ids(files: TokenizerFiles) -> set[int]:
+    """Return the ids that are never text, found by their flag, their role or their spelling."""
+    named = {*files.roles.values()}
+    return {
+        token
+        for piece, token in files.vocabulary.items()
+        if piece in named
+        or (token in files.flagged and not _MARKUP.fullmatch(piece))
+        or (piece.startswith("<") and _CONTROL.fullmatch(piece))
+    }

@@ -11,6 +11,7 @@ import pytest
 import sentencepiece
 from demo_checkpoint import CONTROLS
 from tiny import PUBLISHED
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mlx_diffgemma.errors import TokenizerError
 from mlx_diffgemma.text.tokenizer import Tokenizer, load_tokenizer
@@ -69,6 +70,12 @@ def either(request: pytest.FixtureRequest, tokenizer: Tokenizer, sentencepiece_f
     return tokenizer if request.param == "tokenizer.json" else load_tokenizer(sentencepiece_folder)
 
 
+@pytest.fixture(scope="module")
+def reference(demo: Path) -> PreTrainedTokenizerBase:
+    """transformers' tokenizer of the same folder."""
+    return AutoTokenizer.from_pretrained(demo)
+
+
 @pytest.mark.parametrize("text", TEXTS)
 def test_text_survives_the_way_to_ids_and_back(either: Tokenizer, text: str) -> None:
     ids = either.encode(text)
@@ -92,7 +99,7 @@ def test_a_folder_with_only_a_sentencepiece_model_encodes_as_sentencepiece_does(
 def turns(tokenizer: Tokenizer, *messages: tuple[str, str], thinking: bool = False) -> str:
     """The rendered conversation with its control tokens visible."""
     ids = tokenizer.chat([{"role": role, "content": content} for role, content in messages], thinking=thinking)
-    return tokenizer._wrapper.decode(ids, skip_special_tokens=False)
+    return "".join(CONTROLS.get(token) or piece for token, piece in zip(ids, tokenizer.pieces(ids), strict=True))
 
 
 def test_a_question_becomes_a_turn_and_the_models_turn_begins(either: Tokenizer) -> None:
@@ -121,6 +128,7 @@ def test_the_template_of_the_release_renders_as_the_built_in_one(demo: Path, tmp
     shutil.copytree(demo, folder)
     shutil.copy(PUBLISHED / "chat_template.jinja", folder / "chat_template.jinja")
     published = load_tokenizer(folder)
+    reference = AutoTokenizer.from_pretrained(folder)
     (folder / "chat_template.jinja").unlink()
     built_in = load_tokenizer(folder)
     conversations: list[list[tuple[str, str]]] = [
@@ -129,9 +137,42 @@ def test_the_template_of_the_release_renders_as_the_built_in_one(demo: Path, tmp
     ]
     for conversation in conversations:
         for thinking in (False, True):
-            assert turns(published, *conversation, thinking=thinking) == turns(
-                built_in, *conversation, thinking=thinking
+            rendered = turns(published, *conversation, thinking=thinking)
+            assert rendered == turns(built_in, *conversation, thinking=thinking)
+            messages = [{"role": role, "content": content} for role, content in conversation]
+            assert rendered == reference.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, enable_thinking=thinking
             )
+
+
+def test_what_a_template_may_call(demo: Path, tmp_path: Path) -> None:
+    """tojson leaves HTML alone, and a loop can be left: not so in plain Jinja."""
+    folder = tmp_path / "calling"
+    shutil.copytree(demo, folder)
+    loop = "{% for m in messages %}\n{{ m | tojson }}{% break %}\n{% endfor %}\n"
+    template = loop + "{{ strftime_now('%d')[:0] }}{{ eos_token }}"
+    (folder / "chat_template.jinja").write_text(template)
+    messages = [{"role": "user", "content": "<é>"}, {"role": "user", "content": "b"}]
+    expected = AutoTokenizer.from_pretrained(folder).apply_chat_template(messages, tokenize=False)
+    assert turns(load_tokenizer(folder), ("user", "<é>"), ("user", "b")) == expected
+    assert "<é>" in expected
+
+
+@pytest.mark.parametrize("form", ["file", "text", "list"])
+def test_a_template_is_found_where_folders_have_it(demo: Path, tmp_path: Path, form: str) -> None:
+    folder = tmp_path / "folder"
+    shutil.copytree(demo, folder)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    if form == "file":
+        (folder / "chat_template.jinja").write_text("mine")
+        settings["chat_template"] = "not this one"
+    if form == "text":
+        settings["chat_template"] = "mine"
+    if form == "list":
+        settings["chat_template"] = [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "mine"}]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert turns(load_tokenizer(folder), ("user", "Hi")) == "mine"
 
 
 def test_special_tokens_never_reach_the_text(either: Tokenizer) -> None:
@@ -170,8 +211,8 @@ def test_the_tokenizer_configuration_of_the_release_is_understood(demo: Path, tm
         assert tokenizer.decode(tokenizer.encode(text)) == text
     question = [{"role": "user", "content": "Hi"}]
     assert tokenizer.chat(question, thinking=True) == plain.chat(question, thinking=True)
-    # The control tokens that the demo's vocabulary lacks are added after it, and they are not text either.
-    assert tokenizer.decode(tokenizer.encode("a<|image|><|audio>b")) == "ab"
+    # The control tokens that the demo's vocabulary lacks have no id: they stay text.
+    assert tokenizer.decode(tokenizer.encode("a<|image|><|audio>b")) == "a<|image|><|audio>b"
 
 
 def added(tokenizer: Tokenizer, *blocks: Sequence[int]) -> list[tuple[str, str]]:
@@ -196,10 +237,19 @@ def test_text_that_was_returned_is_never_taken_back(tokenizer: Tokenizer) -> Non
     assert added(tokenizer, good, [*bad, *good]) == [("\x01", ""), ("\ufffd\x01", "")]
 
 
-@pytest.mark.parametrize("text", TEXTS)
-def test_text_is_what_transformers_decodes(either: Tokenizer, text: str) -> None:
-    ids = either.encode(text)[1:]
-    assert either.decode(ids) == either._wrapper.decode(ids)
+@pytest.mark.parametrize("text", [*TEXTS, "<bos><|turn>user\nHi<turn|>\n", "<|turn><b>", "<pad><unused5>x"])
+def test_ids_and_text_are_those_of_transformers(
+    tokenizer: Tokenizer, reference: PreTrainedTokenizerBase, text: str
+) -> None:
+    ids = tokenizer.encode(text)
+    assert ids[text.startswith("<bos>") ^ 1 :] == reference.encode(text, add_special_tokens=False)
+    assert tokenizer.decode(ids) == reference.decode(ids, skip_special_tokens=True)
+
+
+def test_special_tokens_are_those_of_transformers(tokenizer: Tokenizer, reference: PreTrainedTokenizerBase) -> None:
+    assert tokenizer.special == set(reference.all_special_ids) | {
+        token for token, piece in reference.added_tokens_decoder.items() if piece.special
+    }
 
 
 def test_a_tokenizer_of_another_kind_is_refused(demo: Path, tmp_path: Path) -> None:
@@ -244,14 +294,17 @@ def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path) -> None:
         ("tokenizer.json", "{"),
         ("tokenizer_config.json", "{"),
         ("tokenizer_config.json", "[]"),
-        ("tokenizer_config.json", '{"tokenizer_class": 7}'),
-        ("tokenizer_config.json", '{"tool_parser_type": "none such"}'),
-        ("config.json", '{"model_type": "diffusion_gemma", "text_config": {"initializer_range": "x"}}'),
+        ("tokenizer_config.json", '{"bos_token": 7}'),
+        ("tokenizer_config.json", '{"bos_token": "<none such>"}'),
+        ("tokenizer_config.json", '{"chat_template": 7}'),
+        ("tokenizer_config.json", '{"chat_template": [7]}'),
+        ("tokenizer_config.json", '{"chat_template": [{"name": "default", "template": 7}]}'),
     ],
 )
 def test_a_broken_tokenizer_is_named(demo: Path, tmp_path: Path, name: str, content: str) -> None:
     folder = tmp_path / "broken"
     shutil.copytree(demo, folder)
+    (folder / "chat_template.jinja").unlink()
     (folder / name).write_text(content)
     with pytest.raises(TokenizerError, match="cannot be loaded"):
         load_tokenizer(folder)
