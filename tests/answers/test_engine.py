@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 from threaded import taken_in_threads
-from tiny import ScriptedModel, encoded, random_model
+from tiny import FULL, SLIDING, ScriptedModel, encoded, random_model, tiny_config
 
 from mlx_diffgemma.errors import OptionError, PromptError, WeightsError
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, Prefilled
@@ -20,7 +20,7 @@ from mlx_diffgemma.generation.engine import Job, stream, stream_many
 from mlx_diffgemma.generation.prefill import prefill
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model.cache import Cache
-from mlx_diffgemma.model.diffusion_gemma import CanvasRow
+from mlx_diffgemma.model.diffusion_gemma import CanvasRow, DiffusionGemma
 from mlx_diffgemma.model.kernels import default_kernels
 from mlx_diffgemma.model.logits import probabilities, tempered
 from mlx_diffgemma.sampling.canvas import Canvas
@@ -252,8 +252,14 @@ def test_a_shorter_canvas_gives_more_blocks() -> None:
     assert [len(block.tokens) for block in blocks] == [6, 6, 6, 6]
 
 
+def two_layers() -> DiffusionGemma:
+    """A model for prompts of thousands of tokens: a layer of each kind, of one head."""
+    layers = replace(SLIDING, num_key_value_heads=1), FULL
+    return random_model(tiny_config(layers=layers, num_attention_heads=1))
+
+
 def test_prefill_reports_every_chunk_and_fills_the_cache() -> None:
-    model = random_model()
+    model = two_layers()
     tokens = mx.random.randint(0, 64, (1, 2048 + 300), key=mx.random.key(0))
     cache = model.make_cache()
     assert list(prefill(model, [tokens], [cache])) == [{0: 2048}, {0: 2348}]
@@ -263,7 +269,7 @@ def test_prefill_reports_every_chunk_and_fills_the_cache() -> None:
 
 def test_prompts_that_are_encoded_together_are_in_their_caches_as_alone() -> None:
     """After prefixes of their own, beyond the window; a long one goes by itself while others would be too many."""
-    model = random_model()
+    model = two_layers()
     lengths, known = (3, 2048 + 30, 21, 9), (0, 5, 12, 0)
     prompts = [mx.random.randint(0, 64, (1, length), key=mx.random.key(length)) for length in lengths]
     alone, together = ([model.make_cache() for _ in lengths] for _ in range(2))

@@ -115,14 +115,14 @@ CONVERSION = next(example for example in EXAMPLES if re.match(r"mlx_diffgemma[. 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory, demo: Path) -> Path:
-    """A folder where the repository is a tiny model; answers of one canvas of 64 tokens and one step keep it quick."""
+    """A folder where the repository is a tiny model; answers of one canvas of 16 tokens and one step keep it quick."""
     folder = tmp_path_factory.mktemp("documents")
     model = folder / REPOSITORY
     shutil.copytree(demo, model)
     config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps(config | {"canvas_length": 64}))
+    (model / "config.json").write_text(json.dumps(config | {"canvas_length": 16}))
     (model / "generation_config.json").write_text(
-        '{"max_new_tokens": 64, "max_denoising_steps": 1, "eos_token_id": [1, 106, 50]}'
+        '{"max_new_tokens": 16, "max_denoising_steps": 1, "eos_token_id": [1, 106, 50]}'
     )
     shutil.copytree(model, folder / "my-fine-tune")
     (folder / "README.md").write_text("A short text about a lighthouse.")
@@ -130,8 +130,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, demo: Path) -> Path:
     (folder / "person.json").write_text('{"properties": {"age": {"enum": [34, 35]}}, "required": ["age"]}')
     (folder / "data").mkdir()
     for name in ("train", "valid"):
-        line = json.dumps({"prompt": f"Last word: pear, fig, {name}", "completion": name})
-        (folder / "data" / f"{name}.jsonl").write_text(f"{line}\n" * 8)
+        line = json.dumps({"prompt": f"Last word: fig, {name}", "completion": name})
+        (folder / "data" / f"{name}.jsonl").write_text(f"{line}\n" * 4)
     (folder / "bin").mkdir()
     for name, target in SCRIPTS.items():
         module, function = target.split(":")

@@ -56,9 +56,9 @@ def test_gaps_are_filled_around_what_stands_there() -> None:
 
 def test_six_steps_of_fine_tuning_halve_the_loss_on_new_questions(tmp_path: Path) -> None:
     """The small sibling of the next test: same questions, model and objective, a tenth of the steps."""
-    write_data(tmp_path / "data", train=40, valid=8)
+    write_data(tmp_path / "data", train=40, valid=4)
     folders = ("--data", tmp_path / "data", "--adapter-path", tmp_path / "adapter")
-    sizes = "--steps 6 --batch-size 4 --learning-rate 1e-2 --warmup 1 --evaluate-every 0 --answers 0 --quiet".split()
+    sizes = "--steps 6 --batch-size 3 --learning-rate 1e-2 --warmup 1 --evaluate-every 0 --answers 0 --quiet".split()
     assert call(train.main, "--model", "demo", *folders, *sizes).returncode == 0
     records = [json.loads(line) for line in (tmp_path / "adapter" / "log.jsonl").read_text().splitlines()]
     assert [record["event"] for record in records] == ["step"] * 6 + ["evaluation"]

@@ -80,7 +80,7 @@ class Recall:
     """What a model of both kinds of layers says after a prefix of 1,200 tokens, one of which may be changed."""
 
     def __init__(self) -> None:
-        self.model = random_model(tiny_config(layers=(SLIDING, FULL), max_position_embeddings=2048))
+        self.model = random_model(tiny_config(layers=ONE, num_attention_heads=1, max_position_embeddings=2048))
         self.tokens, self.canvas = ids(1200), ids(16)
         self.unchanged = self.logits(None, 2**40)
         self.whole = {position: self.logits(position, 2**40) for position in CHANGED}

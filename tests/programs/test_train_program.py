@@ -69,20 +69,20 @@ def records(out: Path, event: str) -> list[Mapping[str, Any]]:
 def test_a_training_on_a_terminal(model: Path, data: Path, tmp_path: Path) -> None:
     """A bar with step, loss, speed and time left, evaluations above it; afterwards everything is in the folder."""
     out = tmp_path / "new" / "out"
-    arguments = command(model, data, out, "--learning-rate", "1e-3", "--evaluate-every", "20", steps=40)
+    arguments = command(model, data, out, "--learning-rate", "1e-3", "--evaluate-every", "10", steps=20)
     # A key that means nothing: the screen is kept as it was when the time left was there.
     shown = run_in_terminal(arguments, (200, 20), environment(), keys=[("0:00:0", b" ")], timeout=120)
     assert shown.code == 0
     assert shown.cursor_visible
     [bar] = [row for row in shown.shots[0] if "tokens/s" in row]
-    assert re.fullmatch(r" *\d+/40 [━╸╺]+ loss \d+\.\d{4}  [\d,]+ tokens/s 0:00:0\d left", bar)
+    assert re.fullmatch(r" *\d+/20 [━╸╺]+ loss \d+\.\d{4}  [\d,]+ tokens/s 0:00:0\d left", bar)
     begun = next(row for row in shown.rows if "parameters trained" in row)
-    assert "16 examples, 2 held out, 40 steps of 2" in begun
+    assert "16 examples, 2 held out, 20 steps of 2" in begun
     evaluations = [row for row in shown.rows if "held out: canvas" in row]
-    assert [row.split()[1] for row in evaluations] == ["20", "40"]
+    assert [row.split()[1] for row in evaluations] == ["10", "20"]
     assert all("causal" in row and "answers 0/1" in row for row in evaluations)
     assert shown.rows[-1].endswith("out: adapter, log.jsonl and loss.png")
-    assert_whole(out, steps=40)
+    assert_whole(out, steps=20)
 
 
 def assert_whole(out: Path, steps: int) -> None:
