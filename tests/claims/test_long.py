@@ -109,8 +109,8 @@ def test_a_fact_is_recalled_wherever_it_stands_in_a_chunk(recall: Recall, chunk:
     """One token differs: the canvas's logits change, and as they do where the prefix goes in at once."""
     for position in CHANGED:
         whole, cut = recall.whole[position], recall.logits(position, chunk * 2048)
-        assert mx.abs(whole - recall.unchanged).max().item() > 0.01
-        assert mx.abs(whole - cut).max().item() < 1e-3
+        assert mx.abs(whole - recall.unchanged).max().item() > 5e-3
+        assert mx.abs(whole - cut).max().item() < 5e-4
 
 
 def test_fifty_generations_leave_no_memory_and_no_time_behind(demo: Path) -> None:
