@@ -20,8 +20,8 @@ FinishReason: TypeAlias = Literal["stop", "length"]
 class Stats:
     """Figures of one generation.
 
-    Seconds are wall clock and include what the consumer does between two events. `peak_memory` is the most that MLX has
-    held in this process, loading included, in bytes.
+    Seconds are wall clock and include what is computed for other answers meanwhile. `peak_memory` is the most that MLX
+    has held in this process, loading included, in bytes. `reused_tokens` of the prompt were in a prefix that was kept.
     """
 
     prompt_tokens: int
@@ -33,6 +33,7 @@ class Stats:
     seconds: float
     seconds_per_step: float
     peak_memory: int
+    reused_tokens: int = 0
 
     @property
     def steps(self) -> int:

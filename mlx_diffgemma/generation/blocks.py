@@ -9,12 +9,11 @@ from typing import cast
 
 import mlx.core as mx
 
-from mlx_diffgemma.constraint.token_automaton import TokenAutomaton
 from mlx_diffgemma.errors import require_numbers
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, Prefilled
-from mlx_diffgemma.generation.prefill import following, prefill, prefill_with_last
+from mlx_diffgemma.generation.job import Job
+from mlx_diffgemma.generation.prefill import following, read_from
 from mlx_diffgemma.generation.timing import Clock
-from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 from mlx_diffgemma.sampling.canvas import Canvas, end_of
 from mlx_diffgemma.sampling.constrained import ConstrainedSpan
@@ -26,33 +25,26 @@ MAX_REJECTIONS = 2
 
 
 class Generation:
-    """The answer to one prompt: `prefill`, then for every canvas `start`, `denoised` after each step, `commit`."""
+    """The answer to one prompt. Once `reading` is over: `start`, then `take` with every draft until `is_over`."""
 
-    def __init__(
-        self,
-        model: DiffusionGemma,
-        tokens: Sequence[int],
-        config: GenerationConfig,
-        rules: Rules,
-        length: int,
-        *,
-        constraint: TokenAutomaton | None = None,
-    ) -> None:
-        """length: of a canvas; constraint: what the answer must match."""
+    def __init__(self, model: DiffusionGemma, job: Job, rules: Rules, length: int) -> None:
+        """length: of a canvas."""
         self.is_over = False
         self.canvas: Canvas
         self._model = model
-        self._prompt = mx.array([list(tokens)])
-        self._config = config
+        self._job = job
+        self._config = job.config
         self._rules = rules
         self._length = length
-        self._cache = model.make_cache()
+        # Verifying a canvas takes the hidden state of the token before it.
+        self.reading = read_from(model, job.tokens, job.source, job.ends, wants_last=job.config.verify is not None)
+        self._cache = self.reading.cache
+        self._reused = self.reading.done
         self._clock = Clock()
         self._answer: list[int] = []
         self._block = -1
         self._best: tuple[int, ...] = ()
         self._draft: Draft
-        self._constraint = constraint
         # The constraint's state after the answer so far.
         self._state = 0
         # Tokens of the answer that are not in the cache yet.
@@ -62,25 +54,13 @@ class Generation:
         self._last: mx.array | None = None
         self._rejections = 0
 
-    @staticmethod
-    def prefill(model: DiffusionGemma, begun: Sequence[Generation]) -> Iterator[list[tuple[Generation, Prefilled]]]:
-        """Read the prompts into their caches; yield the progress of those that advanced."""
-        plain = [each for each in begun if each._config.verify is None]
-        for reached in prefill(model, [each._prompt for each in plain], [each._cache for each in plain]):
-            yield [(plain[row], plain[row]._prefilled(done)) for row, done in reached.items()]
-        # Verifying a canvas takes the hidden state of the token before it.
-        verified = [each for each in begun if each._config.verify is not None]
-        for progress in prefill_with_last(
-            model, [each._prompt for each in verified], [each._cache for each in verified]
-        ):
-            for row, (_, last) in progress.items():
-                verified[row]._last = last
-            yield [(verified[row], verified[row]._prefilled(done)) for row, (done, _) in progress.items()]
-        for each in begun:
-            each._clock.prefilled()
-
-    def _prefilled(self, done: int) -> Prefilled:
-        return Prefilled(done=done, total=self._prompt.shape[1])
+    def prefilled(self) -> Prefilled:
+        """Take the chunk that was read last, and return its event."""
+        reading = self.reading
+        if reading.is_over:
+            self._last = reading.last
+            self._clock.prefilled()
+        return Prefilled(done=reading.done, total=reading.total)
 
     def start(self) -> CanvasStarted:
         """Start a canvas of noise."""
@@ -102,10 +82,10 @@ class Generation:
 
     def _spans(self) -> tuple[ConstrainedSpan, ...]:
         """Return what the next canvas must match."""
-        if self._constraint is None:
+        if self._job.constraint is None:
             return ()
         span = ConstrainedSpan(
-            automaton=self._constraint,
+            automaton=self._job.constraint,
             state=self._state,
             positions=slice(0, self._remaining),
             min_tokens=0,
@@ -113,8 +93,13 @@ class Generation:
         )
         return (span,)
 
-    def denoised(self, draft: Draft) -> Denoised:
-        """Take the draft of one step, and return its event, for the positions within max_tokens."""
+    def take(self, draft: Draft) -> list[Event]:
+        """Take the draft of one step, and return its event and, if the canvas is over, those of its end."""
+        denoised = self._denoised(draft)
+        return [denoised, *self._commit()] if self.canvas.is_over else [denoised]
+
+    def _denoised(self, draft: Draft) -> Denoised:
+        """Return the event of a draft, for the positions within max_tokens."""
         mean_entropy = fmean(_numbers(draft.entropy))
         require_numbers(mean_entropy)
         best = _ids(draft.best)[: self._remaining]
@@ -131,7 +116,7 @@ class Generation:
             end=end_of(best, self._config.stop_tokens),
         )
 
-    def commit(self) -> Iterator[Event]:
+    def _commit(self) -> Iterator[Event]:
         """Cut the canvas after its end token, add it to the answer, and start the next one if another follows."""
         config = self._config
         kept, stopped = answer_part(self._best, config.stop_tokens)
@@ -143,14 +128,14 @@ class Generation:
             kept = kept[:verified]
         confidence = tuple(1 / inverse for inverse in _numbers(self._draft.inverse_probability)[: len(kept)])
         self._answer += kept
-        if self._constraint is not None and not stopped:
-            self._state = self._constraint.after(self._state, kept)
+        if self._job.constraint is not None and not stopped:
+            self._state = self._job.constraint.after(self._state, kept)
         self.is_over = stopped or not self._remaining
         steps = self.canvas.state.step
         self._clock.committed(steps)
         yield BlockCommitted(block=self._block, steps=steps, tokens=kept, confidence=confidence, last=self.is_over)
         if self.is_over:
-            stats = self._clock.stats(self._prompt.shape[1], len(self._answer))
+            stats = self._clock.stats(self.reading.total, len(self._answer), reused=self._reused)
             yield Finished(reason="stop" if stopped else "length", stats=stats)
             return
         if hidden is None:

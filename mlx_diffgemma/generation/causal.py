@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from itertools import count
 from typing import Any, NamedTuple, cast
@@ -11,7 +11,8 @@ import mlx.core as mx
 
 from mlx_diffgemma.constraint.token_automaton import TokenAutomaton
 from mlx_diffgemma.events import BlockCommitted, Event, Finished, Prefilled
-from mlx_diffgemma.generation.prefill import prefill
+from mlx_diffgemma.generation.job import Job
+from mlx_diffgemma.generation.prefill import read_chunk, read_from
 from mlx_diffgemma.generation.timing import Clock
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model.cache import Cache
@@ -37,17 +38,19 @@ class Drawn(NamedTuple):
         return cast("int", self.token.item()), cast("float", self.probability.item())
 
 
-def write(
-    model: DiffusionGemma, tokens: Sequence[int], config: GenerationConfig, constraint: TokenAutomaton | None = None
-) -> Iterator[Event]:
-    """Generate after the prompt `tokens`; every token is a block of its own, of one step."""
-    clock, cache, prompt = Clock(), model.make_cache(), mx.array([list(tokens)])
-    for reached in prefill(model, [prompt[:, :-1]], [cache]):
-        yield Prefilled(done=reached[0], total=len(tokens))
+def write(model: DiffusionGemma, job: Job) -> Iterator[Event]:
+    """Answer a prompt; every token is a block of its own, of one step."""
+    clock, config, constraint, total = Clock(), job.config, job.constraint, len(job.tokens)
     # The last token of the prompt is encoded with the first draw.
+    ends = [min(end, total - 1) for end in job.ends]
+    reading = read_from(model, job.tokens[:-1], job.source, ends)
+    reused = reading.done
+    while not reading.is_over:
+        read_chunk(model, [reading])
+        yield Prefilled(done=reading.done, total=total)
     clock.prefilled()
-    yield Prefilled(done=len(tokens), total=len(tokens))
-    last_token = prompt[:, -1:]
+    yield Prefilled(done=total, total=total)
+    cache, last_token = reading.cache, mx.array([[job.tokens[-1]]])
     if constraint is None:
         drawn = _drawn(model, last_token, cache, config)
     else:
@@ -58,7 +61,8 @@ def write(
         clock.committed(1)
         yield BlockCommitted(block=position, steps=1, tokens=(token,), confidence=(probability,), last=last)
         if last:
-            yield Finished(reason="stop" if stopped else "length", stats=clock.stats(len(tokens), position + 1))
+            stats = clock.stats(total, position + 1, reused=reused)
+            yield Finished(reason="stop" if stopped else "length", stats=stats)
             return
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, cast
 
 import mlx.core as mx
 
 from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
+from mlx_diffgemma.model.prefix import PrefixSource
 
 ATTENTION_CELLS = 2**24
 """Queries times keys of one head in one chunk at most: limits what an attention that stores its scores needs."""
@@ -18,31 +20,103 @@ MIN_CHUNK = 256
 """Tokens of one chunk at least, but for the last: a canvas has as many queries in every step anyway."""
 
 
+@dataclass(kw_only=True, eq=False)
+class Reading:
+    """Tokens on their way into a cache, chunk by chunk."""
+
+    tokens: mx.array
+    """[1, L]"""
+    cache: Cache
+    done: int = 0
+    """how many of the tokens are in the cache"""
+    ends: tuple[int, ...] = ()
+    """numbers of tokens at which a chunk must end, so that the cache can be kept there"""
+    source: PrefixSource | None = None
+    """where the cache is kept at `ends`"""
+    wants_last: bool = False
+    """compute `last`; then the last token is read by itself"""
+    last: mx.array | None = None
+    """final hidden state [1, 1, D] of the last token"""
+
+    @property
+    def total(self) -> int:
+        """Number of tokens to read, those included that were in the cache before."""
+        return self.tokens.shape[1]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all tokens are in the cache."""
+        return self.done >= self.total
+
+    @property
+    def chunk(self) -> mx.array:
+        """The tokens to read next [1, C]: the longer the prefix is, the fewer."""
+        length = ATTENTION_CELLS // (self.cache.offset + MAX_CHUNK) // MIN_CHUNK * MIN_CHUNK
+        stop = self.done + max(MIN_CHUNK, min(MAX_CHUNK, length))
+        borders = (*self.ends, self.total - 1) if self.wants_last else self.ends
+        stop = min((stop, *(border for border in borders if border > self.done)))
+        return self.tokens[:, self.done : stop]
+
+
+def read_from(
+    model: DiffusionGemma,
+    tokens: Sequence[int],
+    source: PrefixSource | None,
+    ends: Sequence[int] = (),
+    *,
+    wants_last: bool = False,
+) -> Reading:
+    """Begin to read tokens, after the longest prefix that `source` has of them; keep prefixes of the lengths `ends`.
+
+    With `wants_last` the last token is always read, so the longest prefix to find or to keep leaves it out.
+    """
+    longest = len(tokens) - wants_last
+    kept = None if source is None else source.find(tokens[:longest])
+    return Reading(
+        tokens=mx.array([list(tokens)]),
+        cache=model.make_cache() if kept is None else kept.snapshot(),
+        done=0 if kept is None else kept.offset,
+        ends=tuple(sorted({min(end, longest) for end in ends})),
+        source=source,
+        wants_last=wants_last,
+    )
+
+
+def read_chunk(model: DiffusionGemma, readings: Sequence[Reading]) -> list[Reading]:
+    """Read the next chunk of the first of several readings, and those of others that fit beside it.
+
+    Returns the readings that advanced; none of `readings` may be over.
+    """
+    chunks: dict[Reading, mx.array] = {}
+    remaining = MAX_CHUNK
+    for reading in readings:
+        chunk = reading.chunk
+        if chunks and chunk.shape[1] > remaining:
+            break
+        chunks[reading] = chunk
+        remaining -= chunk.shape[1]
+    hidden = model.encode(list(chunks.values()), [reading.cache for reading in chunks])
+    for (reading, chunk), states in zip(chunks.items(), hidden, strict=True):
+        reading.done += chunk.shape[1]
+        reading.last = states if reading.wants_last and reading.is_over else None
+    # What follows the last layer's keys and values is computed only for a hidden state that is wanted.
+    wanted = [reading.last for reading in chunks if reading.last is not None]
+    mx.eval(wanted, [reading.cache.arrays for reading in chunks])
+    mx.clear_cache()
+    for reading in chunks:
+        if reading.source is not None and reading.done in reading.ends:
+            tokens = cast("list[int]", reading.tokens[0, : reading.done].tolist())
+            reading.source.keep(tokens, reading.cache.snapshot())
+    return list(chunks)
+
+
 def prefill(model: DiffusionGemma, prompts: Sequence[mx.array], caches: Sequence[Cache]) -> Iterator[dict[int, int]]:
     """Encode prompts [1, L], each into its cache, in chunks; short ones go together.
 
-    Yields after each chunk how many tokens are done, by the index of each prompt that advanced. The longer the prefix
-    is, the shorter are the chunks.
+    Yields after each chunk how many tokens are done, by the index of each prompt that advanced.
     """
-    done = [0] * len(prompts)
-    while waiting := [row for row, prompt in enumerate(prompts) if done[row] < prompt.shape[1]]:
-        chunks: dict[int, mx.array] = {}
-        remaining = MAX_CHUNK
-        for row in waiting:
-            length = ATTENTION_CELLS // (caches[row].offset + MAX_CHUNK) // MIN_CHUNK * MIN_CHUNK
-            length = max(MIN_CHUNK, min(MAX_CHUNK, length))
-            chunk = prompts[row][:, done[row] : done[row] + length]
-            if chunks and chunk.shape[1] > remaining:
-                break
-            chunks[row] = chunk
-            remaining -= chunk.shape[1]
-        model.encode(list(chunks.values()), [caches[row] for row in chunks])
-        # Only the cache is needed: what follows the last layer's keys and values is never computed.
-        mx.eval([caches[row].arrays for row in chunks])
-        mx.clear_cache()
-        for row, chunk in chunks.items():
-            done[row] += chunk.shape[1]
-        yield {row: done[row] for row in chunks}
+    for reached in _read_all(model, prompts, caches, wants_last=False):
+        yield {row: reading.done for row, reading in reached.items()}
 
 
 class Progress(NamedTuple):
@@ -58,12 +132,20 @@ def prefill_with_last(
     model: DiffusionGemma, prompts: Sequence[mx.array], caches: Sequence[Cache]
 ) -> Iterator[dict[int, Progress]]:
     """Do what `prefill` does, and compute the hidden state of each prompt's last token, which chunks do not."""
-    for reached in prefill(model, [prompt[:, :-1] for prompt in prompts], caches):
-        yield {row: Progress(done, None) for row, done in reached.items()}
-    if prompts:
-        last = model.encode([prompt[:, -1:] for prompt in prompts], caches)
-        mx.eval(last, [cache.arrays for cache in caches])
-        yield {row: Progress(prompt.shape[1], last[row]) for row, prompt in enumerate(prompts)}
+    for reached in _read_all(model, prompts, caches, wants_last=True):
+        yield {row: Progress(reading.done, reading.last) for row, reading in reached.items()}
+
+
+def _read_all(
+    model: DiffusionGemma, prompts: Sequence[mx.array], caches: Sequence[Cache], *, wants_last: bool
+) -> Iterator[dict[int, Reading]]:
+    readings = [
+        Reading(tokens=prompt, cache=cache, wants_last=wants_last)
+        for prompt, cache in zip(prompts, caches, strict=True)
+    ]
+    numbers = {reading: row for row, reading in enumerate(readings)}
+    while unfinished := [reading for reading in readings if not reading.is_over]:
+        yield {numbers[reading]: reading for reading in read_chunk(model, unfinished)}
 
 
 def following(model: DiffusionGemma, hidden: mx.array, tokens: mx.array) -> mx.array:

@@ -29,10 +29,14 @@ class Clock:
         self._first_block = self._first_block or self._last_block - self._start
         self._steps.append(steps)
 
-    def stats(self, prompt_tokens: int, tokens: int) -> Stats:
-        """Return all figures at the end; the seconds per step include encoding the blocks before the last."""
+    def stats(self, prompt_tokens: int, tokens: int, *, reused: int = 0) -> Stats:
+        """Return all figures at the end; the seconds per step include encoding the blocks before the last.
+
+        reused: tokens of the prompt that were read before.
+        """
         return Stats(
             prompt_tokens=prompt_tokens,
+            reused_tokens=reused,
             tokens=tokens,
             blocks=len(self._steps),
             steps_per_block=tuple(self._steps),

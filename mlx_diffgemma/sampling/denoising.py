@@ -37,26 +37,71 @@ class Outcome(NamedTuple):
     after: CanvasState
 
 
-def refine(model: DiffusionGemma, canvases: Sequence[Canvas]) -> Iterator[list[Draft]]:
-    """Denoise canvases together until at least one of them `is_over`; yield every step's drafts, computed."""
-    hidden = _hidden_states(model, canvases)
-    while True:
-        outcomes = _start_step(model, canvases, hidden)
-        for canvas, outcome in zip(canvases, outcomes, strict=True):
-            canvas.state = outcome.after
-        drafts = [canvas.widened(outcome.draft) for canvas, outcome in zip(canvases, outcomes, strict=True)]
-        ahead = Ahead([canvas.cache for canvas in canvases], partial(_hidden_states, model, canvases))
-        # Everything that is started must be computed before the caller resumes: its thread may end there, and with it
-        # the stream in which MLX computes.
-        mx.eval(drafts, [(outcome.finished, outcome.after) for outcome in outcomes])
+class Denoiser:
+    """Denoises canvases together, a step per call; which canvases they are may change from step to step."""
+
+    def __init__(self, model: DiffusionGemma) -> None:
+        self._model = model
+        # The next step's graph, and the canvases for which it was built.
+        self._ahead: Ahead[list[mx.array]] | None = None
+        self._built_for: list[Canvas] = []
+
+    def step(self, canvases: Sequence[Canvas]) -> list[Draft]:
+        """Denoise every canvas once, and return the drafts, computed; canvases that are now over say so.
+
+        If anything fails, the canvases are as they were before.
+        """
+        model, before = self._model, [canvas.state for canvas in canvases]
+        try:
+            hidden = self._taken(canvases) or _hidden_states(model, canvases)
+            outcomes = _start_step(model, canvases, hidden)
+            for canvas, outcome in zip(canvases, outcomes, strict=True):
+                canvas.state = outcome.after
+            drafts = [canvas.widened(outcome.draft) for canvas, outcome in zip(canvases, outcomes, strict=True)]
+            self._build_ahead(canvases)
+            # Everything that is started must be computed before the caller goes on: its thread may end, and with it
+            # the stream in which MLX computes.
+            mx.eval(drafts, [(outcome.finished, outcome.after) for outcome in outcomes])
+        except BaseException:
+            for canvas, state in zip(canvases, before, strict=True):
+                canvas.state = state
+            self.forget()
+            raise
         is_last = _judge(canvases, outcomes)
         trimmed = [canvas.trim(draft) for canvas, draft in zip(canvases, drafts, strict=True)]
         if is_last or any(trimmed):
-            ahead.undo()
-        yield drafts
-        if is_last:
-            return
-        hidden = ahead.take() or _hidden_states(model, canvases)
+            self.forget()
+        return drafts
+
+    def forget(self) -> None:
+        """Undo what was built for the next step."""
+        if self._ahead is not None:
+            self._ahead.undo()
+        self._ahead, self._built_for = None, []
+
+    def _build_ahead(self, canvases: Sequence[Canvas]) -> None:
+        build = partial(_hidden_states, self._model, canvases)
+        self._ahead, self._built_for = Ahead([canvas.cache for canvas in canvases], build), list(canvases)
+
+    def _taken(self, canvases: Sequence[Canvas]) -> list[mx.array] | None:
+        """Return what was built for these canvases; what was built for others is undone."""
+        if self._ahead is None or self._built_for != list(canvases):
+            self.forget()
+            return None
+        ahead, self._ahead, self._built_for = self._ahead, None, []
+        return ahead.take()
+
+
+def refine(model: DiffusionGemma, canvases: Sequence[Canvas]) -> Iterator[list[Draft]]:
+    """Denoise canvases together until at least one of them `is_over`; yield every step's drafts, computed."""
+    denoiser = Denoiser(model)
+    try:
+        while True:
+            yield denoiser.step(canvases)
+            if any(canvas.is_over for canvas in canvases):
+                return
+    finally:
+        denoiser.forget()
 
 
 def _hidden_states(model: DiffusionGemma, canvases: Sequence[Canvas]) -> list[mx.array]:
