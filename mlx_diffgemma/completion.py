@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Literal, TypeAlias
 
 from mlx_diffgemma.events import (
     BlockCommitted,
-    CanvasStarted,
-    Denoised,
     Event,
     Finished,
     FinishReason,
     Prefilled,
     Stats,
 )
-from mlx_diffgemma.text.tokenizer import Tokenizer
-from mlx_diffgemma.text.transcript import Transcript
+from mlx_diffgemma.model.prefix import Prefix
 
 CompletionReason: TypeAlias = FinishReason | Literal["interrupted"]
 
@@ -42,6 +39,7 @@ class Completion:
     confidence: tuple[float, ...]
     finish_reason: CompletionReason
     stats: Stats
+    prefix: Prefix | None = field(default=None, compare=False, repr=False)
 
     def to_json(self, *, index: int | None = None, choices: Mapping[str, float] | None = None) -> str:
         """Return one line of JSON: the fields by name, the statistics null if the answer was interrupted.
@@ -60,27 +58,6 @@ class Completion:
             **({} if choices is None else {"choices": choices}),
         }
         return json.dumps(record, ensure_ascii=False)
-
-
-def with_text(tokenizer: Tokenizer, events: Iterable[tuple[int, Event]]) -> Generator[tuple[int, Event]]:
-    """Attach text to the events of several answers; each event comes with the number of its answer."""
-    transcripts: dict[int, Transcript] = {}
-    for number, event in events:
-        transcript = transcripts.setdefault(number, Transcript(tokenizer))
-        match event:
-            case CanvasStarted(canvas=canvas, pinned=pinned) if pinned:
-                yield number, replace(event, pieces=tokenizer.pieces(canvas))
-            case Denoised(best=best):
-                pieces = tokenizer.pieces(best)
-                yield number, replace(event, pieces=pieces, thought=transcript.thought_positions(best))
-            case BlockCommitted(tokens=added, last=last):
-                text, thought = transcript.add(added, last=last)
-                yield number, replace(event, text=text, thought=thought)
-            case Finished():
-                del transcripts[number]
-                yield number, event
-            case _:
-                yield number, event
 
 
 def gather(events: Iterable[Event]) -> Completion:

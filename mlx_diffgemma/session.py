@@ -1,72 +1,100 @@
-"""A loaded model and its tokenizer, ready to answer. Calls share nothing else, and leave nothing behind."""
+"""A loaded model and its tokenizer, ready to answer. Calls share nothing but the thread that computes.
+
+stream, infill, ...  ->  Preparation  ->  a job  ->  Engine, in its thread  ->  events  ->  text attached
+"""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from functools import cached_property
-from typing import Any, TypeAlias, Unpack, cast, overload
+import asyncio
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
+from typing import Any, Unpack, cast, overload
 
-from mlx_diffgemma.completion import Completion, gather, with_text
-from mlx_diffgemma.constraint.cache import Vocabulary, automaton_of
-from mlx_diffgemma.constraint.spec import is_free, pattern_of
-from mlx_diffgemma.constraint.thinking import after_thinking
-from mlx_diffgemma.constraint.token_automaton import TokenAutomaton
-from mlx_diffgemma.device.wired import wired
-from mlx_diffgemma.errors import (
-    ConstraintError,
-    OptionError,
-    PromptError,
-    TemplateError,
-    out_of_memory,
-    require_unicode,
-)
+from mlx_diffgemma.completion import Completion, gather
+from mlx_diffgemma.errors import OptionError, out_of_memory
 from mlx_diffgemma.events import BlockCommitted, Event, Finished
-from mlx_diffgemma.generation.engine import Job, check_lengths
-from mlx_diffgemma.generation.engine import stream as stream_tokens
-from mlx_diffgemma.generation.engine import stream_many as stream_jobs
+from mlx_diffgemma.generation.arrivals import events_of, events_of_many, result_of
+from mlx_diffgemma.generation.engine import Engine
+from mlx_diffgemma.generation.loop import AnyJob
 from mlx_diffgemma.generation.scoring import log_probabilities, relative_probabilities
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.generation_options import GenerationOptions, UnconstrainedOptions, configured
-from mlx_diffgemma.infilling.boundaries import Boundaries, TokenPart
-from mlx_diffgemma.infilling.filling import canvas_capacity, fill_template
-from mlx_diffgemma.infilling.prompts import check_span, edit_gap, edit_parts, edit_prompt, infill_prompt
+from mlx_diffgemma.infilling.prompts import edit_prompt
 from mlx_diffgemma.infilling.result import Infilled, gather_filled
 from mlx_diffgemma.infilling.template import MARKER, Gap, Part, Template, parse
-from mlx_diffgemma.infilling.windows import fits
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
-from mlx_diffgemma.text.messages import Message, chat_messages, require_prompt
+from mlx_diffgemma.model.prefix import Prefix
+from mlx_diffgemma.preparation import BATCH_SIZE, Configs, KeptPrefix, Preparation, Prompt, are_many, config_of_each
+from mlx_diffgemma.text.event_text import EventText
+from mlx_diffgemma.text.messages import Message
 from mlx_diffgemma.text.tokenizer import Tokenizer
 
-Prompt: TypeAlias = str | Sequence[Message]
-"""What to answer: the text of a user, or a conversation."""
-Configs: TypeAlias = GenerationConfig | Sequence[GenerationConfig] | None
-"""The options of all prompts, or of each; None is the checkpoint's own."""
-
-BATCH_SIZE = 8
-"""Prompts that are answered side by side by default."""
+_REMEDY = "lower canvas_length or batch_size, or shorten the prompt"
 
 
 class Session:
-    """A loaded model, for any thread and for several at once. `defaults` are the checkpoint's own options."""
+    """A loaded model, for any thread and for several at once. `defaults` are the checkpoint's own options.
+
+    Everything is computed in one thread, which begins with the first call and ends with the session. `prefix` of a call
+    is what was read before: a Prefix of `read`, or a store, Prefixes, in which the call keeps what it reads.
+    """
 
     def __init__(self, model: DiffusionGemma, tokenizer: Tokenizer, defaults: GenerationConfig) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.defaults = defaults
-        self._boundaries: dict[tuple[int, ...], Boundaries] = {}
+        self.engine = Engine(model)
+        self.preparation = Preparation(model, tokenizer)
+
+    def close(self) -> None:
+        """End what is being answered, and the thread. Dropping the session does it too."""
+        self.engine.close()
 
     def stream(
-        self, prompt: Prompt, config: GenerationConfig | None = None, **options: Unpack[GenerationOptions]
+        self,
+        prompt: Prompt,
+        config: GenerationConfig | None = None,
+        *,
+        prefix: KeptPrefix = None,
+        **options: Unpack[GenerationOptions],
     ) -> Generator[Event]:
         """Answer a prompt, yielding every event with its text. Whatever is wrong is raised at once.
 
         options: in place of those of `config`, which are the checkpoint's own unless given; see GenerationOptions.
         Raises PromptError, OptionError, ConstraintError, TokenizerError, OutOfMemoryError.
         """
+        return self._events(self.preparation.job(prompt, self._config(config, options), prefix))
+
+    async def astream(
+        self,
+        prompt: Prompt,
+        config: GenerationConfig | None = None,
+        *,
+        prefix: KeptPrefix = None,
+        **options: Unpack[GenerationOptions],
+    ) -> AsyncGenerator[Event]:
+        """Do what `stream` does in an asyncio event loop, which is never blocked."""
         config = self._config(config, options)
-        job = self._job(prompt, config)
-        events = stream_tokens(self.model, job.tokens, config, constraint=job.constraint)
-        return (event for _, event in self._guarded((0, event) for event in events))
+        # A constraint may take seconds to build.
+        job = await asyncio.to_thread(self.preparation.job, prompt, config, prefix)
+        text = EventText(self.tokenizer)
+        with out_of_memory("generating", _REMEDY):
+            async with aclosing(events_of(self.engine, job)) as events:
+                async for event in events:
+                    yield text.attached(event)
+
+    async def agenerate(
+        self,
+        prompt: Prompt,
+        config: GenerationConfig | None = None,
+        *,
+        prefix: KeptPrefix = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Completion:
+        """Return the answer of `astream`."""
+        return gather([event async for event in self.astream(prompt, config, prefix=prefix, **options)])
 
     def stream_many(
         self,
@@ -74,58 +102,44 @@ class Session:
         config: Configs = None,
         *,
         batch_size: int = BATCH_SIZE,
+        prefix: KeptPrefix = None,
         **options: Unpack[GenerationOptions],
     ) -> Generator[tuple[int, Event]]:
         """Answer prompts side by side, yielding the number of the prompt, from 0, and an event of its answer.
 
-        config: one for all prompts, or one for each; the options apply to all. batch_size: canvases that are denoised
-        together; when an answer is finished, the next prompt begins. The events of a prompt are those of `stream`,
-        which raises the same errors.
+        config: one for all prompts, or one for each; the options apply to all. batch_size: prompts that are answered
+        together; when one is finished, the next begins. Raises what `stream` raises.
         """
         if batch_size < 1:
             raise OptionError(f"batch_size={batch_size} must be at least 1")
-        configs = config if isinstance(config, Sequence) else [config] * len(prompts)
-        if len(configs) != len(prompts):
-            raise OptionError(f"{len(configs)} configs for {len(prompts)} prompts: give one for all, or one for each")
-        jobs = [self._job(prompt, self._config(each, options)) for prompt, each in zip(prompts, configs, strict=True)]
-        for job in jobs:
-            check_lengths(self.model, job)
-        return self._guarded(stream_jobs(self.model, jobs, width=min(batch_size, len(jobs))))
+        pairs = zip(prompts, config_of_each(config, len(prompts)), strict=True)
+        jobs = [self.preparation.job(prompt, self._config(each, options), prefix) for prompt, each in pairs]
+        return self._events_of_many(jobs, batch_size)
 
-    def _job(self, prompt: Prompt, config: GenerationConfig) -> Job:
-        return Job(tokens=self.tokens(prompt, config), config=config, constraint=self.constraint(config))
+    def _events(self, work: AnyJob) -> Generator[Event]:
+        # The job is submitted when the first event is asked for.
+        text = EventText(self.tokenizer)
+        with out_of_memory("generating", _REMEDY):
+            for event in self.engine.submit(work).events():
+                yield text.attached(event)
 
-    def constraint(self, config: GenerationConfig) -> TokenAutomaton | None:
-        """Return the constraint of an answer over this model's tokens, None if it has none. Raises ConstraintError."""
-        pattern = pattern_of(config)
-        if pattern is None:
-            return None
-        if not config.stop_tokens:
-            raise ConstraintError("stop_tokens is empty: an answer with a constraint needs a token to end with")
-        automaton = automaton_of(pattern, self._vocabulary, config.stop_tokens, config.allow_empty)
-        opening, closing = self.tokenizer.thought_open, self.tokenizer.thought_close
-        if not config.thinking or opening is None or closing is None:
-            return automaton
-        return after_thinking(automaton, self._vocabulary.token_bytes, opening, closing)
-
-    @cached_property
-    def _vocabulary(self) -> Vocabulary:
-        return Vocabulary.of(self.tokenizer.all_token_bytes, self.model.config.vocab_size)
+    def _events_of_many(self, jobs: Sequence[AnyJob], batch_size: int) -> Generator[tuple[int, Event]]:
+        texts = [EventText(self.tokenizer) for _ in jobs]
+        with out_of_memory("generating", _REMEDY):
+            for number, event in events_of_many(self.engine, jobs, batch_size):
+                yield number, texts[number].attached(event)
 
     def _config(self, config: GenerationConfig | None, options: Mapping[str, Any]) -> GenerationConfig:
         """Return the options of a call: keywords in place of those of `config` or, without one, of the checkpoint."""
         return configured(self.defaults if config is None else config, options)
-
-    def _guarded(self, events: Iterable[tuple[int, Event]]) -> Generator[tuple[int, Event]]:
-        """Attach text to the events, with the model's memory wired and allocation failures reported as one error."""
-        with wired(), out_of_memory("generating", "lower canvas_length or batch_size, or shorten the prompt"):
-            yield from with_text(self.tokenizer, events)
 
     @overload
     def generate(
         self,
         prompt: str | Sequence[Message],
         config: GenerationConfig | None = None,
+        *,
+        prefix: KeptPrefix = None,
         **options: Unpack[GenerationOptions],
     ) -> Completion: ...
 
@@ -136,6 +150,7 @@ class Session:
         config: Configs = None,
         *,
         batch_size: int = BATCH_SIZE,
+        prefix: KeptPrefix = None,
         **options: Unpack[GenerationOptions],
     ) -> list[Completion]: ...
 
@@ -145,18 +160,49 @@ class Session:
         config: Configs = None,
         *,
         batch_size: int = BATCH_SIZE,
+        prefix: KeptPrefix = None,
         **options: Unpack[GenerationOptions],
     ) -> Completion | list[Completion]:
-        """Return the answer of `stream`; for a list of prompts the answers of `stream_many`, in the same order."""
+        """Return the answer of `stream`; for a list of prompts the answers of `stream_many`, in the same order.
+
+        With a Prefix, the Completion has one too: the conversation up to the end of its answer.
+        """
         if not are_many(prompt):
-            return gather(self.stream(cast("Prompt", prompt), cast("GenerationConfig | None", config), **options))
+            return self._answer(cast("Prompt", prompt), cast("GenerationConfig | None", config), prefix, options)
         prompts = cast("Sequence[Prompt]", prompt)
         events_of: list[list[Event]] = [[] for _ in prompts]
-        for number, event in self.stream_many(prompts, config, batch_size=batch_size, **options):
+        for number, event in self.stream_many(prompts, config, batch_size=batch_size, prefix=prefix, **options):
             # The steps of a canvas are many, and its Completion does not need them.
             if isinstance(event, BlockCommitted | Finished):
                 events_of[number].append(event)
         return [gather(events) for events in events_of]
+
+    def _answer(
+        self, prompt: Prompt, config: GenerationConfig | None, prefix: KeptPrefix, options: GenerationOptions
+    ) -> Completion:
+        """Answer one prompt; if it was given a prefix, so has its Completion."""
+        config = self._config(config, options)
+        if not isinstance(prefix, Prefix):
+            return gather(self.stream(prompt, config, prefix=prefix))
+        job, asked = self.preparation.continued(prompt, config, prefix)
+        completion = gather(self._events(job))
+        return replace(completion, prefix=self.preparation.answered(prompt, config, completion.text, asked))
+
+    def read(
+        self,
+        prompt: Prompt,
+        config: GenerationConfig | None = None,
+        *,
+        prefix: KeptPrefix = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Prefix:
+        """Read messages, and return them as a prefix: prompts that begin with them need not read them again.
+
+        prefix: what was read of them before. Raises PromptError, TokenizerError, OutOfMemoryError.
+        """
+        read, task = self.preparation.read(prompt, self._config(config, options), prefix)
+        list(self._events(task))
+        return read
 
     def stream_infill(
         self,
@@ -165,6 +211,7 @@ class Session:
         config: GenerationConfig | None = None,
         *,
         marker: str = MARKER,
+        prefix: KeptPrefix = None,
         **options: Unpack[UnconstrainedOptions],
     ) -> Generator[Event]:
         """Fill the gaps of a template, yielding every event with its text. Whatever is wrong is raised at once.
@@ -173,7 +220,8 @@ class Session:
         the model the template. Options that only a whole answer can have, such as `trim`, change nothing. Raises what
         `stream` raises, and TemplateError.
         """
-        return self._infill(parse(template, marker), instruction, self._config(config, options))
+        parts, config = parse(template, marker), self._config(config, options)
+        return self._events(self.preparation.infill(parts, instruction, config, prefix))
 
     def infill(
         self,
@@ -182,17 +230,12 @@ class Session:
         config: GenerationConfig | None = None,
         *,
         marker: str = MARKER,
+        prefix: KeptPrefix = None,
         **options: Unpack[UnconstrainedOptions],
     ) -> Infilled:
         """Return the filled template of `stream_infill`; the text around the gaps is unchanged, byte for byte."""
         parts = parse(template, marker)
-        return gather_filled(parts, self._infill(parts, instruction, self._config(config, options)))
-
-    def _infill(self, parts: Sequence[Part], instruction: str | None, config: GenerationConfig) -> Generator[Event]:
-        """Fill the gaps of a parsed template."""
-        token_parts = self._boundaries_of(config).token_parts(parts)
-        shown = not fits(token_parts, canvas_capacity(self.model, config))
-        return self._fill(token_parts, infill_prompt(parts, instruction, shown=shown), config)
+        return gather_filled(parts, self.stream_infill(parts, instruction, config, prefix=prefix, **options))
 
     def stream_edit(
         self,
@@ -209,8 +252,9 @@ class Session:
         gap: how many tokens the new text has; None is half to twice as many as the old one, and a few. Raises what
         `stream_infill` raises.
         """
-        parts = self.edit_template(text, span, gap)
-        return self._edit(parts, edit_prompt(text, instruction, span), self._config(config, options))
+        parts, config = self.edit_template(text, span, gap), self._config(config, options)
+        token_parts = self.preparation.boundaries(config).token_parts(parts)
+        return self._events(self.preparation.fill(token_parts, edit_prompt(text, instruction, span), config))
 
     def edit(
         self,
@@ -223,40 +267,20 @@ class Session:
         **options: Unpack[UnconstrainedOptions],
     ) -> Infilled:
         """Return the text of `stream_edit`; every other character is unchanged."""
-        parts = self.edit_template(text, span, gap)
-        events = self._edit(parts, edit_prompt(text, instruction, span), self._config(config, options))
-        return gather_filled(parts, events)
-
-    def _edit(self, parts: Sequence[Part], prompt: str, config: GenerationConfig) -> Generator[Event]:
-        """Fill the template of an edit."""
-        return self._fill(self._boundaries_of(config).token_parts(parts), prompt, config)
+        events = self.stream_edit(text, instruction, span, config, gap=gap, **options)
+        return gather_filled(self.edit_template(text, span, gap), events)
 
     def edit_template(self, text: str, span: tuple[int, int], gap: Gap | None = None) -> tuple[Part, ...]:
         """Return the template that `edit` fills. Raises TemplateError for a span outside the text."""
-        check_span(text, span)
-        require_unicode(text, "the text", TemplateError)
-        gap = gap or edit_gap(len(self.tokenizer.literal(text[slice(*span)])))
-        return parse(edit_parts(text, span, gap))
-
-    def _boundaries_of(self, config: GenerationConfig) -> Boundaries:
-        """Return the boundaries for the stop tokens of `config`; they are made once, for their tables are large."""
-        stops = config.stop_tokens
-        if stops not in self._boundaries:
-            self._boundaries[stops] = Boundaries(self.tokenizer, self._vocabulary, stops)
-        return self._boundaries[stops]
-
-    def _fill(self, parts: Sequence[TokenPart], prompt: str, config: GenerationConfig) -> Generator[Event]:
-        """Fill the gaps of a template in tokens."""
-        if not is_free(config):
-            raise OptionError("regex, json_schema and choices belong to a gap: give Gap(regex=...)")
-        events = fill_template(self.model, self._boundaries_of(config), self.tokens(prompt, config), parts, config)
-        return (event for _, event in self._guarded((0, event) for event in events))
+        return self.preparation.edit_template(text, span, gap)
 
     def choose(
         self,
         prompt: Prompt,
         choices: Sequence[str],
         config: GenerationConfig | None = None,
+        *,
+        prefix: KeptPrefix = None,
         **options: Unpack[UnconstrainedOptions],
     ) -> dict[str, float]:
         """Return the probability of each choice as the whole answer, among the choices: they sum to 1.
@@ -265,24 +289,14 @@ class Session:
         drawn or denoised; of the options only those that shape the prompt count. Raises what `generate` raises.
         """
         config = self._config(config, {**options, "choices": choices})
-        job = self._job(prompt, config)
-        check_lengths(self.model, job)
+        job = self.preparation.job(prompt, config, prefix)
         assert job.constraint is not None
         answers = [self.tokenizer.literal(choice) for choice in choices]
-        with wired(), out_of_memory("choosing", "shorten the prompt, or give fewer choices"):
-            logs = log_probabilities(self.model, job.tokens, answers, job.constraint.stops)
+        score = partial(log_probabilities, self.model, job.tokens, answers, job.constraint.stops, job.reuse)
+        with out_of_memory("choosing", "shorten the prompt, or give fewer choices"):
+            logs = result_of(self.engine, score)
         return dict(zip(choices, relative_probabilities(logs), strict=True))
 
     def tokens(self, prompt: Prompt, config: GenerationConfig | None = None) -> list[int]:
         """Return the token ids that the model reads for a prompt. Raises PromptError for an empty prompt."""
-        config = self._config(config, {})
-        if not config.raw:
-            return self.tokenizer.chat(chat_messages(prompt, config.system), thinking=config.thinking)
-        if not isinstance(prompt, str):
-            raise PromptError("a conversation needs the chat template: with raw give a text")
-        return self.tokenizer.encode(require_prompt(prompt))
-
-
-def are_many(prompt: Prompt | Sequence[Prompt]) -> bool:
-    """Whether this is a list of prompts, texts or conversations, rather than one conversation."""
-    return not isinstance(prompt, str) and all(not isinstance(each, Mapping) for each in prompt) and len(prompt) > 0
+        return self.preparation.tokens(prompt, self._config(config, {}))

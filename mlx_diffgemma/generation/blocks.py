@@ -37,7 +37,7 @@ class Generation:
         self._rules = rules
         self._length = length
         # Verifying a canvas takes the hidden state of the token before it.
-        self.reading = read_from(model, job.tokens, job.source, job.ends, wants_last=job.config.verify is not None)
+        self.reading = read_from(model, job.tokens, job.reuse, wants_last=job.config.verify is not None)
         self._cache = self.reading.cache
         self._reused = self.reading.done
         self._clock = Clock()

@@ -42,8 +42,7 @@ def write(model: DiffusionGemma, job: Job) -> Iterator[Event]:
     """Answer a prompt; every token is a block of its own, of one step."""
     clock, config, constraint, total = Clock(), job.config, job.constraint, len(job.tokens)
     # The last token of the prompt is encoded with the first draw.
-    ends = [min(end, total - 1) for end in job.ends]
-    reading = read_from(model, job.tokens[:-1], job.source, ends)
+    reading = read_from(model, job.tokens[:-1], job.reuse and job.reuse.up_to(total - 1))
     reused = reading.done
     while not reading.is_over:
         read_chunk(model, [reading])

@@ -28,7 +28,7 @@ from mlx_diffgemma.errors import DiffGemmaError
 from mlx_diffgemma.events import Event
 from mlx_diffgemma.generation.admission import room_for_caches
 from mlx_diffgemma.generation.job import Job, check_lengths
-from mlx_diffgemma.generation.loop import Ended, Loop, Work
+from mlx_diffgemma.generation.loop import AnyJob, Ended, Loop
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 from mlx_diffgemma.sampling.sampler import Sampler
@@ -40,7 +40,7 @@ Deliver: TypeAlias = Callable[[Event | Ended], None]
 @dataclass(frozen=True)
 class _Submit:
     number: int
-    work: Work
+    work: AnyJob
     deliver: Deliver
 
 
@@ -98,7 +98,7 @@ class Engine:
         # Runs when the engine is collected and when the process ends: MLX aborts a process whose threads compute.
         self._close = weakref.finalize(self, _close, self._inbox, self._thread)
 
-    def submit(self, work: Work, deliver: Deliver | None = None) -> Handle:
+    def submit(self, work: AnyJob, deliver: Deliver | None = None) -> Handle:
         """Begin a job as soon as there is room. Raises DiffGemmaError if the engine is closed.
 
         deliver: called in the engine's thread with all that `Handle.events` would yield; then that yields nothing.
@@ -148,7 +148,7 @@ class _Worker:
         self._is_closing = self._is_cut_short = False
 
     def run(self) -> None:
-        """Work until a message says to close."""
+        """AnyJob until a message says to close."""
         while not self._is_closing:
             self._take(self._inbox.get())
             with wired():

@@ -10,7 +10,7 @@ from mlx_diffgemma.constraint.token_automaton import TokenAutomaton
 from mlx_diffgemma.errors import ConstraintError, OptionError, PromptError
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
-from mlx_diffgemma.model.prefix import PrefixSource
+from mlx_diffgemma.model.prefix import Reuse
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,10 +21,8 @@ class Job:
     config: GenerationConfig
     constraint: TokenAutomaton | None = None
     """what the answer must match"""
-    source: PrefixSource | None = None
-    """prefixes that were read before, and where this prompt's are kept"""
-    ends: tuple[int, ...] = ()
-    """lengths of the prefixes to keep"""
+    reuse: Reuse | None = None
+    """prefixes that were read before, and where those of this prompt are kept"""
 
 
 def check_lengths(model: DiffusionGemma, job: Job) -> int:

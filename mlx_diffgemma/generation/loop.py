@@ -36,8 +36,8 @@ Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
 Arguments = ParamSpec("Arguments")
 Task: TypeAlias = Callable[[], Iterator[Event]]
-"""Work that yields events by itself; it is begun, and goes on, in the loop's thread."""
-Work: TypeAlias = Job | Task
+"""AnyJob that yields events by itself; it is begun, and goes on, in the loop's thread."""
+AnyJob: TypeAlias = Job | Task
 
 
 class Ended(NamedTuple):
@@ -53,7 +53,7 @@ Happening: TypeAlias = tuple[Key, Event | Ended]
 class _Admitted(NamedTuple):
     """A job in progress."""
 
-    work: Work
+    work: AnyJob
     needed: int
     """bytes that its cache may need"""
 
@@ -78,7 +78,7 @@ class Loop(Generic[Key]):
         self._max_bytes = max_bytes
         self._sampler = sampler
         self._denoiser = Denoiser(model)
-        self._waiting: deque[tuple[Key, Work]] = deque()
+        self._waiting: deque[tuple[Key, AnyJob]] = deque()
         self._admitted: dict[Key, _Admitted] = {}
         self._reading: dict[Key, Generation] = {}
         self._denoising: dict[Key, Generation] = {}
@@ -89,7 +89,7 @@ class Loop(Generic[Key]):
         """Whether there is nothing to do."""
         return not self._waiting and not self._admitted
 
-    def submit(self, key: Key, work: Work) -> None:
+    def submit(self, key: Key, work: AnyJob) -> None:
         """Add a job after all that wait."""
         self._waiting.append((key, work))
 
@@ -128,7 +128,7 @@ class Loop(Generic[Key]):
             if isinstance(begun, Exception):
                 yield self._end(key, begun)
 
-    def _has_room(self, work: Work) -> bool:
+    def _has_room(self, work: AnyJob) -> bool:
         if not self._admitted:
             return True
         if self._width is not None and len(self._admitted) >= self._width:
@@ -136,10 +136,10 @@ class Loop(Generic[Key]):
         used = sum(each.needed for each in self._admitted.values())
         return self._max_bytes is None or used + self._needed(work) <= self._max_bytes
 
-    def _needed(self, work: Work) -> int:
+    def _needed(self, work: AnyJob) -> int:
         return needed_bytes(self._model, work) if isinstance(work, Job) and self._max_bytes is not None else 0
 
-    def _begin(self, key: Key, work: Work) -> None:
+    def _begin(self, key: Key, work: AnyJob) -> None:
         if not isinstance(work, Job):
             self._tasks[key] = work()
             return

@@ -1,4 +1,4 @@
-"""Reading prompts into their caches, and what the encoder predicts after them."""
+"""PromptReading prompts into their caches, and what the encoder predicts after them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import mlx.core as mx
 
 from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
-from mlx_diffgemma.model.prefix import PrefixSource
+from mlx_diffgemma.model.prefix import Reuse
 
 ATTENTION_CELLS = 2**24
 """Queries times keys of one head in one chunk at most: limits what an attention that stores its scores needs."""
@@ -21,7 +21,7 @@ MIN_CHUNK = 256
 
 
 @dataclass(kw_only=True, eq=False)
-class Reading:
+class PromptReading:
     """Tokens on their way into a cache, chunk by chunk."""
 
     tokens: mx.array
@@ -29,10 +29,8 @@ class Reading:
     cache: Cache
     done: int = 0
     """how many of the tokens are in the cache"""
-    ends: tuple[int, ...] = ()
-    """numbers of tokens at which a chunk must end, so that the cache can be kept there"""
-    source: PrefixSource | None = None
-    """where the cache is kept at `ends`"""
+    reuse: Reuse | None = None
+    """where the cache is kept, and at which numbers of tokens: a chunk ends at each"""
     wants_last: bool = False
     """compute `last`; then the last token is read by itself"""
     last: mx.array | None = None
@@ -53,41 +51,38 @@ class Reading:
         """The tokens to read next [1, C]: the longer the prefix is, the fewer."""
         length = ATTENTION_CELLS // (self.cache.offset + MAX_CHUNK) // MIN_CHUNK * MIN_CHUNK
         stop = self.done + max(MIN_CHUNK, min(MAX_CHUNK, length))
-        borders = (*self.ends, self.total - 1) if self.wants_last else self.ends
-        stop = min((stop, *(border for border in borders if border > self.done)))
+        borders = (stop, self.total - self.wants_last, *(self.reuse.ends if self.reuse else ()))
+        stop = min((border for border in borders if border > self.done), default=self.total)
         return self.tokens[:, self.done : stop]
 
 
 def read_from(
-    model: DiffusionGemma,
-    tokens: Sequence[int],
-    source: PrefixSource | None,
-    ends: Sequence[int] = (),
-    *,
-    wants_last: bool = False,
-) -> Reading:
-    """Begin to read tokens, after the longest prefix that `source` has of them; keep prefixes of the lengths `ends`.
+    model: DiffusionGemma, tokens: Sequence[int], reuse: Reuse | None, *, wants_last: bool = False
+) -> PromptReading:
+    """Begin to read tokens, after the longest prefix of them that was kept.
 
     With `wants_last` the last token is always read, so the longest prefix to find or to keep leaves it out.
     """
     longest = len(tokens) - wants_last
-    kept = None if source is None else source.find(tokens[:longest])
-    return Reading(
+    kept = None
+    if reuse is not None:
+        kept = reuse.source.find(tokens[:longest])
+        reuse = reuse.up_to(longest)
+    return PromptReading(
         tokens=mx.array([list(tokens)]),
         cache=model.make_cache() if kept is None else kept.snapshot(),
         done=0 if kept is None else kept.offset,
-        ends=tuple(sorted({min(end, longest) for end in ends})),
-        source=source,
+        reuse=reuse,
         wants_last=wants_last,
     )
 
 
-def read_chunk(model: DiffusionGemma, readings: Sequence[Reading]) -> list[Reading]:
+def read_chunk(model: DiffusionGemma, readings: Sequence[PromptReading]) -> list[PromptReading]:
     """Read the next chunk of the first of several readings, and those of others that fit beside it.
 
     Returns the readings that advanced; none of `readings` may be over.
     """
-    chunks: dict[Reading, mx.array] = {}
+    chunks: dict[PromptReading, mx.array] = {}
     remaining = MAX_CHUNK
     for reading in readings:
         chunk = reading.chunk
@@ -104,10 +99,15 @@ def read_chunk(model: DiffusionGemma, readings: Sequence[Reading]) -> list[Readi
     mx.eval(wanted, [reading.cache.arrays for reading in chunks])
     mx.clear_cache()
     for reading in chunks:
-        if reading.source is not None and reading.done in reading.ends:
-            tokens = cast("list[int]", reading.tokens[0, : reading.done].tolist())
-            reading.source.keep(tokens, reading.cache.snapshot())
+        _keep(reading)
     return list(chunks)
+
+
+def _keep(reading: PromptReading) -> None:
+    """Keep what is read if it is a prefix to keep."""
+    if (reuse := reading.reuse) is not None and reading.done in reuse.ends:
+        tokens = cast("list[int]", reading.tokens[0, : reading.done].tolist())
+        reuse.source.keep(tokens, reading.cache.snapshot(), is_system=reading.done == reuse.system_end)
 
 
 def prefill(model: DiffusionGemma, prompts: Sequence[mx.array], caches: Sequence[Cache]) -> Iterator[dict[int, int]]:
@@ -138,9 +138,9 @@ def prefill_with_last(
 
 def _read_all(
     model: DiffusionGemma, prompts: Sequence[mx.array], caches: Sequence[Cache], *, wants_last: bool
-) -> Iterator[dict[int, Reading]]:
+) -> Iterator[dict[int, PromptReading]]:
     readings = [
-        Reading(tokens=prompt, cache=cache, wants_last=wants_last)
+        PromptReading(tokens=prompt, cache=cache, wants_last=wants_last)
         for prompt, cache in zip(prompts, caches, strict=True)
     ]
     numbers = {reading: row for row, reading in enumerate(readings)}

@@ -62,26 +62,19 @@ class Prefixes:
         self._touch(found)
         return found.cache
 
-    def keep(self, tokens: Sequence[int], cache: Cache) -> None:
+    def keep(self, tokens: Sequence[int], cache: Cache, *, is_system: bool = False) -> None:
         """Keep the cache of these tokens, and drop others if all together are too large."""
-        self._keep(tuple(tokens), cache, is_system=False)
-
-    def keep_system(self, tokens: Sequence[int], cache: Cache) -> None:
-        """Keep the cache of a system prompt: it is dropped after all that are none."""
-        self._keep(tuple(tokens), cache, is_system=True)
-
-    def clear(self) -> None:
-        """Drop everything."""
-        self._root = _Node()
-
-    def _keep(self, tokens: tuple[int, ...], cache: Cache, *, is_system: bool) -> None:
-        node = self._node_at(tokens)
+        node = self._node_at(tuple(tokens))
         node.cache, node.is_system = cache, node.is_system or is_system
         self._touch(node)
         while self.nbytes > self.max_bytes:
             oldest = min(self._kept(), key=lambda each: (each.is_system, each.used))
             oldest.cache = None
-            self._prune(self._root)
+            self._prune()
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self._root = _Node()
 
     def _touch(self, node: _Node) -> None:
         self._clock += 1
@@ -122,9 +115,9 @@ class Prefixes:
             if node.cache is not None:
                 yield node
 
-    def _prune(self, root: _Node) -> None:
-        """Remove the nodes after which nothing is kept."""
-        order = [root]
+    def _prune(self) -> None:
+        """Remove the nodes at which and after which nothing is kept."""
+        order = [self._root]
         for node in order:
             order += node.children.values()
         for node in reversed(order):

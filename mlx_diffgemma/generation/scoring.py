@@ -8,21 +8,27 @@ from typing import cast
 
 import mlx.core as mx
 
-from mlx_diffgemma.generation.prefill import following, prefill_with_last
+from mlx_diffgemma.generation.prefill import following, read_chunk, read_from
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
+from mlx_diffgemma.model.prefix import Reuse
 
 
 def log_probabilities(
-    model: DiffusionGemma, tokens: Sequence[int], answers: Sequence[Sequence[int]], stops: Sequence[int]
+    model: DiffusionGemma,
+    tokens: Sequence[int],
+    answers: Sequence[Sequence[int]],
+    stops: Sequence[int],
+    reuse: Reuse | None = None,
 ) -> list[float]:
     """Return the log-probability of each answer, followed by any of the end tokens `stops`, after the prompt `tokens`.
 
     All answers, of at least one token each, go through the model together after one prefix. The probability is that of
     these very ids, the encoder's, at temperature 1.
     """
-    cache = model.make_cache()
-    *_, reached = prefill_with_last(model, [mx.array([list(tokens)])], [cache])
-    last = reached[0].last
+    reading = read_from(model, tokens, reuse, wants_last=True)
+    while not reading.is_over:
+        read_chunk(model, [reading])
+    cache, last = reading.cache, reading.last
     assert last is not None
     rows = [mx.array([list(answer)]) for answer in answers]
     hidden = model.peek([model.embed(row) for row in rows], [cache.snapshot() for _ in rows])

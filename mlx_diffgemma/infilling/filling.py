@@ -20,7 +20,7 @@ import mlx.core as mx
 
 from mlx_diffgemma.errors import OptionError, PromptError
 from mlx_diffgemma.events import BlockCommitted, Event, Finished, GapFilled, Prefilled
-from mlx_diffgemma.generation.prefill import prefill_with_last
+from mlx_diffgemma.generation.prefill import PromptReading, prefill_with_last, read_chunk, read_from
 from mlx_diffgemma.generation.timing import Clock
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.infilling.boundaries import Boundaries, TokenGap, TokenPart
@@ -39,6 +39,7 @@ from mlx_diffgemma.infilling.search import find_finalists
 from mlx_diffgemma.infilling.windows import next_window, positions_needed, split_leading_text
 from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
+from mlx_diffgemma.model.prefix import Reuse
 from mlx_diffgemma.sampling.canvas import end_of
 from mlx_diffgemma.sampling.strategy import default_rules
 
@@ -73,8 +74,12 @@ def fill_template(
     prompt: Sequence[int],
     parts: Sequence[TokenPart],
     config: GenerationConfig,
+    *,
+    reuse: Reuse | None = None,
 ) -> Iterator[Event]:
     """Fill the gaps of a template; prompt: the ids before it, parts: from `Boundaries.token_parts`.
+
+    reuse: prefixes that were read before, and where those of this prompt are kept.
 
     Raises at once: OptionError for options that are not for gaps, PromptError for a text that is too long,
     ConstraintError for a gap that no text of its length can match.
@@ -92,7 +97,7 @@ def fill_template(
         raise PromptError(f"prompt and template need {needed} positions, the model has {context}: shorten the text")
     rules = default_rules(model, config)
     setup = FillingSetup(model=model, boundaries=boundaries, config=config, rules=rules, capacity=capacity)
-    return _fill_windows(setup, prompt, limited)
+    return _fill_windows(setup, prompt, limited, reuse)
 
 
 def canvas_capacity(model: DiffusionGemma, config: GenerationConfig) -> int:
@@ -108,32 +113,33 @@ def canvas_capacity(model: DiffusionGemma, config: GenerationConfig) -> int:
     return length
 
 
-def _fill_windows(setup: FillingSetup, prompt: Sequence[int], parts: tuple[TokenPart, ...]) -> Iterator[Event]:
+def _fill_windows(
+    setup: FillingSetup, prompt: Sequence[int], parts: tuple[TokenPart, ...], reuse: Reuse | None
+) -> Iterator[Event]:
     clock = Clock()
-    progress = yield from _read_prompt(setup, prompt, parts, clock)
+    text, rest = split_leading_text(parts, setup.capacity, 0)
+    reading = read_from(setup.model, [*prompt, *text], reuse, wants_last=True)
+    reused = reading.done
+    read = yield from _read_prompt(setup.model, reading, clock)
+    if text:
+        yield BlockCommitted(block=0, steps=0, tokens=text, last=False)
+    progress = _Progress(read=read, rest=rest, position=len(text))
     while any(isinstance(part, TokenGap) for part in progress.rest):
         progress = yield from _fill_window(setup, progress, clock)
         progress = yield from _read_text_after(setup, progress)
         mx.clear_cache()
         progress = progress._replace(block=progress.block + 1)
-    stats = clock.stats(len(prompt), progress.filled_tokens)
+    stats = clock.stats(len(prompt), progress.filled_tokens, reused=min(reused, len(prompt)))
     yield Finished(reason="stop" if progress.is_complete else "length", stats=stats)
 
 
-def _read_prompt(
-    setup: FillingSetup, prompt: Sequence[int], parts: tuple[TokenPart, ...], clock: Clock
-) -> Generator[Event, None, _Progress]:
+def _read_prompt(model: DiffusionGemma, reading: PromptReading, clock: Clock) -> Generator[Event, None, ReadText]:
     """Read the prompt and the text before the first canvas: step 1."""
-    text, rest = split_leading_text(parts, setup.capacity, 0)
-    tokens, cache = [*prompt, *text], setup.model.make_cache()
-    last_hidden: mx.array | None = None
-    for reached in prefill_with_last(setup.model, [mx.array([tokens])], [cache]):
-        done, last_hidden = reached[0]
-        yield Prefilled(done=done, total=len(tokens))
+    while not reading.is_over:
+        read_chunk(model, [reading])
+        yield Prefilled(done=reading.done, total=reading.total)
     clock.prefilled()
-    if text:
-        yield BlockCommitted(block=0, steps=0, tokens=text, last=False)
-    return _Progress(read=_read_so_far(cache, last_hidden), rest=rest, position=len(text))
+    return _read_so_far(reading.cache, reading.last)
 
 
 def _read_so_far(cache: Cache, last_hidden: mx.array | None) -> ReadText:

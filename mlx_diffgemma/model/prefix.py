@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from mlx_diffgemma.model.cache import Cache
 
@@ -16,9 +16,42 @@ class PrefixSource(Protocol):
         """Return the cache of the most leading tokens that are kept; the caller writes to a snapshot of it."""
         ...
 
-    def keep(self, tokens: Sequence[int], cache: Cache) -> None:
-        """Keep the cache of these tokens, all of them; `cache` is a snapshot that nobody writes to."""
+    def keep(self, tokens: Sequence[int], cache: Cache, *, is_system: bool) -> None:
+        """Keep the cache of these tokens, all of them; `cache` is a snapshot that nobody writes to.
+
+        is_system: they are a system prompt, with which many prompts begin.
+        """
         ...
+
+
+class BothSources(NamedTuple):
+    """Finds what `first` or else `second` has; keeps in both."""
+
+    first: PrefixSource
+    second: PrefixSource
+
+    def find(self, tokens: Sequence[int]) -> Cache | None:
+        """Return what the first finds, else what the second finds."""
+        return self.first.find(tokens) or self.second.find(tokens)
+
+    def keep(self, tokens: Sequence[int], cache: Cache, *, is_system: bool) -> None:
+        """Keep the cache in both."""
+        self.first.keep(tokens, cache, is_system=is_system)
+        self.second.keep(tokens, cache, is_system=is_system)
+
+
+class Reuse(NamedTuple):
+    """Where a prompt finds what was read before, and at which of its ends a prefix is kept."""
+
+    source: PrefixSource
+    ends: tuple[int, ...] = ()
+    """numbers of tokens"""
+    system_end: int = 0
+    """the one of them that ends the system prompt"""
+
+    def up_to(self, longest: int) -> Reuse:
+        """Return this with no end after so many tokens."""
+        return self._replace(ends=tuple({min(end, longest) for end in self.ends}))
 
 
 @dataclass(eq=False)
@@ -48,8 +81,9 @@ class Prefix:
             return None
         return self.cache
 
-    def keep(self, tokens: Sequence[int], cache: Cache) -> None:
+    def keep(self, tokens: Sequence[int], cache: Cache, *, is_system: bool = False) -> None:
         """Keep the cache of more of these tokens than before."""
+        del is_system
         read = 0 if self.cache is None else self.cache.offset
         if read < len(tokens) <= len(self.tokens) and self.tokens[: len(tokens)] == tuple(tokens):
             self.cache = cache

@@ -89,7 +89,7 @@ def test_the_answer_matches_however_it_is_written(noise: Session, changes: dict[
 
 def test_a_text_over_several_canvases_is_finished_within_the_budget(noise: Session) -> None:
     pattern = "(ab|cd){12,20}!"
-    shortest = int(noise.constraint(replace(noise.defaults, regex=pattern)).distance[0])
+    shortest = int(noise.preparation.constraint(replace(noise.defaults, regex=pattern)).distance[0])
     for room in (shortest, shortest + 1, shortest + 7):
         config = replace(noise.defaults, max_tokens=room, canvas_length=4, max_steps=3)
         answer = noise.generate("Hello", config, regex=pattern)
@@ -102,7 +102,7 @@ def test_a_text_over_several_canvases_is_finished_within_the_budget(noise: Sessi
 
 def test_every_draft_matches_as_far_as_it_goes(noise: Session) -> None:
     config = replace(noise.defaults, max_steps=5, max_tokens=24)
-    automaton = noise.constraint(replace(config, regex=DATE))
+    automaton = noise.preparation.constraint(replace(config, regex=DATE))
     assert automaton is not None
     for event in noise.stream("Hello", config, regex=DATE):
         if isinstance(event, Denoised) and event.block == 0:
@@ -144,7 +144,7 @@ def test_an_answer_that_may_be_empty_is_so_only_if_allowed(noise: Session) -> No
     assert noise.generate("Hello", config, regex="(abc)?").text == "abc"
     with pytest.raises(ConstraintError, match="only the empty text matches"):
         noise.generate("Hello", config, regex="")
-    empty = noise.constraint(replace(config, regex="(abc)?", allow_empty=True))
+    empty = noise.preparation.constraint(replace(config, regex="(abc)?", allow_empty=True))
     assert empty is not None
     assert empty.distance[0] == 0
 
@@ -172,9 +172,9 @@ def test_thinking_comes_before_the_answer_and_need_not_match(session: Session, n
     config = replace(session.defaults, max_tokens=40, thinking=True)
     jsonschema.validate(json.loads(session.generate(QUESTION, config, json_schema=PERSON).text), PERSON)
     opening, closing = noise.tokenizer.thought_open, noise.tokenizer.thought_close
-    automaton = noise.constraint(replace(config, regex="abc"))
+    automaton = noise.preparation.constraint(replace(config, regex="abc"))
     assert automaton is not None
-    plain = noise.constraint(replace(config, regex="abc", thinking=False))
+    plain = noise.preparation.constraint(replace(config, regex="abc", thinking=False))
     assert plain is not None
     thought, answer = noise.tokenizer.literal("thought\nHm."), noise.tokenizer.literal("abc")
     for tokens in (answer, [opening, closing, *answer], [opening, *thought, closing, *answer]):

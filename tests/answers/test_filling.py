@@ -100,7 +100,7 @@ def test_the_cache_after_a_window_is_that_of_its_text(wild: Session, monkeypatch
     watch_candidates(monkeypatch, seen)
     parts = ("one two three ", Gap(2, 2), " and " * 30, Gap(1, 1), " end")
     committed: list[int] = []
-    boundaries = wild._boundaries_of(CONFIG)
+    boundaries = wild.preparation.boundaries(CONFIG)
     for event in filling.fill_template(
         wild.model, boundaries, wild.tokens("Go on."), boundaries.token_parts(parts), CONFIG
     ):
