@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-FinishReason: TypeAlias = Literal["stop", "length"]
+FinishReason: TypeAlias = Literal["stop", "length", "empty"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +132,10 @@ class GapFilled:
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """The generation is over. reason: "stop" at an end token, "length" at max_tokens."""
+    """The generation is over.
+
+    reason: "stop" at an end token, "length" at max_tokens, "empty" if the model wrote nothing but padding.
+    """
 
     reason: FinishReason
     stats: Stats

@@ -65,7 +65,13 @@ class Preparation:
         """Return the job that answers a prompt. Raises whatever is wrong with the prompt or the options."""
         tokens = self.tokens(prompt, config)
         reuse = self.reuse(prompt, config, tokens, prefix)
-        job = Job(tokens=tokens, config=config, constraint=self.constraint(config), reuse=reuse)
+        job = Job(
+            tokens=tokens,
+            config=config,
+            constraint=self.constraint(config),
+            padding=self._tokenizer.pad,
+            reuse=reuse,
+        )
         check_lengths(self._model, job)
         return job
 

@@ -49,7 +49,7 @@ class Session:
         self.preparation = Preparation(model, tokenizer)
 
     def close(self) -> None:
-        """End what is being answered, and the thread. Dropping the session does it too."""
+        """End what is being answered, and the thread; dropping the session does it too."""
         self.engine.close()
 
     def stream(
@@ -288,14 +288,12 @@ class Session:
         The encoder reads all choices in one pass after the prompt, each as its tokens and an end token. Nothing is
         drawn or denoised; of the options only those that shape the prompt count. Raises what `generate` raises.
         """
-        config = self._config(config, {**options, "choices": choices})
-        job = self.preparation.job(prompt, config, prefix)
+        job = self.preparation.job(prompt, self._config(config, {**options, "choices": choices}), prefix)
         assert job.constraint is not None
         answers = [self.tokenizer.literal(choice) for choice in choices]
         score = partial(log_probabilities, self.model, job.tokens, answers, job.constraint.stops, job.reuse)
         with out_of_memory("choosing", "shorten the prompt, or give fewer choices"):
-            logs = result_of(self.engine, score)
-        return dict(zip(choices, relative_probabilities(logs), strict=True))
+            return dict(zip(choices, relative_probabilities(result_of(self.engine, score)), strict=True))
 
     def tokens(self, prompt: Prompt, config: GenerationConfig | None = None) -> list[int]:
         """Return the token ids that the model reads for a prompt. Raises PromptError for an empty prompt."""

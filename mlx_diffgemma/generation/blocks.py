@@ -119,6 +119,9 @@ class Generation:
     def _commit(self) -> Iterator[Event]:
         """Cut the canvas after its end token, add it to the answer, and start the next one if another follows."""
         config = self._config
+        if set(self._best) == {self._job.padding}:
+            yield from self._commit_nothing()
+            return
         kept, stopped = answer_part(self._best, config.stop_tokens)
         hidden = None
         if self._last is not None:
@@ -146,6 +149,15 @@ class Generation:
             mx.eval(self._last, self._cache.arrays)
         mx.clear_cache()
         yield self.start()
+
+    def _commit_nothing(self) -> Iterator[Event]:
+        """End the answer at a canvas of nothing but padding; those after it would be no different."""
+        self.is_over = True
+        steps = self.canvas.state.step
+        self._clock.committed(steps)
+        yield BlockCommitted(block=self._block, steps=steps, tokens=(), last=True)
+        stats = self._clock.stats(self.reading.total, len(self._answer), reused=self._reused)
+        yield Finished(reason="stop" if self._answer else "empty", stats=stats)
 
     def catch_up(self) -> None:
         """Encode the last block, which is computed together with the first step of the next canvas."""

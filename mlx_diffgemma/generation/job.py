@@ -21,6 +21,8 @@ class Job:
     config: GenerationConfig
     constraint: TokenAutomaton | None = None
     """what the answer must match"""
+    padding: int | None = None
+    """the token of which a canvas consists when the model has nothing to say"""
     reuse: Reuse | None = None
     """prefixes that were read before, and where those of this prompt are kept"""
 

@@ -12,7 +12,8 @@ from threaded import taken_in_threads
 from tiny import ScriptedModel, denoised, encoded, random_model
 
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, Prefilled
-from mlx_diffgemma.generation.engine import stream
+from mlx_diffgemma.generation.engine import stream, stream_many
+from mlx_diffgemma.generation.job import Job
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
@@ -64,6 +65,25 @@ def test_the_forbidden_token_does_not_condition_the_next_step() -> None:
     next(event for event in stream(model, [10], CONFIG) if isinstance(event, Denoised))
     assert mx.softmax(model.heard, axis=-1)[0, 0, STOP].item() == 0
     assert mx.softmax(model.heard, axis=-1)[0, 1, 2].item() > 0.99
+
+
+@pytest.mark.parametrize(
+    ("script", "expected", "reason"),
+    [
+        ([[0] * 4, [0] * 4], (), "empty"),
+        ([A, A, [0] * 4, [0] * 4], tuple(A), "stop"),
+        ([[0, 1, 0, 0], [0, 1, 0, 0], ENDED, ENDED], (0, 1, 0, 0, *ENDED[:2]), "stop"),
+    ],
+)
+def test_a_canvas_of_padding_ends_the_answer_and_counts_no_token(
+    script: list[list[int]], expected: tuple[int, ...], reason: str
+) -> None:
+    job = Job(tokens=[10, 11], config=CONFIG, padding=0)
+    events = [event for _, event in stream_many(ScriptedModel(script), [job])]  # type: ignore[arg-type]
+    assert tokens(events) == expected
+    finished = of(Finished, events)[0]
+    assert (finished.reason, finished.stats.tokens) == (reason, len(expected))
+    assert of(BlockCommitted, events)[-1].last
 
 
 # canvases that are cut short
