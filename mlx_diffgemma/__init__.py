@@ -25,11 +25,13 @@ if TYPE_CHECKING:
         Prefilled,
         Stats,
     )
+    from mlx_diffgemma.generation.prefixes import Prefixes
     from mlx_diffgemma.generation_config import GenerationConfig
     from mlx_diffgemma.generation_options import GenerationOptions
     from mlx_diffgemma.infilling.result import Infilled
     from mlx_diffgemma.infilling.template import Gap
     from mlx_diffgemma.loading import load
+    from mlx_diffgemma.model.prefix import Prefix
     from mlx_diffgemma.session import Session
 
 __version__ = "0.1.0"
@@ -47,6 +49,8 @@ __all__ = [
     "GenerationOptions",
     "Infilled",
     "Prefilled",
+    "Prefix",
+    "Prefixes",
     "Session",
     "Stats",
     "load",
@@ -59,6 +63,8 @@ _HOMES = {
     "generation_config": ("GenerationConfig",),
     "generation_options": ("GenerationOptions",),
     "loading": ("load",),
+    "generation.prefixes": ("Prefixes",),
+    "model.prefix": ("Prefix",),
     "session": ("Session",),
     "infilling.template": ("Gap",),
 }
