@@ -73,8 +73,9 @@ class _Listener:
         self.offset = offset
         self.arrays: list[mx.array] = []
 
-    def encode(self, rows: Sequence[mx.array], _: object) -> None:
+    def encode(self, rows: Sequence[mx.array], _: object) -> list[mx.array]:
         """Record the length."""
         (tokens,) = rows
         self.lengths.append(tokens.shape[1])
         self.offset += tokens.shape[1]
+        return [tokens]
