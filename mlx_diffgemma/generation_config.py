@@ -30,7 +30,7 @@ class GenerationConfig:
 
     system: str | None = option(None, "System prompt.", _ANSWER, flags=("-s",), metavar="TEXT")
     thinking: bool = option(False, "Let the model think before it answers.", _ANSWER)
-    raw: bool = option(False, "Send the prompt as it is, without the chat template.", _ANSWER)
+    raw: bool = option(False, "Send the prompt without the chat template; control tokens in it are read.", _ANSWER)
     max_tokens: int = option(
         256,
         "Maximum number of tokens in the answer, the end token included.",

@@ -32,7 +32,7 @@ from mlx_diffgemma.infilling.template import Gap, Part, parse
 from mlx_diffgemma.infilling.windows import fits
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 from mlx_diffgemma.model.prefix import BothSources, Prefix, Reuse
-from mlx_diffgemma.text.messages import Message, chat_messages, require_prompt
+from mlx_diffgemma.text.messages import Message, Text, Turn, chat_messages, require_prompt
 from mlx_diffgemma.text.tokenizer import Tokenizer
 
 Prompt: TypeAlias = str | Sequence[Message]
@@ -125,24 +125,24 @@ class Preparation:
         """Return the prefix of a conversation up to the end of its answer, which is read when it is first used."""
         if config.raw:
             return asked
-        messages = [*chat_messages(prompt, config.system), {"role": "assistant", "content": answer}]
-        tokens = tuple(self._tokenizer.finished_chat(messages, thinking=config.thinking))
+        turns = [*chat_messages(prompt, config.system), Turn("assistant", (Text(answer),))]
+        tokens = tuple(self._tokenizer.finished_chat(turns, thinking=config.thinking))
         return Prefix(tokens, asked.cache if asked.find(tokens) is not None else None)
 
     def _message_ends(self, prompt: Prompt, config: GenerationConfig, tokens: Sequence[int]) -> tuple[int, int]:
         """Return how many tokens the system prompt has, and how many are before the last message; 0 if unknown."""
         if config.raw:
             return 0, 0
-        messages = chat_messages(prompt, config.system)
-        system = sum(message["role"] == "system" for message in messages)
-        return self._end_of(messages[:system], config, tokens), self._end_of(messages[:-1], config, tokens)
+        turns = chat_messages(prompt, config.system)
+        system = int(turns[0].role == "system")
+        return self._end_of(turns[:system], config, tokens), self._end_of(turns[:-1], config, tokens)
 
-    def _end_of(self, messages: Sequence[Message], config: GenerationConfig, tokens: Sequence[int]) -> int:
-        """Return how many tokens these first messages are, 0 if the tokens do not begin with theirs."""
-        if not messages:
+    def _end_of(self, turns: Sequence[Turn], config: GenerationConfig, tokens: Sequence[int]) -> int:
+        """Return how many tokens these first turns are, 0 if the tokens do not begin with theirs."""
+        if not turns:
             return 0
         try:
-            beginning = self._tokenizer.finished_chat(messages, thinking=config.thinking)
+            beginning = self._tokenizer.finished_chat(turns, thinking=config.thinking)
         except TokenizerError:
             # A template may refuse a conversation that is not whole.
             return 0

@@ -17,11 +17,12 @@ from mlx_diffgemma.cli.console import INTERRUPTED, stdout_line
 from mlx_diffgemma.cli.interrupt import Interrupt
 from mlx_diffgemma.cli.prompt import choice_probabilities
 from mlx_diffgemma.cli.request import Request, load_session
-from mlx_diffgemma.errors import ConstraintError, DataError, OptionError
+from mlx_diffgemma.errors import ConstraintError, DataError, OptionError, PromptError
 from mlx_diffgemma.events import Event, Finished
 from mlx_diffgemma.files import json_lines
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.generation_options import PERMISSIVE, configured, current_names, require_usable, unknown_option
+from mlx_diffgemma.text.messages import chat_messages
 
 if TYPE_CHECKING:
     from mlx_diffgemma.session import Prompt
@@ -67,6 +68,10 @@ def _line(where: str, row: object) -> BatchLine:
     prompt = entries[prompts[0]]
     if not isinstance(prompt, str if prompts[0] == "prompt" else list):
         raise DataError(f"{where}: {prompts[0]} must be {'text' if prompts[0] == 'prompt' else 'a list'}")
+    try:
+        chat_messages(prompt, None)
+    except PromptError as error:
+        raise DataError(f"{where}: {error}") from None
     return BatchLine(where=where, prompt=prompt, options=options)
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NoReturn
 
 from mlx_diffgemma.errors import TokenizerError
-from mlx_diffgemma.text.messages import Message
+from mlx_diffgemma.text.messages import Turn
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -25,7 +25,12 @@ FALLBACK_TEMPLATE = (
     "{% if enable_thinking %}<|think|>\n{% endif %}"
     "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] | trim }}"
     "{% set messages = messages[1:] %}{% endif %}<turn|>\n{% endif %}"
+    "{% set last = namespace(question=-1) %}"
+    "{% for message in messages %}{% if message['role'] == 'user' %}{% set last.question = loop.index0 %}{% endif %}"
+    "{% endfor %}"
     "{% for message in messages %}<|turn>{{ 'model' if message['role'] == 'assistant' else message['role'] }}\n"
+    "{% if message['reasoning_content'] and loop.index0 > last.question %}"
+    "<|channel>thought\n{{ message['reasoning_content'] }}\n<channel|>{% endif %}"
     "{{ message['content'] | trim }}<turn|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|turn>model{{ '\n' }}{% endif %}"
 )
@@ -43,7 +48,7 @@ class ChatTemplate:
         self._source = FALLBACK_TEMPLATE if source is None else source
         self._roles = roles
 
-    def render(self, messages: Sequence[Message], *, thinking: bool, answering: bool) -> str:
+    def render(self, turns: Sequence[Turn], *, thinking: bool, answering: bool) -> str:
         """Return the text of a conversation.
 
         thinking: ask the model to think first. answering: end where the model's next turn begins. Raises TokenizerError
@@ -53,7 +58,7 @@ class ChatTemplate:
 
         try:
             return self._template.render(
-                messages=list(messages),
+                messages=[_as_templates_read(turn) for turn in turns],
                 tools=None,
                 documents=None,
                 add_generation_prompt=answering,
@@ -74,6 +79,12 @@ class ChatTemplate:
         environment.filters["tojson"] = _to_json
         called_by_templates = {"raise_exception": _refuse, "strftime_now": _strftime_now}
         return environment.from_string(self._source, globals=called_by_templates)
+
+
+def _as_templates_read(turn: Turn) -> dict[str, str]:
+    """Return the message that templates are written for."""
+    message = {"role": turn.role, "content": turn.text}
+    return {**message, "reasoning_content": turn.thought} if turn.thought else message
 
 
 def _to_json(

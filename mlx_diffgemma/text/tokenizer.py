@@ -15,7 +15,8 @@ from pathlib import Path
 
 from mlx_diffgemma.errors import TokenizerError
 from mlx_diffgemma.text.chat_template import THOUGHT_CLOSE, THOUGHT_OPEN, TURN_CLOSE, ChatTemplate
-from mlx_diffgemma.text.messages import Message
+from mlx_diffgemma.text.control_tokens import ControlTokens
+from mlx_diffgemma.text.messages import Message, Turn, conversation
 from mlx_diffgemma.text.tokenizer_files import TokenizerFiles, read_tokenizer_files
 
 UTF8_DECODER = codecs.getincrementaldecoder("utf-8")
@@ -49,7 +50,10 @@ class Tokenizer:
         self.special = frozenset(_special_ids(files))
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a raw prompt; they begin with one beginning-of-sequence token."""
+        """Return the ids of a raw prompt; they begin with one beginning-of-sequence token.
+
+        Control tokens are read in it, and in no message of a conversation.
+        """
         ids = self._encode(text)
         return ids if self._bos is None or ids[:1] == [self._bos] else [self._bos, *ids]
 
@@ -58,10 +62,10 @@ class Tokenizer:
 
         Raises TokenizerError for a character that the vocabulary has neither as a piece nor as bytes.
         """
-        ids = self._encode(text)
+        ids = self._without_control_tokens(text)
         if b"".join(map(self.token_bytes, ids)) == text.encode():
             return ids
-        # A control token, or characters that the tokenizer normalizes, are cut until no part is one of them.
+        # Characters that the tokenizer normalizes are cut until no part is one of them.
         if len(text) > 1:
             middle = len(text) // 2
             return self.literal(text[:middle]) + self.literal(text[middle:])
@@ -70,19 +74,40 @@ class Tokenizer:
         except KeyError:
             raise TokenizerError(f"this tokenizer cannot represent {text!r}: remove it from the text") from None
 
-    def chat(self, messages: Sequence[Message], *, thinking: bool = False) -> list[int]:
+    def chat(self, messages: Sequence[Message | Turn], *, thinking: bool = False) -> list[int]:
         """Return the ids of a conversation up to where the model's answer begins.
 
-        Raises TokenizerError if the chat template refuses the conversation.
+        Control tokens are the chat template's alone: those that a message spells are text. Raises PromptError for what
+        is no conversation, and TokenizerError if the chat template refuses it.
         """
-        return self._encode(self._template.render(messages, thinking=thinking, answering=True))
+        return self._conversation_ids(conversation(messages), thinking=thinking, answering=True)
 
-    def finished_chat(self, messages: Sequence[Message], *, thinking: bool = False) -> list[int]:
-        """Return the ids of a conversation that ends with the model's answer.
+    def finished_chat(self, messages: Sequence[Message | Turn], *, thinking: bool = False) -> list[int]:
+        """Return the ids of a conversation that ends with its last message; `chat` says the rest."""
+        return self._conversation_ids(conversation(messages), thinking=thinking, answering=False)
 
-        Raises TokenizerError if the chat template refuses the conversation.
-        """
-        return self._encode(self._template.render(messages, thinking=thinking, answering=False))
+    def _conversation_ids(self, turns: Sequence[Turn], *, thinking: bool, answering: bool) -> list[int]:
+        """Return the ids of the rendered conversation, in which a control token is always the template's own."""
+        controls = self._controls
+        ids = self._encode(self._template.render(turns, thinking=thinking, answering=answering))
+        quoted_turns = [turn.mapped(controls.quoted) for turn in turns]
+        quoted = list(controls.split(self._template.render(quoted_turns, thinking=thinking, answering=answering)))
+        own = [part for part in quoted if isinstance(part, int)]
+        spelled = any(controls.spelled_in(text) for turn in turns for text in (turn.text, turn.thought))
+        # A message may also end with the first half of a control token, and the next begin with the second.
+        if not spelled and [token for token in ids if token in self.special] == own:
+            return ids
+        runs = ([part] if isinstance(part, int) else self._ordinary(controls.unquoted(part)) for part in quoted)
+        return [token for run in runs for token in run]
+
+    def _ordinary(self, text: str) -> list[int]:
+        """Return the ids of text in which no control token is read."""
+        ids = self._without_control_tokens(text)
+        return ids if self.special.isdisjoint(ids) else self.literal(text)
+
+    def _without_control_tokens(self, text: str) -> list[int]:
+        """Return the ids of the parts of a text that is cut in every control token."""
+        return [token for part in self._controls.broken(text) for token in self._encode(part)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ids, without special tokens; bytes that form no character become U+FFFD."""
@@ -109,6 +134,12 @@ class Tokenizer:
     def all_token_bytes(self) -> list[bytes]:
         """`token_bytes` of every id, from 0 to the highest."""
         return [self.token_bytes(token) for token in range(max(self._pieces) + 1)]
+
+    @cached_property
+    def _controls(self) -> ControlTokens:
+        """The special tokens that text can spell."""
+        spelled = {self._pieces[token]: token for token in self.special}
+        return ControlTokens({piece: token for piece, token in spelled.items() if self._encode(piece) == [token]})
 
     @cached_property
     def _byte_ids(self) -> dict[int, int]:

@@ -1,8 +1,8 @@
 """Training data: a folder with train.jsonl and valid.jsonl, in mlx-lm's formats -> examples in token ids.
 
-A line is {"messages": [{"role": ..., "content": ...}, ..., {"role": "assistant", ...}]} or
-{"prompt": ..., "completion": ...}. A Hub dataset has such rows in splits named train and valid. The last message, the
-assistant's, is the response; all messages before it are the prompt.
+A line is {"messages": [{"role": ..., "content": ...}, ..., {"role": "assistant", ...}]}, in the shapes that
+text/messages.py reads, or {"prompt": ..., "completion": ...}. A Hub dataset has such rows in splits named train and
+valid. The last message, the assistant's, is the response; all messages before it are the prompt.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from mlx_diffgemma.checkpoint.hub import REPOSITORY
-from mlx_diffgemma.errors import DataError, TokenizerError, needs_extra, require_unicode
+from mlx_diffgemma.errors import DataError, PromptError, TokenizerError, needs_extra, require_unicode
 from mlx_diffgemma.files import json_lines
-from mlx_diffgemma.text.messages import Message
+from mlx_diffgemma.text.messages import Message, conversation
 from mlx_diffgemma.text.tokenizer import Tokenizer
 
 TRAIN, VALID = "train", "valid"
@@ -80,27 +80,24 @@ def _read_hub(repository: str, split: str) -> list[Conversation]:
 
 def parse_messages(where: str, parsed: object) -> list[Message]:
     """Return the messages of one record, in either form. Raises DataError whose message begins with `where`."""
-    record = cast("Mapping[str, Any]", parsed) if isinstance(parsed, Mapping) else {}
-    question, answer = record.get("prompt"), record.get("completion")
+    record = cast("Mapping[str, object]", parsed) if isinstance(parsed, Mapping) else {}
+    question, answer, listed = record.get("prompt"), record.get("completion"), record.get("messages")
     if isinstance(question, str) and isinstance(answer, str):
+        require_unicode(question + answer, f"{where}: the text", DataError)
         found: list[Message] = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    else:
-        listed = record.get("messages")
-        if not isinstance(listed, list) or not all(map(_is_message, cast("list[object]", listed))):
-            raise DataError(f"{where}: neither messages with role and content nor prompt and completion, all as text")
+    elif isinstance(listed, list):
         found = cast("list[Message]", listed)
-    if len(found) < 2 or found[-1]["role"] != "assistant":
+    else:
+        raise DataError(f"{where}: neither messages with role and content nor prompt and completion, all as text")
+    try:
+        turns = conversation(found) if found else []
+    except PromptError as error:
+        raise DataError(f"{where}: {error}") from None
+    if len(turns) < 2 or turns[-1].role != "assistant":
         raise DataError(f"{where}: the messages must begin with a question and end with an answer of the assistant")
-    if not found[-1]["content"].strip():
+    if not turns[-1].text.strip():
         raise DataError(f"{where}: the answer is empty: write one, or remove the line")
-    for message in found:
-        require_unicode(message["role"] + message["content"], f"{where}: the text", DataError)
     return found
-
-
-def _is_message(message: object) -> bool:
-    entries = cast("Mapping[str, object]", message) if isinstance(message, Mapping) else {}
-    return all(isinstance(entries.get(key), str) for key in ("role", "content"))
 
 
 def tokenize_conversations(

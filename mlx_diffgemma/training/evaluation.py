@@ -10,6 +10,7 @@ from typing import NamedTuple, cast
 import mlx.core as mx
 
 from mlx_diffgemma.session import Session
+from mlx_diffgemma.text.messages import conversation
 from mlx_diffgemma.training.batches import Batches
 from mlx_diffgemma.training.data import Conversation, Example
 from mlx_diffgemma.training.forward import plain
@@ -59,5 +60,6 @@ class HeldOut:
         # An answer that is one canvas longer than the wanted one is wrong: what follows need not be generated.
         max_tokens = question.example.response.size + self.batches.canvas
         config = replace(self.session.defaults, max_tokens=max_tokens)
-        *prompt, answer = question.conversation.messages
-        return self.session.generate(prompt, config).text.strip() == answer["content"].strip()
+        messages = question.conversation.messages
+        wanted = conversation(messages)[-1].text
+        return self.session.generate(messages[:-1], config).text.strip() == wanted.strip()

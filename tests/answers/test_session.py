@@ -104,6 +104,7 @@ def test_options_that_cannot_be_used_are_named(session: Session, call: Any, mess
 def test_a_conversation_and_a_system_prompt_change_the_prompt(session: Session) -> None:
     question = session.tokens("Hi", CONFIG)
     assert session.tokens([{"role": "user", "content": "Hi"}], CONFIG) == question
+    assert session.tokens([{"role": "user", "content": [{"type": "text", "text": "Hi"}]}], CONFIG) == question
     instructed = session.tokens("Hi", replace(CONFIG, system="Be brief."))
     assert session.tokenizer.decode(instructed).startswith("system\nBe brief.")
     assert len(session.tokens("Hi", replace(CONFIG, thinking=True))) > len(question)
@@ -118,14 +119,14 @@ def test_a_conversation_and_a_system_prompt_change_the_prompt(session: Session) 
         ([], {}, "the conversation is empty"),
         ([{"role": "system", "content": "a"}], {"system": "b"}, "system message and the options have another"),
         ([{"role": "user", "content": "a"}], {"raw": True}, "a conversation needs the chat template"),
-        (["Hi"], {}, "'Hi' is no message"),
+        (["Hi"], {}, "message 1: 'Hi' is no message"),
         (5, {}, "a prompt is a text or a list of messages, not 5"),
         (b"Hi", {}, "a prompt is a text or a list of messages"),
         ({"role": "user", "content": "Hi"}, {}, "a prompt is a text or a list of messages"),
         ("a\ud800", {}, "the prompt is not valid Unicode at character 1"),
         ("a", {"system": "\ud800"}, "the system prompt is not valid Unicode at character 0"),
-        ([{"role": "user"}], {}, "is no message: give role and content, both text"),
-        ([{"role": "user", "content": [{"type": "text", "text": "a"}]}], {}, "is no message"),
+        ([{"role": "user"}], {}, "message 1: the user message has no content: give a text"),
+        ([{"role": "user", "content": [{"type": "image_url"}]}], {}, "message 1: a part of type 'image_url' is not"),
         ("word " * 300_000, {}, r"prompt tokens and max_tokens=40 in canvases of 16 need \d+ positions"),
     ],
 )

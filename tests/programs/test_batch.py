@@ -52,6 +52,12 @@ def test_a_line_may_use_the_earlier_names_of_options_and_its_own_constraint(tmp_
         ('{"prompt": "a", "messages": []}', "prompts.jsonl, line 2: give either prompt or messages"),
         ('{"prompt": 5}', "prompts.jsonl, line 2: prompt must be text"),
         ('{"messages": "a"}', "prompts.jsonl, line 2: messages must be a list"),
+        ('{"prompt": " "}', "prompts.jsonl, line 2: the prompt is empty"),
+        ('{"messages": []}', "prompts.jsonl, line 2: the conversation is empty"),
+        (
+            '{"messages": [{"role": "tool", "content": "a"}]}',
+            "prompts.jsonl, line 2: message 1: the role 'tool' ",
+        ),
         ('{"prompt": "a", "sead": 1}', "prompts.jsonl, line 2: 'sead' is not an option: did you mean 'seed'"),
     ],
 )
