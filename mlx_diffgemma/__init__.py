@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mlx_diffgemma.completion import Completion
+    from mlx_diffgemma.constraint.spec import Choices, JsonSchema, Regex
     from mlx_diffgemma.errors import DiffGemmaError
     from mlx_diffgemma.events import (
         BlockCommitted,
@@ -38,6 +39,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BlockCommitted",
     "CanvasStarted",
+    "Choices",
     "Completion",
     "Denoised",
     "DiffGemmaError",
@@ -48,15 +50,18 @@ __all__ = [
     "GenerationConfig",
     "GenerationOptions",
     "Infilled",
+    "JsonSchema",
     "Prefilled",
     "Prefix",
     "Prefixes",
+    "Regex",
     "Session",
     "Stats",
     "load",
 ]
 _HOMES = {
     "completion": ("Completion",),
+    "constraint.spec": ("Choices", "JsonSchema", "Regex"),
     "infilling.result": ("Infilled",),
     "errors": ("DiffGemmaError",),
     "events": ("BlockCommitted", "CanvasStarted", "Denoised", "Event", "Finished", "GapFilled", "Prefilled", "Stats"),

@@ -1,68 +1,94 @@
-"""The events of an answer, with text attached, and the Completion that they amount to."""
+"""The result of an answer: the Completion that its events amount to."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
-from mlx_diffgemma.events import (
-    BlockCommitted,
-    Event,
-    Finished,
-    FinishReason,
-    Prefilled,
-    Stats,
-)
+from mlx_diffgemma.events import BlockCommitted, Event, Finished, FinishReason, GapFilled, Prefilled, Stats
 from mlx_diffgemma.model.prefix import Prefix
 
 CompletionReason: TypeAlias = FinishReason | Literal["interrupted"]
 
 _DERIVED = ("steps", "tokens_per_forward", "tokens_per_second")
 """Properties of Stats that are in its JSON form beside the fields."""
+_SHOWN = 40
+"""Characters of the text in the `repr`."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Completion:
-    """An answer.
+    """An answer; `str` of it is its text.
 
-    text: without the thinking and without the end token. thought: the thinking. tokens: all of it, thinking and end
-    token included. confidence: the probability of each of `tokens`, see BlockCommitted. finish_reason: "stop" at an end
-    token, "length" at max_tokens, "interrupted" if the generation was left early; then of `stats` only the counts are
-    known, times and memory are 0.
+    text: without the thinking and without the end token. thought: the thinking. calls: of tools. tokens: all of it,
+    thinking and end token included. probabilities: of each of `tokens`, see BlockCommitted. finish_reason: "stop" at an
+    end token, "length" at max_tokens, "empty" if the model wrote nothing but padding, "interrupted" if the generation
+    was left early; then of `stats` only the counts are known, times and memory are 0. prefix: the conversation up to
+    the end of the answer, if the call was given a prefix.
     """
 
     text: str
     thought: str
+    calls: tuple[object, ...] = ()
     tokens: tuple[int, ...]
-    confidence: tuple[float, ...]
+    probabilities: tuple[float, ...]
     finish_reason: CompletionReason
     stats: Stats
-    prefix: Prefix | None = field(default=None, compare=False, repr=False)
+    seed: int
+    prefix: Prefix | None = field(default=None, compare=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        text = self.text if len(self.text) <= _SHOWN else f"{self.text[: _SHOWN - 1]}…"
+        return f"<{type(self).__name__} {text!r} {len(self.tokens)} tokens, {self.finish_reason}>"
 
     def to_json(self, *, index: int | None = None, choices: Mapping[str, float] | None = None) -> str:
         """Return one line of JSON: the fields by name, the statistics null if the answer was interrupted.
 
         index: the number of the answer in a batch, put first. choices: the probability of each choice, put last.
         """
-        stats = {**asdict(self.stats), **{name: getattr(self.stats, name) for name in _DERIVED}}
         record = {
             **({} if index is None else {"index": index}),
-            "text": self.text,
-            "thought": self.thought,
-            "tokens": self.tokens,
-            "confidence": self.confidence,
-            "finish_reason": self.finish_reason,
-            "stats": None if self.finish_reason == "interrupted" else stats,
+            **self._record(),
             **({} if choices is None else {"choices": choices}),
         }
         return json.dumps(record, ensure_ascii=False)
 
+    def _record(self) -> dict[str, Any]:
+        """Return the fields that are in the JSON form."""
+        stats = {**asdict(self.stats), **{name: getattr(self.stats, name) for name in _DERIVED}}
+        return {
+            "text": self.text,
+            "thought": self.thought,
+            "calls": self.calls,
+            "tokens": self.tokens,
+            "probabilities": self.probabilities,
+            "finish_reason": self.finish_reason,
+            "seed": self.seed,
+            "stats": None if self.finish_reason == "interrupted" else stats,
+        }
 
-def gather(events: Iterable[Event]) -> Completion:
-    """Drain the events of one generation into its Completion; without a Finished event it was interrupted."""
+
+class Folded(NamedTuple):
+    """What the events of one generation amount to."""
+
+    text: str
+    thought: str
+    gaps: tuple[str, ...]
+    tokens: tuple[int, ...]
+    probabilities: tuple[float, ...]
+    finish_reason: CompletionReason
+    stats: Stats
+
+
+def fold(events: Iterable[Event]) -> Folded:
+    """Drain the events of one generation; without a Finished event it was interrupted."""
     blocks: list[BlockCommitted] = []
+    gaps: list[str] = []
     finished: Finished | None = None
     prompt_tokens = 0
     for event in events:
@@ -71,17 +97,34 @@ def gather(events: Iterable[Event]) -> Completion:
                 prompt_tokens = total
             case BlockCommitted():
                 blocks.append(event)
+            case GapFilled(text=text):
+                gaps.append(text)
             case Finished():
                 finished = event
             case _:
                 pass
-    return Completion(
+    return Folded(
         text="".join(block.text for block in blocks),
         thought="".join(block.thought for block in blocks),
+        gaps=tuple(gaps),
         tokens=tuple(token for block in blocks for token in block.tokens),
-        confidence=tuple(probability for block in blocks for probability in block.confidence),
+        probabilities=tuple(probability for block in blocks for probability in block.probabilities),
         finish_reason=finished.reason if finished else "interrupted",
         stats=finished.stats if finished else _counts(prompt_tokens, blocks),
+    )
+
+
+def gather(events: Iterable[Event], *, seed: int) -> Completion:
+    """Drain the events of one answer into its Completion; seed: that of its options."""
+    folded = fold(events)
+    return Completion(
+        text=folded.text,
+        thought=folded.thought,
+        tokens=folded.tokens,
+        probabilities=folded.probabilities,
+        finish_reason=folded.finish_reason,
+        stats=folded.stats,
+        seed=seed,
     )
 
 

@@ -106,7 +106,7 @@ class BlockCommitted:
     """Block `block` is final: `tokens` are its tokens up to the end token, which is included.
 
     steps: the steps of its canvas; 0 for text of a template that was not in a canvas. last: no block follows.
-    confidence: the probability of each token in the last step; in causal mode by the encoder, without temperature.
+    probabilities: of each token in the last step; in causal mode by the encoder, without temperature.
 
     Attached by the session: `text` is what the tokens add to the answer, `thought` what they add to the model's
     thinking, which is never part of `text`.
@@ -116,7 +116,7 @@ class BlockCommitted:
     steps: int
     tokens: tuple[int, ...]
     last: bool
-    confidence: tuple[float, ...] = ()
+    probabilities: tuple[float, ...] = ()
     text: str = ""
     thought: str = ""
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, cast
 
-from mlx_diffgemma.constraint.spec import fault
+from mlx_diffgemma.constraint.spec import Constraint
 from mlx_diffgemma.errors import ConfigError, OptionError
 from mlx_diffgemma.option import UNCHANGED, Range, above, at_least, check_options, option, option_fields
 
@@ -18,6 +18,17 @@ _ANSWER, _CONSTRAINT, _SAMPLER, SPEED = "Answer", "Constraint", "Sampler", "Spee
 """The panels of the options; SPEED has what the reference does not have."""
 
 Mode: TypeAlias = Literal["canvas", "causal"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstraintOptions:
+    """The options that say what an answer matches, of which one may be given."""
+
+    regex: str | None = option(None, "The whole answer matches this pattern.", _CONSTRAINT, metavar="PATTERN")
+    json_schema: Mapping[str, Any] | None = option(
+        None, "The answer is JSON that is valid for the schema in this file.", _CONSTRAINT, metavar="FILE"
+    )
+    choices: tuple[str, ...] | None = option(None, "The answer is one of these texts.", _CONSTRAINT, metavar="A,B,C")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +64,9 @@ class GenerationConfig:
         allowed=Range("from 0 to 2**64 - 1", lambda value: 0 <= value < 2**64),
     )
 
-    regex: str | None = option(None, "The whole answer matches this pattern.", _CONSTRAINT, metavar="PATTERN")
-    json_schema: Mapping[str, Any] | None = option(
-        None, "The answer is JSON that is valid for the schema in this file.", _CONSTRAINT, metavar="FILE"
+    constraint: Constraint | None = option(
+        None, "What the whole answer matches.", _CONSTRAINT, said_by=ConstraintOptions
     )
-    choices: tuple[str, ...] | None = option(None, "The answer is one of these texts.", _CONSTRAINT, metavar="A,B,C")
 
     canvas_length: int | None = option(
         None,
@@ -152,8 +161,8 @@ class GenerationConfig:
             raise OptionError(f"stop_tokens={self.stop_tokens!r} must be a tuple of token ids")
         if self.raw and (self.system is not None or self.thinking):
             raise OptionError("raw sends the prompt as it is: leave out system and thinking, or raw")
-        if wrong := fault(self):
-            raise OptionError(wrong)
+        if not isinstance(cast("object", self.constraint), Constraint | None):
+            raise OptionError(f"constraint={self.constraint!r} must be a Regex, a JsonSchema, Choices, or None")
 
     def forbidden_first(self, vocab_size: int) -> list[int]:
         """Return the tokens of a vocabulary that must not begin the answer: without `allow_empty`, the end tokens."""

@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, TypedDict, cast
 
-from mlx_diffgemma.constraint.spec import Matching, SchemaSource, pattern_of, read_schema
+from mlx_diffgemma.constraint.spec import Constraint, SchemaSource, constraint_of, pattern_of
 from mlx_diffgemma.errors import OptionError
-from mlx_diffgemma.generation_config import GenerationConfig, Mode
+from mlx_diffgemma.generation_config import ConstraintOptions, GenerationConfig, Mode
 from mlx_diffgemma.option import option_fields
 
-_CONSTRAINTS = ("regex", "json_schema", "choices")
 PERMISSIVE = GenerationConfig(t_min=0.0, t_max=sys.float_info.max)
 """Options with which any option can be combined that some checkpoint's defaults allow: for checks before loading."""
 
@@ -48,8 +47,9 @@ class UnconstrainedOptions(TypedDict, total=False):
 
 
 class GenerationOptions(UnconstrainedOptions, total=False):
-    """All fields of GenerationConfig as keyword arguments; a schema may be a dict, a file or a pydantic model."""
+    """All fields of GenerationConfig as keyword arguments, and the three that say its constraint in a word."""
 
+    constraint: Constraint | None
     regex: str | None
     json_schema: SchemaSource | None
     choices: Sequence[str] | None
@@ -58,26 +58,22 @@ class GenerationOptions(UnconstrainedOptions, total=False):
 def configured(base: GenerationConfig, options: Mapping[str, Any]) -> GenerationConfig:
     """Return `base` with these options in place of its own.
 
-    A constraint (regex, json_schema, choices) replaces the constraint of `base`, whichever of the three it has; None
-    leaves it. Raises OptionError for an unknown name or a value out of range, ConstraintError for an unreadable schema.
+    regex, json_schema and choices say the constraint; None leaves that of `base`. Raises OptionError for an unknown
+    name or a value out of range, ConstraintError for an unreadable schema.
     """
     require_config(base)
     for name in options:
         _require_known(name)
-    values = {name: value for name, value in options.items() if name not in _CONSTRAINTS}
-    constraint = {name: options[name] for name in _CONSTRAINTS if options.get(name) is not None}
-    if constraint:
-        values |= dict.fromkeys(_CONSTRAINTS) | constraint
-    if not values:
-        return base
-    if isinstance(values.get("choices"), str):
-        raise OptionError(f"choices={values['choices']!r} must be a list of texts")
-    for name in ("stop_tokens", "choices"):
-        if isinstance(values.get(name), Sequence):
-            values[name] = tuple(values[name])
-    if values.get("json_schema") is not None:
-        values["json_schema"] = read_schema(values["json_schema"])
-    return dataclasses.replace(base, **values)
+    said = option_fields(ConstraintOptions)
+    values = {name: value for name, value in options.items() if name not in said}
+    constraint = constraint_of(**{name: options[name] for name in said if name in options})
+    if constraint is not None:
+        if values.get("constraint") is not None:
+            raise OptionError("constraint and regex, json_schema or choices cannot both be kept: give one of them")
+        values["constraint"] = constraint
+    if isinstance(values.get("stop_tokens"), Sequence):
+        values["stop_tokens"] = tuple(values["stop_tokens"])
+    return dataclasses.replace(base, **values) if values else base
 
 
 def require_config(config: object) -> None:
@@ -98,7 +94,7 @@ def current_names(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def unknown_option(name: str) -> str | None:
     """Return what is wrong with an option's name, with the nearest right one; None if it is right."""
-    known = option_fields(GenerationConfig)
+    known = {**option_fields(GenerationConfig), "constraint": None}
     if name in known:
         return None
     near = get_close_matches(name, known, n=1)
@@ -111,11 +107,10 @@ def _require_known(name: str) -> None:
         raise OptionError(wrong)
 
 
-def require_usable(source: Matching) -> None:
+def require_usable(constraint: Constraint | None) -> None:
     """Raise ConstraintError for a pattern or a schema that cannot be used with any model."""
-    pattern = pattern_of(source)
-    if pattern is not None:
+    if constraint is not None:
         # Imported here: it needs numpy, and most programs have no constraint.
         from mlx_diffgemma.constraint.byte_automaton import compiled
 
-        compiled(pattern)
+        compiled(pattern_of(constraint))

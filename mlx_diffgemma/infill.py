@@ -13,8 +13,9 @@ from mlx_diffgemma.cli.options import CommonOptions, ModelOptions
 from mlx_diffgemma.cli.program import add_command, make_app
 from mlx_diffgemma.cli.request import Request
 from mlx_diffgemma.cli.revision import InfillChoices, Revision, RevisionOptions, deliver, open_document, start
+from mlx_diffgemma.constraint.spec import constraint_of
 from mlx_diffgemma.generation_options import require_usable
-from mlx_diffgemma.infilling.template import MARKER, Gap, matched, parse, sized
+from mlx_diffgemma.infilling.template import MARKER, matched, parse, sized
 from mlx_diffgemma.option import option
 
 app = make_app()
@@ -65,10 +66,9 @@ def infill(
     # Everything is checked first: gigabytes are not read for a request that cannot be met.
     document = open_document(revision)
     parts = sized(parse(document.text, gaps.marker), gaps.gap_tokens)
-    parts = matched(parts, gaps.regex, gaps.json_schema, gaps.choices)
-    for part in parts:
-        if isinstance(part, Gap):
-            require_usable(part)
+    constraint = constraint_of(gaps.regex, gaps.json_schema, gaps.choices)
+    require_usable(constraint)
+    parts = matched(parts, constraint)
     session, config = start(revision)
     deliver(revision, document, parts, session.stream_infill(parts, gaps.instruction, config))
 

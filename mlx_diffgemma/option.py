@@ -54,6 +54,7 @@ class Details(TypedDict, total=False):
     exact: object
     envvar: str
     eager: Callable[[bool], None]
+    said_by: type
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,7 @@ class Option:
     reference: the name in the reference's generation_config.json; None where the reference has no such option.
     exact: the value with which the option changes nothing of what the reference does.
     envvar: the environment variable that gives the default. eager: called with the value before other options are read.
+    said_by: a dataclass of the options with which a user says the value.
     """
 
     help: str
@@ -87,6 +89,7 @@ class Option:
     exact: object = UNCHANGED
     envvar: str | None = None
     eager: Callable[[bool], None] | None = None
+    said_by: type | None = None
 
 
 def option(default: Any, help: str, panel: str, **details: Unpack[Details]) -> Any:
@@ -123,7 +126,16 @@ class OptionField:
 
 @cache
 def option_fields(options: type) -> Mapping[str, OptionField]:
-    """Return the options of a dataclass by name, in order."""
+    """Return the options of a dataclass by name, in order; of a field that is said by several, those."""
+    found: dict[str, OptionField] = {}
+    for name, each in _fields(options).items():
+        found |= {name: each} if each.option.said_by is None else option_fields(each.option.said_by)
+    return found
+
+
+@cache
+def _fields(options: type) -> Mapping[str, OptionField]:
+    """Return the fields of a dataclass that are options, by name."""
     hints = get_type_hints(options)
     return {
         each.name: OptionField(
@@ -140,7 +152,7 @@ def option_fields(options: type) -> Mapping[str, OptionField]:
 
 def check_options(options: object) -> None:
     """Raise OptionError, naming option and value, for the first value of a wrong type or out of range."""
-    for name, each in option_fields(type(options)).items():
+    for name, each in _fields(type(options)).items():
         value: object = getattr(options, name)
         if value is None and each.optional:
             continue

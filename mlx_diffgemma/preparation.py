@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TypeAlias
 
 from mlx_diffgemma.constraint.cache import Vocabulary, automaton_of
-from mlx_diffgemma.constraint.spec import is_free, pattern_of
+from mlx_diffgemma.constraint.spec import pattern_of
 from mlx_diffgemma.constraint.thinking import after_thinking
 from mlx_diffgemma.constraint.token_automaton import TokenAutomaton
 from mlx_diffgemma.errors import (
@@ -77,11 +77,11 @@ class Preparation:
 
     def constraint(self, config: GenerationConfig) -> TokenAutomaton | None:
         """Return the constraint of an answer over this model's tokens, None if it has none. Raises ConstraintError."""
-        pattern = pattern_of(config)
-        if pattern is None:
+        if config.constraint is None:
             return None
         if not config.stop_tokens:
             raise ConstraintError("stop_tokens is empty: an answer with a constraint needs a token to end with")
+        pattern = pattern_of(config.constraint)
         automaton = automaton_of(pattern, self._vocabulary, config.stop_tokens, config.allow_empty)
         opening, closing = self._tokenizer.thought_open, self._tokenizer.thought_close
         if not config.thinking or opening is None or closing is None:
@@ -156,7 +156,7 @@ class Preparation:
         self, parts: Sequence[TokenPart], prompt: str, config: GenerationConfig, prefix: KeptPrefix = None
     ) -> Task:
         """Return the task that fills the gaps of a template. Raises what `fill_template` raises, and OptionError."""
-        if not is_free(config):
+        if config.constraint is not None:
             raise OptionError("regex, json_schema and choices belong to a gap: give Gap(regex=...)")
         tokens = self.tokens(prompt, config)
         reuse = self.reuse(prompt, config, tokens, prefix)

@@ -94,7 +94,8 @@ class Session:
         **options: Unpack[GenerationOptions],
     ) -> Completion:
         """Return the answer of `astream`."""
-        return gather([event async for event in self.astream(prompt, config, prefix=prefix, **options)])
+        config = self._config(config, options)
+        return gather([event async for event in self.astream(prompt, config, prefix=prefix)], seed=config.seed)
 
     def stream_many(
         self,
@@ -175,7 +176,8 @@ class Session:
             # The steps of a canvas are many, and its Completion does not need them.
             if isinstance(event, BlockCommitted | Finished):
                 events_of[number].append(event)
-        return [gather(events) for events in events_of]
+        configs = [self._config(each, options) for each in config_of_each(config, len(prompts))]
+        return [gather(events, seed=each.seed) for events, each in zip(events_of, configs, strict=True)]
 
     def _answer(
         self, prompt: Prompt, config: GenerationConfig | None, prefix: KeptPrefix, options: GenerationOptions
@@ -183,9 +185,9 @@ class Session:
         """Answer one prompt; if it was given a prefix, so has its Completion."""
         config = self._config(config, options)
         if not isinstance(prefix, Prefix):
-            return gather(self.stream(prompt, config, prefix=prefix))
+            return gather(self.stream(prompt, config, prefix=prefix), seed=config.seed)
         job, asked = self.preparation.continued(prompt, config, prefix)
-        completion = gather(self._events(job))
+        completion = gather(self._events(job), seed=config.seed)
         return replace(completion, prefix=self.preparation.answered(prompt, config, completion.text, asked))
 
     def read(
@@ -234,8 +236,8 @@ class Session:
         **options: Unpack[UnconstrainedOptions],
     ) -> Infilled:
         """Return the filled template of `stream_infill`; the text around the gaps is unchanged, byte for byte."""
-        parts = parse(template, marker)
-        return gather_filled(parts, self.stream_infill(parts, instruction, config, prefix=prefix, **options))
+        parts, config = parse(template, marker), self._config(config, options)
+        return gather_filled(parts, self.stream_infill(parts, instruction, config, prefix=prefix), seed=config.seed)
 
     def stream_edit(
         self,
@@ -267,8 +269,8 @@ class Session:
         **options: Unpack[UnconstrainedOptions],
     ) -> Infilled:
         """Return the text of `stream_edit`; every other character is unchanged."""
-        events = self.stream_edit(text, instruction, span, config, gap=gap, **options)
-        return gather_filled(self.edit_template(text, span, gap), events)
+        parts, config = self.edit_template(text, span, gap), self._config(config, options)
+        return gather_filled(parts, self.stream_edit(text, instruction, span, config, gap=gap), seed=config.seed)
 
     def edit_template(self, text: str, span: tuple[int, int], gap: Gap | None = None) -> tuple[Part, ...]:
         """Return the template that `edit` fills. Raises TemplateError for a span outside the text."""

@@ -22,7 +22,7 @@ from mlx_diffgemma.events import CanvasStarted, Denoised
 from mlx_diffgemma.generation import engine
 from mlx_diffgemma.generation.prefill import prefill
 from mlx_diffgemma.generation_config import GenerationConfig
-from mlx_diffgemma.generation_options import PERMISSIVE
+from mlx_diffgemma.generation_options import PERMISSIVE, configured
 from mlx_diffgemma.loading import load
 from mlx_diffgemma.session import Session
 
@@ -183,4 +183,4 @@ class Diffusion:
 
     def config_for(self, case: Case) -> GenerationConfig:
         """Return the options for a prompt: the checkpoint's, over them the prompt's, over them the command line's."""
-        return self.choice.over(replace(self.session.defaults, **case.options))
+        return self.choice.over(configured(self.session.defaults, case.options))

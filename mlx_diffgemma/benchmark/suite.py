@@ -18,7 +18,6 @@ and choices apply to the text of every gap. The built-in suites are in `prompts`
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,14 +26,15 @@ from typing import Any, cast
 from mlx_diffgemma.benchmark.checks import Check, read_check
 from mlx_diffgemma.errors import ConstraintError, DataError, OptionError, TemplateError, require_unicode
 from mlx_diffgemma.files import json_lines
-from mlx_diffgemma.generation_config import GenerationConfig
+from mlx_diffgemma.generation_config import ConstraintOptions, GenerationConfig
 from mlx_diffgemma.generation_options import PERMISSIVE, configured, require_usable
 from mlx_diffgemma.infilling.template import Part, matched, parse
+from mlx_diffgemma.option import option_fields
 
 KEYS = ("name", "group", "prompt", "template", "check", "seed", "max_tokens")
 """The keys of a line that are no options of a generation or that have a meaning of their own."""
-CONSTRAINTS = ("regex", "json_schema", "choices")
-_OPTIONS = {option.name for option in dataclasses.fields(GenerationConfig)}
+CONSTRAINTS = tuple(option_fields(ConstraintOptions))
+_OPTIONS = set(option_fields(GenerationConfig))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,8 +100,9 @@ def read_case(where: str, record: object, name: str) -> Case:
     if max_tokens is not None and (isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 1):
         raise DataError(f"{where}: max_tokens must be a whole number, at least 1, not {max_tokens!r}")
     try:
-        require_usable(configured(PERMISSIVE, {**options, "seed": seed}))
-        template = _template(texts.get("template"), options)
+        constraint = configured(PERMISSIVE, {**options, "seed": seed}).constraint
+        require_usable(constraint)
+        template = matched(parse(texts["template"]), constraint) if "template" in texts else ()
     except (OptionError, TemplateError, ConstraintError) as error:
         raise DataError(f"{where}: {error}") from None
     return Case(
@@ -127,12 +128,3 @@ def _text(where: str, key: str, value: object) -> str:
 def _listed(value: object) -> object:
     """Return a list as the tuple that GenerationConfig wants, any other value as it is."""
     return tuple(cast("list[object]", value)) if isinstance(value, list) else value
-
-
-def _template(text: str | None, options: Mapping[str, Any]) -> tuple[Part, ...]:
-    """Return the parts of a template, each gap with the constraint of the options; () without a template."""
-    if text is None:
-        return ()
-    parts = parse(text)
-    constraint = [options.get(name) for name in CONSTRAINTS]
-    return parts if constraint == [None] * 3 else matched(parts, *constraint)

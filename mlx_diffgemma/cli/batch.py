@@ -17,6 +17,7 @@ from mlx_diffgemma.cli.console import INTERRUPTED, stdout_line
 from mlx_diffgemma.cli.interrupt import Interrupt
 from mlx_diffgemma.cli.prompt import choice_probabilities
 from mlx_diffgemma.cli.request import Request, load_session
+from mlx_diffgemma.constraint.spec import Choices
 from mlx_diffgemma.errors import ConstraintError, DataError, OptionError, PromptError
 from mlx_diffgemma.events import Event, Finished
 from mlx_diffgemma.files import json_lines
@@ -79,21 +80,25 @@ def answer_file(request: Request, file: Path, batch_size: int | None) -> None:
     """Answer the prompts of a file side by side, a JSON line each. Raises DiffGemmaError; SystemExit after Ctrl-C."""
     from mlx_diffgemma.cli.progress import progress
     from mlx_diffgemma.completion import gather
+    from mlx_diffgemma.generation.prefixes import Prefixes
     from mlx_diffgemma.session import BATCH_SIZE
 
     # Everything is checked first: gigabytes are not read for a request that cannot be met.
     lines = read_batch(file)
     for line in lines:
-        require_usable(line.over(request.over(PERMISSIVE)))
+        require_usable(line.over(request.over(PERMISSIVE)).constraint)
     session = load_session(request.model, quiet=request.quiet)
     configs = [line.over(request.over(session.defaults)) for line in lines]
     prompts = [line.prompt for line in lines]
     with Interrupt() as interrupt, progress(len(lines), None if request.quiet else sys.stderr) as report:
-        events = session.stream_many(prompts, configs, batch_size=batch_size or BATCH_SIZE)
+        # What is read for the choices of a line is not read again for its answer.
+        prefix = Prefixes() if any(isinstance(each.constraint, Choices) for each in configs) else None
+        choices = [choice_probabilities(session, *asked, prefix) for asked in zip(prompts, configs, strict=True)]
+        events = session.stream_many(prompts, configs, batch_size=batch_size or BATCH_SIZE, prefix=prefix)
         until_interrupt = takewhile(lambda _: not interrupt.noted, events)
         for index, answer in in_order(until_interrupt, report):
-            choices = choice_probabilities(session, prompts[index], configs[index])
-            stdout_line(gather(answer).to_json(index=index, choices=choices))
+            completion = gather(answer, seed=configs[index].seed)
+            stdout_line(completion.to_json(index=index, choices=choices[index]))
     if interrupt.noted:
         raise SystemExit(INTERRUPTED)
 

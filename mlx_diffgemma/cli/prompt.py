@@ -8,61 +8,72 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlx_diffgemma.cli.console import INTERRUPTED, stdout_line
 from mlx_diffgemma.cli.interrupt import Interrupt
 from mlx_diffgemma.cli.request import Request, load_session, refuse
+from mlx_diffgemma.constraint.spec import Choices
 from mlx_diffgemma.errors import PromptError
 from mlx_diffgemma.generation_options import PERMISSIVE, require_usable
 
 if TYPE_CHECKING:
-    from mlx_diffgemma.completion import Completion
     from mlx_diffgemma.events import Event
+    from mlx_diffgemma.generation.prefixes import Prefixes
     from mlx_diffgemma.generation_config import GenerationConfig
     from mlx_diffgemma.session import Prompt, Session
 
 
 def answer_prompt(request: Request, argument: str | None, *, live: bool, json: bool) -> None:
     """Load the model, generate, print. Raises DiffGemmaError; SystemExit for usage errors and after Ctrl-C."""
+    from mlx_diffgemma.completion import gather
     from mlx_diffgemma.display.terminal import report
+    from mlx_diffgemma.generation.prefixes import Prefixes
 
     # Everything is checked first: gigabytes are not read for a request that cannot be met.
     piped = read_stdin()
     if argument is None and piped is None:
         refuse("no prompt: pass it as an argument or pipe it in")
     prompt = compose(argument, piped)
-    require_usable(request.over(PERMISSIVE))
+    require_usable(request.over(PERMISSIVE).constraint)
     session = load_session(request.model, quiet=request.quiet)
     config = request.over(session.defaults)
-    completion = _shown(session.stream(prompt, config), live=live and not request.quiet, json=json)
+    # What is read for the choices is not read again for the answer.
+    prefix = Prefixes() if json and isinstance(config.constraint, Choices) else None
+    choices = None if prefix is None else choice_probabilities(session, prompt, config, prefix)
+    events = _shown(session.stream(prompt, config, prefix=prefix), live=live and not request.quiet, json=json)
+    completion = gather(events, seed=config.seed)
     interrupted = completion.finish_reason == "interrupted"
     if json:
-        choices = None if interrupted else choice_probabilities(session, prompt, config)
-        stdout_line(completion.to_json(choices=choices))
+        stdout_line(completion.to_json(choices=None if interrupted else choices))
     elif not interrupted and not request.quiet:
         report(completion.stats, sys.stderr)
     if interrupted:
         raise SystemExit(INTERRUPTED)
 
 
-def _shown(events: Iterator[Event], *, live: bool, json: bool) -> Completion:
-    """Drain `events` into the Completion, drawing or writing their text on the way, unless stdout gets JSON."""
-    from mlx_diffgemma.completion import gather
+def _shown(events: Iterator[Event], *, live: bool, json: bool) -> Iterator[Event]:
+    """Yield `events` until Ctrl-C, drawing or writing their text on the way, unless stdout gets JSON."""
     from mlx_diffgemma.display.terminal import can_draw, drawn, written
 
     with Interrupt() as interrupt:
         until_interrupt = interrupt.until(events)
         if json:
-            return gather(until_interrupt)
-        if live and can_draw(sys.stdout, sys.stderr):
-            return gather(drawn(until_interrupt, sys.stdout, sys.stderr))
-        return gather(written(until_interrupt, sys.stdout))
+            yield from until_interrupt
+        elif live and can_draw(sys.stdout, sys.stderr):
+            yield from drawn(until_interrupt, sys.stdout, sys.stderr)
+        else:
+            yield from written(until_interrupt, sys.stdout)
 
 
-def choice_probabilities(session: Session, prompt: Prompt, config: GenerationConfig) -> dict[str, float] | None:
-    """Return the probability of each choice, None if there are no choices."""
-    return None if config.choices is None else session.choose(prompt, config.choices, config)
+def choice_probabilities(
+    session: Session, prompt: Prompt, config: GenerationConfig, prefix: Prefixes | None
+) -> dict[str, float] | None:
+    """Return the probability of each choice, None if there are no choices; what is read is kept in `prefix`."""
+    if not isinstance(config.constraint, Choices):
+        return None
+    return session.choose(prompt, config.constraint.texts, replace(config, constraint=None), prefix=prefix)
 
 
 def read_stdin() -> str | None:

@@ -7,7 +7,6 @@ Infilled -> stdout (text, diff, JSON) or the file; stderr (statistics); exit cod
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ from mlx_diffgemma.infilling.template import Part
 from mlx_diffgemma.option import option
 
 if TYPE_CHECKING:
-    from mlx_diffgemma.infilling.result import Infilled
     from mlx_diffgemma.session import Session
 
 _ANSWERS_ONLY = (
@@ -97,19 +95,20 @@ def start(revision: Revision) -> tuple[Session, GenerationConfig]:
 def deliver(revision: Revision, document: Document, parts: Sequence[Part], events: Iterator[Event]) -> None:
     """Drain `events`, and print or write the result. Raises DiffGemmaError; SystemExit after Ctrl-C."""
     from mlx_diffgemma.display.terminal import report
-    from mlx_diffgemma.infilling.result import collected
+    from mlx_diffgemma.infilling.result import gather_filled
 
     output, quiet = revision.output, revision.request.quiet
     with Interrupt() as interrupt:
-        result = collected(parts, _watched(interrupt.until(events), revision))
-    if result is None:
+        seed = revision.request.over(PERMISSIVE).seed
+        result = gather_filled(parts, _watched(interrupt.until(events), revision), seed=seed)
+    if result.finish_reason == "interrupted":
         raise SystemExit(INTERRUPTED)
     if output.in_place:
         write_document(document, result.text)
     elif output.diff:
         write_text(differences(document, result.text))
     elif output.json:
-        stdout_line(to_json(result))
+        stdout_line(result.to_json())
     elif not _draws(revision):
         write_text(result.text)
     if not quiet and not output.json:
@@ -152,14 +151,3 @@ def write_text(text: str) -> None:
 
         sys.stdout.write(printable(text) + "\n" * (not text.endswith("\n")))
         sys.stdout.flush()
-
-
-def to_json(result: Infilled) -> str:
-    """Return one line of JSON: text, gaps, finish_reason, stats."""
-    record = {
-        "text": result.text,
-        "gaps": result.gaps,
-        "finish_reason": result.finish_reason,
-        "stats": dataclasses.asdict(result.stats),
-    }
-    return json.dumps(record, ensure_ascii=False)

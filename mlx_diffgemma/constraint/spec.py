@@ -4,54 +4,83 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from mlx_diffgemma.constraint.regex import literal_pattern
 from mlx_diffgemma.constraint.schema import schema_regex
-from mlx_diffgemma.errors import ConstraintError
+from mlx_diffgemma.errors import ConstraintError, OptionError
 
 SchemaSource: TypeAlias = Mapping[str, Any] | str | Path | type
 """A JSON schema: a dict, the path of its file, or a pydantic model."""
-_KINDS = ("regex", "json_schema", "choices")
 
 
-class Matching(Protocol):
-    """Options that say what a text must match; at most one of the three is not None."""
+@dataclass(frozen=True)
+class Regex:
+    """The whole text matches a regular expression. Raises OptionError for anything but text."""
 
-    @property
-    def regex(self) -> str | None:
-        """A regular expression that matches the whole text."""
-        ...
+    pattern: str
 
-    @property
-    def json_schema(self) -> SchemaSource | None:
-        """A schema; the text is a JSON document that is valid for it."""
-        ...
-
-    @property
-    def choices(self) -> Sequence[str] | None:
-        """Texts; the text is one of them."""
-        ...
+    def __post_init__(self) -> None:
+        pattern = cast("object", self.pattern)
+        if not (isinstance(pattern, str) and _is_unicode(pattern)):
+            raise OptionError(f"regex={pattern!r} must be text")
 
 
-def is_free(source: Matching) -> bool:
-    """Return whether the text need not match anything."""
-    return all(getattr(source, kind) is None for kind in _KINDS)
+@dataclass(frozen=True)
+class JsonSchema:
+    """The text is a JSON document that is valid for a schema. Raises ConstraintError for one that cannot be read."""
+
+    source: SchemaSource = field(compare=False, repr=False)
+    document: Mapping[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "document", read_schema(self.source))
 
 
-def fault(source: Matching) -> str | None:
-    """Return what is wrong with the options, as far as that shows without reading a file or a pattern; None if nothing.
+@dataclass(frozen=True)
+class Choices:
+    """The text is one of several. Raises OptionError for anything but different texts that are not empty."""
 
-    The options come from users, so their types are checked too.
+    texts: Sequence[str]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.texts, str):
+            raise OptionError(f"choices={self.texts!r} must be a list of texts")
+        choices = tuple(self.texts) if isinstance(cast("object", self.texts), Sequence) else self.texts
+        if not _are_choices(choices):
+            raise OptionError(f"{choices=!r} must be a tuple of different texts that are not empty")
+        object.__setattr__(self, "texts", choices)
+
+
+Constraint: TypeAlias = Regex | JsonSchema | Choices
+
+
+def constraint_of(
+    regex: str | None = None, json_schema: SchemaSource | None = None, choices: Sequence[str] | None = None
+) -> Constraint | None:
+    """Return the constraint of which at most one is given. Raises OptionError if there are two."""
+    kinds = {"regex": (Regex, regex), "json_schema": (JsonSchema, json_schema), "choices": (Choices, choices)}
+    given = {name: (kind, value) for name, (kind, value) in kinds.items() if value is not None}
+    if len(given) > 1:
+        first, second, *_ = given
+        raise OptionError(f"{first} and {second} cannot both be kept: give one of them")
+    return next((cast("Callable[[object], Constraint]", kind)(value) for kind, value in given.values()), None)
+
+
+def pattern_of(constraint: Constraint) -> str:
+    """Return the regular expression that the whole text must match.
+
+    Raises ConstraintError for a schema that cannot be translated.
     """
-    regex, choices = cast("object", source.regex), cast("object", source.choices)
-    if regex is not None and not (isinstance(regex, str) and _is_unicode(regex)):
-        return f"{regex=!r} must be text"
-    if choices is not None and not _are_choices(choices):
-        return f"{choices=!r} must be a tuple of different texts that are not empty"
-    wanted = [kind for kind in _KINDS if getattr(source, kind) is not None]
-    return f"{wanted[0]} and {wanted[1]} cannot both be kept: give one of them" if len(wanted) > 1 else None
+    match constraint:
+        case Regex(pattern=pattern):
+            return pattern
+        case JsonSchema(document=document):
+            return schema_regex(document)
+        case Choices(texts=texts):
+            return "|".join(literal_pattern(choice) for choice in texts)
 
 
 def _is_unicode(text: str) -> bool:
@@ -64,20 +93,6 @@ def _are_choices(value: object) -> bool:
     choices = cast("tuple[object, ...]", value)
     are_texts = all(isinstance(choice, str) and choice and _is_unicode(choice) for choice in choices)
     return are_texts and len(set(choices)) == len(choices)
-
-
-def pattern_of(source: Matching) -> str | None:
-    """Return the regular expression that the whole text must match; None if the text is free.
-
-    Raises ConstraintError for a schema that cannot be read or translated.
-    """
-    if source.regex is not None:
-        return source.regex
-    if source.json_schema is not None:
-        return schema_regex(read_schema(source.json_schema))
-    if source.choices is not None:
-        return "|".join(literal_pattern(choice) for choice in source.choices)
-    return None
 
 
 def read_schema(source: SchemaSource) -> Mapping[str, Any]:

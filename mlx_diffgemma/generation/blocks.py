@@ -129,14 +129,16 @@ class Generation:
             verified = self._count_verified(kept, hidden)
             stopped = stopped and verified == len(kept)
             kept = kept[:verified]
-        confidence = tuple(1 / inverse for inverse in _numbers(self._draft.inverse_probability)[: len(kept)])
+        probabilities = tuple(1 / inverse for inverse in _numbers(self._draft.inverse_probability)[: len(kept)])
         self._answer += kept
         if self._job.constraint is not None and not stopped:
             self._state = self._job.constraint.after(self._state, kept)
         self.is_over = stopped or not self._remaining
         steps = self.canvas.state.step
         self._clock.committed(steps)
-        yield BlockCommitted(block=self._block, steps=steps, tokens=kept, confidence=confidence, last=self.is_over)
+        yield BlockCommitted(
+            block=self._block, steps=steps, tokens=kept, probabilities=probabilities, last=self.is_over
+        )
         if self.is_over:
             stats = self._clock.stats(self.reading.total, len(self._answer), reused=self._reused)
             yield Finished(reason="stop" if stopped else "length", stats=stats)

@@ -58,7 +58,7 @@ def write(model: DiffusionGemma, job: Job) -> Iterator[Event]:
         stopped = token in config.stop_tokens
         last = stopped or position + 1 == config.max_tokens
         clock.committed(1)
-        yield BlockCommitted(block=position, steps=1, tokens=(token,), confidence=(probability,), last=last)
+        yield BlockCommitted(block=position, steps=1, tokens=(token,), probabilities=(probability,), last=last)
         if last:
             stats = clock.stats(total, position + 1, reused=reused)
             yield Finished(reason="stop" if stopped else "length", stats=stats)

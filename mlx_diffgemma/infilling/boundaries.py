@@ -89,7 +89,7 @@ class Boundaries:
 
     def _token_gap(self, gap: Gap, *, absorbs_space: bool, is_last: bool) -> TokenGap:
         open_ended = is_last and gap.max_tokens != gap.min_tokens
-        pattern = pattern_of(gap)
+        pattern = None if gap.constraint is None else pattern_of(gap.constraint)
         automaton = None
         if pattern is not None:
             stops = self._stop_tokens if open_ended else ()

@@ -4,46 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from mlx_diffgemma.errors import DiffGemmaError
-from mlx_diffgemma.events import Event, Finished, FinishReason, GapFilled, Stats
+from mlx_diffgemma.completion import Completion, fold
+from mlx_diffgemma.events import Event
 from mlx_diffgemma.infilling.template import Part, filled
 
 
-@dataclass(frozen=True, kw_only=True)
-class Infilled:
-    """A template with its gaps filled; `gaps` are the fillings, in order.
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Infilled(Completion):
+    """A template with its gaps filled: a Completion whose text is the whole text; `gaps` are the fillings, in order.
 
-    finish_reason: "length" if a gap at the end of the template reached its longest length, else "stop".
+    tokens, probabilities: of what is generated and of the text between. finish_reason: "length" if a gap at the end of
+    the template reached its longest length, else "stop", or "interrupted".
     """
 
-    text: str
     gaps: tuple[str, ...]
-    finish_reason: FinishReason
-    stats: Stats
+
+    def _record(self) -> dict[str, Any]:
+        """Return the fields that are in the JSON form."""
+        return {**super()._record(), "gaps": self.gaps}
 
 
-def collected(parts: Sequence[Part], events: Iterable[Event]) -> Infilled | None:
-    """Drain the events of one template and return its result; None if they end early.
+def gather_filled(parts: Sequence[Part], events: Iterable[Event], *, seed: int) -> Infilled:
+    """Drain the events of one template and return its result; seed: that of its options.
 
-    The text consists of the template's own texts and the fillings, so nothing around a gap can change.
+    The text consists of the template's own texts and the fillings, so nothing around a gap can change; if the events
+    end early, it is what was decided until then.
     """
-    fillings: list[str] = []
-    for event in events:
-        match event:
-            case GapFilled(text=text):
-                fillings.append(text)
-            case Finished(reason=reason, stats=stats):
-                text = filled(parts, fillings)
-                return Infilled(text=text, gaps=tuple(fillings), finish_reason=reason, stats=stats)
-            case _:
-                pass
-    return None
-
-
-def gather_filled(parts: Sequence[Part], events: Iterable[Event]) -> Infilled:
-    """Drain the events of one template and return its result. Raises DiffGemmaError if they end early."""
-    infilled = collected(parts, events)
-    if infilled is None:
-        raise DiffGemmaError("the events ended before the template was filled")
-    return infilled
+    folded = fold(events)
+    whole = folded.finish_reason != "interrupted"
+    return Infilled(
+        text=filled(parts, folded.gaps) if whole else folded.text,
+        thought=folded.thought,
+        gaps=folded.gaps,
+        tokens=folded.tokens,
+        probabilities=folded.probabilities,
+        finish_reason=folded.finish_reason,
+        stats=folded.stats,
+        seed=seed,
+    )

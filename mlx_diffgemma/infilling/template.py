@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 from typing import TypeAlias, cast
 
-from mlx_diffgemma.constraint.spec import SchemaSource, fault
-from mlx_diffgemma.errors import TemplateError, require_unicode
+from mlx_diffgemma.constraint.spec import Constraint, SchemaSource, constraint_of
+from mlx_diffgemma.errors import OptionError, TemplateError, require_unicode
 
 MARKER = "<gap>"
 _CLOSING_BRACKETS = "])}>"
@@ -22,29 +22,33 @@ class Gap:
     """A gap of `min_tokens` to `max_tokens` tokens; None is as many as a canvas can hold.
 
     A space before a gap counts as part of the gap's first token, because Gemma's tokens include the space before a
-    word. The text of the gap matches `regex`, or is valid JSON for `json_schema` (a dict, a file, a pydantic model), or
-    is one of `choices`.
+    word. The text of the gap matches `constraint`, which may also be said as `regex`, as `json_schema` (a dict, a
+    file, a pydantic model) or as `choices`.
 
     Raises TemplateError for numbers of tokens that no text can have, and for more than one thing to match.
     """
 
     min_tokens: int = 1
     max_tokens: int | None = None
-    regex: str | None = field(default=None, kw_only=True)
-    json_schema: SchemaSource | None = field(default=None, kw_only=True)
-    choices: Sequence[str] | None = field(default=None, kw_only=True)
+    constraint: Constraint | None = field(default=None, kw_only=True)
+    regex: InitVar[str | None] = field(default=None, kw_only=True)
+    json_schema: InitVar[SchemaSource | None] = field(default=None, kw_only=True)
+    choices: InitVar[Sequence[str] | None] = field(default=None, kw_only=True)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, regex: str | None, json_schema: SchemaSource | None, choices: Sequence[str] | None) -> None:
         if self.min_tokens < 1:
             raise TemplateError(f"a gap of {self.min_tokens} tokens: it must have at least one")
         if self.max_tokens is not None and self.max_tokens < self.min_tokens:
             raise TemplateError(
                 f"a gap of {self.min_tokens} to {self.max_tokens} tokens: the maximum must not be below the minimum"
             )
-        if self.choices is not None and not isinstance(self.choices, str):
-            object.__setattr__(self, "choices", tuple(self.choices))
-        if wrong := fault(self):
-            raise TemplateError(f"a gap: {wrong}")
+        try:
+            said = constraint_of(regex, json_schema, choices)
+        except OptionError as error:
+            raise TemplateError(f"a gap: {error}") from None
+        if said is not None and self.constraint is not None:
+            raise TemplateError("a gap: give either constraint or regex, json_schema or choices")
+        object.__setattr__(self, "constraint", said or self.constraint)
 
 
 Part: TypeAlias = str | Gap
@@ -109,14 +113,11 @@ def sized(parts: Sequence[Part], tokens: int | None) -> tuple[Part, ...]:
     return tuple(Gap(tokens, tokens) if part == Gap() else part for part in parts)
 
 
-def matched(
-    parts: Sequence[Part], regex: str | None, json_schema: SchemaSource | None, choices: Sequence[str] | None
-) -> tuple[Part, ...]:
-    """Give the same constraint to every gap. Raises TemplateError for more than one thing to match."""
-    return tuple(
-        replace(part, regex=regex, json_schema=json_schema, choices=choices) if isinstance(part, Gap) else part
-        for part in parts
-    )
+def matched(parts: Sequence[Part], constraint: Constraint | None) -> tuple[Part, ...]:
+    """Give a constraint to every gap; None changes nothing."""
+    if constraint is None:
+        return tuple(parts)
+    return tuple(replace(part, constraint=constraint) if isinstance(part, Gap) else part for part in parts)
 
 
 def filled(parts: Sequence[Part], fillings: Sequence[str]) -> str:

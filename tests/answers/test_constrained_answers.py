@@ -18,6 +18,7 @@ from threaded import taken_in_threads
 from tiny import encoded
 
 from mlx_diffgemma import BlockCommitted, Completion, Denoised, GenerationConfig, Session, generate, load
+from mlx_diffgemma.constraint.spec import Choices, JsonSchema, Regex
 from mlx_diffgemma.errors import ConstraintError, OptionError
 from mlx_diffgemma.generation.scoring import log_probabilities
 
@@ -89,7 +90,7 @@ def test_the_answer_matches_however_it_is_written(noise: Session, changes: dict[
 
 def test_a_text_over_several_canvases_is_finished_within_the_budget(noise: Session) -> None:
     pattern = "(ab|cd){12,20}!"
-    shortest = int(noise.preparation.constraint(replace(noise.defaults, regex=pattern)).distance[0])
+    shortest = int(noise.preparation.constraint(replace(noise.defaults, constraint=Regex(pattern))).distance[0])
     for room in (shortest, shortest + 1, shortest + 7):
         config = replace(noise.defaults, max_tokens=room, canvas_length=4, max_steps=3)
         answer = noise.generate("Hello", config, regex=pattern)
@@ -102,7 +103,7 @@ def test_a_text_over_several_canvases_is_finished_within_the_budget(noise: Sessi
 
 def test_every_draft_matches_as_far_as_it_goes(noise: Session) -> None:
     config = replace(noise.defaults, max_steps=5, max_tokens=24)
-    automaton = noise.preparation.constraint(replace(config, regex=DATE))
+    automaton = noise.preparation.constraint(replace(config, constraint=Regex(DATE)))
     assert automaton is not None
     for event in noise.stream("Hello", config, regex=DATE):
         if isinstance(event, Denoised) and event.block == 0:
@@ -116,16 +117,16 @@ def test_the_same_beside_others_as_alone(session: Session, defaults: GenerationC
     # What the questions do not ask for never converges: eight steps are as telling as 48.
     defaults = replace(defaults, max_steps=8)
     configs = [
-        replace(defaults, json_schema=PERSON),
+        replace(defaults, constraint=JsonSchema(PERSON)),
         defaults,
-        replace(defaults, choices=("yes", "no"), seed=3),
-        replace(defaults, regex=DATE),
+        replace(defaults, constraint=Choices(("yes", "no")), seed=3),
+        replace(defaults, constraint=Regex(DATE)),
     ]
     together = session.generate(prompts, configs, batch_size=4)
     alone = [session.generate(prompt, config) for prompt, config in zip(prompts, configs, strict=True)]
     assert [answer.tokens for answer in together] == [answer.tokens for answer in alone]
-    assert [answer.confidence for answer in together] == [
-        pytest.approx(answer.confidence, abs=1e-3) for answer in alone
+    assert [answer.probabilities for answer in together] == [
+        pytest.approx(answer.probabilities, abs=1e-3) for answer in alone
     ]
     assert all(
         answer.text in ("yes", "no") for answer in session.generate(prompts[:2], defaults, choices=["yes", "no"])
@@ -144,7 +145,7 @@ def test_an_answer_that_may_be_empty_is_so_only_if_allowed(noise: Session) -> No
     assert noise.generate("Hello", config, regex="(abc)?").text == "abc"
     with pytest.raises(ConstraintError, match="only the empty text matches"):
         noise.generate("Hello", config, regex="")
-    empty = noise.preparation.constraint(replace(config, regex="(abc)?", allow_empty=True))
+    empty = noise.preparation.constraint(replace(config, constraint=Regex("(abc)?"), allow_empty=True))
     assert empty is not None
     assert empty.distance[0] == 0
 
@@ -172,9 +173,9 @@ def test_thinking_comes_before_the_answer_and_need_not_match(session: Session, n
     config = replace(session.defaults, max_tokens=40, thinking=True)
     jsonschema.validate(json.loads(session.generate(QUESTION, config, json_schema=PERSON).text), PERSON)
     opening, closing = noise.tokenizer.thought_open, noise.tokenizer.thought_close
-    automaton = noise.preparation.constraint(replace(config, regex="abc"))
+    automaton = noise.preparation.constraint(replace(config, constraint=Regex("abc")))
     assert automaton is not None
-    plain = noise.preparation.constraint(replace(config, regex="abc", thinking=False))
+    plain = noise.preparation.constraint(replace(config, constraint=Regex("abc"), thinking=False))
     assert plain is not None
     thought, answer = noise.tokenizer.literal("thought\nHm."), noise.tokenizer.literal("abc")
     for tokens in (answer, [opening, closing, *answer], [opening, *thought, closing, *answer]):
@@ -188,24 +189,24 @@ def test_thinking_comes_before_the_answer_and_need_not_match(session: Session, n
 # how likely
 
 
-def test_confidence_is_what_the_last_step_gave_each_token(session: Session, defaults: GenerationConfig) -> None:
+def test_probabilities_are_what_the_last_step_gave_each_token(session: Session, defaults: GenerationConfig) -> None:
     answer = session.generate(QUESTION, defaults)
-    assert len(answer.confidence) == len(answer.tokens)
-    assert all(0.9 < value <= 1.001 for value in answer.confidence)
+    assert len(answer.probabilities) == len(answer.tokens)
+    assert all(0.9 < value <= 1.001 for value in answer.probabilities)
     forced = session.generate(QUESTION, defaults, regex="no")
-    assert len(forced.confidence) == len(forced.tokens)
-    assert forced.confidence[0] < 0.5
+    assert len(forced.probabilities) == len(forced.tokens)
+    assert forced.probabilities[0] < 0.5
 
 
 @pytest.mark.parametrize("matching", [{}, {"regex": DATE}], ids=["free", "held"])
-def test_confidence_in_causal_mode_is_the_encoders(session: Session, matching: dict[str, Any]) -> None:
+def test_probabilities_in_causal_mode_are_the_encoders(session: Session, matching: dict[str, Any]) -> None:
     config = replace(session.defaults, max_tokens=12, mode="causal", seed=2)
     answer: Completion = session.generate(QUESTION, config, **matching)
     tokens = [*session.tokens(QUESTION, config), *answer.tokens]
     logits = session.model.logits(encoded(session.model, mx.array([tokens[:-1]]), session.model.make_cache()))
     expected = np.array(mx.softmax(logits[0, -len(answer.tokens) :], axis=-1))
     expected = [expected[place, token] for place, token in enumerate(answer.tokens)]
-    assert answer.confidence == pytest.approx(expected, abs=1e-4)
+    assert answer.probabilities == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_distribution_over_choices_is_that_of_writing_them_one_by_one(session: Session) -> None:
@@ -243,5 +244,5 @@ def test_the_program_prints_how_sure_the_model_is(session: Session) -> None:
     done = call(generate.main, "--json", "--quiet", "--choices", "Rome,Ana", QUESTION, env=environment())
     answer = json.loads(done.stdout)
     assert answer["choices"] == pytest.approx(session.choose(QUESTION, ["Rome", "Ana"]), abs=1e-4)
-    assert len(answer["confidence"]) == len(answer["tokens"])
-    assert all(0 < share <= 1 for share in answer["confidence"])
+    assert len(answer["probabilities"]) == len(answer["tokens"])
+    assert all(0 < share <= 1 for share in answer["probabilities"])

@@ -15,6 +15,7 @@ from tiny import random_model, tiny_config
 import mlx_diffgemma
 from mlx_diffgemma import Gap, Session, load
 from mlx_diffgemma.constraint.cache import Vocabulary, automaton_of
+from mlx_diffgemma.constraint.spec import Regex
 from mlx_diffgemma.errors import DiffGemmaError
 from mlx_diffgemma.events import BlockCommitted, Denoised
 from mlx_diffgemma.generation_config import GenerationConfig
@@ -117,6 +118,8 @@ def test_lengths_in_which_nothing_matches_are_not_tried() -> None:
         (lambda: Gap(choices=[]), "a gap: choices=.* must be a tuple of different texts"),
         (lambda: Gap(regex=3), "a gap: regex=3 must be text"),  # pyright: ignore[reportArgumentType]
         (lambda: Gap(regex="\ud800"), "must be text"),
+        (lambda: Gap(json_schema="nowhere.json"), "the schema nowhere.json cannot be read"),
+        (lambda: Gap(constraint=Regex("a"), regex="b"), "give either constraint or regex, json_schema or choices"),
     ],
 )
 def test_a_gap_that_cannot_be_is_refused(make: object, message: str) -> None:
@@ -131,7 +134,6 @@ def test_a_gap_that_cannot_be_is_refused(make: object, message: str) -> None:
         (["a", Gap(8, 8, choices=["a", "bb"]), "b"], "what a gap must match has no text of 8 tokens"),
         (["a", Gap(1, 3, regex="[0-9]{9}"), "b"], "no text of 1 to 3 tokens: give the gap another length"),
         (["a", Gap(regex="("), "b"], r"regex '\(' cannot be used"),
-        (["a", Gap(json_schema="nowhere.json"), "b"], "the schema nowhere.json cannot be read"),
     ],
 )
 def test_what_no_gap_can_match_is_refused_at_once(wild: Session, parts: list[Part], message: str) -> None:
@@ -141,7 +143,7 @@ def test_what_no_gap_can_match_is_refused_at_once(wild: Session, parts: list[Par
 
 def test_what_an_answer_must_match_is_not_for_gaps(wild: Session) -> None:
     with pytest.raises(DiffGemmaError, match="belong to a gap"):
-        wild.stream_infill("a <gap>", config=replace(CONFIG, regex="a"))
+        wild.stream_infill("a <gap>", config=replace(CONFIG, constraint=Regex("a")))
 
 
 def test_the_demo_writes_what_it_would_have_written_if_that_matches() -> None:

@@ -12,6 +12,7 @@ from scripted import figures
 
 from mlx_diffgemma import generate
 from mlx_diffgemma.cli.batch import in_order, read_batch
+from mlx_diffgemma.constraint.spec import Choices, Regex
 from mlx_diffgemma.errors import DataError, OptionError
 from mlx_diffgemma.events import BlockCommitted, Event, Finished
 from mlx_diffgemma.generation_config import GenerationConfig
@@ -40,7 +41,7 @@ def test_a_line_may_use_the_earlier_names_of_options_and_its_own_constraint(tmp_
         write(tmp_path, {"prompt": "a", "stability": 3, "confidence": 0.5}, {"prompt": "a", "choices": ["b", "c"]})
     )
     assert old.over(GenerationConfig()) == GenerationConfig(stability_threshold=3, confidence_threshold=0.5)
-    assert other.over(GenerationConfig(regex="d")) == GenerationConfig(choices=("b", "c"))
+    assert other.over(GenerationConfig(constraint=Regex("d"))) == GenerationConfig(constraint=Choices(("b", "c")))
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from terminal import SCRIPTED, environment, run_in_terminal
 
 from mlx_diffgemma import generate
 from mlx_diffgemma.cli.prompt import compose
+from mlx_diffgemma.constraint.spec import Choices, JsonSchema, Regex
 from mlx_diffgemma.errors import PromptError
 from mlx_diffgemma.generation_config import GenerationConfig
 
@@ -103,9 +104,11 @@ def test_json_is_one_object_with_everything():
     assert answer == {
         "text": "Yes 東.",
         "thought": "Hm.",
+        "calls": [],
         "tokens": [100, 101, 100, 101, 100, 1],
-        "confidence": [],
+        "probabilities": [],
         "finish_reason": "stop",
+        "seed": 0,
         "stats": answer["stats"],
     }
     assert answer["stats"]["steps_per_block"] == [3, 3, 3]
@@ -224,7 +227,7 @@ def test_every_generation_option_has_its_command_line_option():
         for field in dataclasses.fields(GenerationConfig)
         if getattr(expected, field.name) == getattr(GenerationConfig(), field.name)
     }
-    assert unset == {"raw", "regex", "json_schema", "choices"}
+    assert unset == {"raw", "constraint"}
     plain = run("hi", *arguments, *EVERY_FLAG, "--exact", text="{config}", length=1000).stdout.decode().strip()
     assert plain == repr(expected.exact())
     everything = run("hi", "--conditioning-top-k", "0", text="{config}", length=1000).stdout.decode().strip()
@@ -238,13 +241,13 @@ def test_what_the_answer_must_match_is_an_option(tmp_path: Path):
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
     file = tmp_path / "schema.json"
     file.write_text(json.dumps(schema))
-    for arguments, field in (
-        (("--regex", "a|b"), {"regex": "a|b"}),
-        (("--json-schema", str(file)), {"json_schema": schema}),
-        (("--choices", "Rome, New York,x"), {"choices": ("Rome", "New York", "x")}),
+    for arguments, constraint in (
+        (("--regex", "a|b"), Regex("a|b")),
+        (("--json-schema", str(file)), JsonSchema(schema)),
+        (("--choices", "Rome, New York,x"), Choices(("Rome", "New York", "x"))),
     ):
         answer = run("hi", *arguments, text="{config}", length=1000).stdout.decode().strip()
-        assert answer == repr(GenerationConfig(max_tokens=77, **field))
+        assert answer == repr(GenerationConfig(max_tokens=77, constraint=constraint))
 
 
 def test_a_reader_that_goes_away_is_no_news():
@@ -293,9 +296,11 @@ def test_ctrl_c_with_json_prints_the_object_of_what_is_settled(tmp_path: Path):
     assert json.loads(stdout) == {
         "text": "Hello world",
         "thought": "",
+        "calls": [],
         "tokens": [100, 101, 102],
-        "confidence": [],
+        "probabilities": [],
         "finish_reason": "interrupted",
+        "seed": 0,
         "stats": None,
     }
 

@@ -73,7 +73,7 @@ class Scripted:
     fail_at: int = 0
     defaults = GenerationConfig(max_tokens=77)
 
-    def stream(self, prompt: str, config: GenerationConfig) -> Iterator[Event]:
+    def stream(self, prompt: str, config: GenerationConfig, *, prefix: None = None) -> Iterator[Event]:
         """Yield the events of writing the text."""
         text = self.text.replace("{prompt}", prompt).replace("{config}", repr(config))
         wait = signal_waiter() if self.wait_at else None

@@ -22,10 +22,11 @@ from mlx_diffgemma.constraint.integers import integer_between
 from mlx_diffgemma.constraint.regex import within_json
 from mlx_diffgemma.constraint.schema import schema_regex
 from mlx_diffgemma.constraint.search import TokenCandidates, most_probable
-from mlx_diffgemma.constraint.spec import pattern_of, read_schema
+from mlx_diffgemma.constraint.spec import Choices, JsonSchema, Regex, constraint_of, pattern_of, read_schema
 from mlx_diffgemma.constraint.token_automaton import NOWHERE, TokenAutomaton, over_tokens
-from mlx_diffgemma.errors import ConstraintError
+from mlx_diffgemma.errors import ConstraintError, DiffGemmaError
 from mlx_diffgemma.generation_config import GenerationConfig
+from mlx_diffgemma.generation_options import configured
 
 
 def accepts(automaton: ByteAutomaton, text: str) -> bool:
@@ -283,7 +284,7 @@ def test_a_schema_is_a_dict_a_file_or_a_model(tmp_path: Path) -> None:
 
 
 def test_choices_are_taken_literally() -> None:
-    automaton = compiled(pattern_of(GenerationConfig(choices=("a+b", "New York", "New York City", "x|y"))) or "")
+    automaton = compiled(pattern_of(Choices(("a+b", "New York", "New York City", "x|y"))))
     texts = ("a+b", "New York", "New York City", "x|y", "aab", "x", "New York C")
     assert [accepts(automaton, text) for text in texts] == [True] * 4 + [False] * 3
 
@@ -418,3 +419,26 @@ def test_a_cache_that_cannot_be_written_is_no_trouble(tmp_path: Path, monkeypatc
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     automaton_of.cache_clear()
     assert automaton_of("a", Vocabulary(token_bytes=tuple(VOCABULARY)), STOPS, True).states == 2
+
+
+def test_constraints_are_values_that_are_checked_when_they_are_made(tmp_path: Path) -> None:
+    assert Regex("a") == Regex("a") != Regex("b")
+    assert Choices(["a", "b"]) == Choices(("a", "b"))
+    file = tmp_path / "schema.json"
+    file.write_text('{"type": "integer"}')
+    assert JsonSchema(file) == JsonSchema({"type": "integer"})
+    assert repr(JsonSchema(file)) == "JsonSchema(document={'type': 'integer'})"
+    for make, message in (
+        (lambda: Regex(3), "regex=3 must be text"),  # type: ignore[arg-type]
+        (lambda: Choices("yes"), "choices='yes' must be a list of texts"),
+        (lambda: Choices(["a", "a"]), "must be a tuple of different texts"),
+        (lambda: Choices(5), "choices=5 must be a tuple"),  # type: ignore[arg-type]
+        (lambda: JsonSchema(5), "json_schema=5 is no dict, file or pydantic model"),  # type: ignore[arg-type]
+        (lambda: GenerationConfig(constraint="a"), "must be a Regex, a JsonSchema, Choices, or None"),  # type: ignore[arg-type]
+        (lambda: constraint_of(regex="a", choices=["b"]), "regex and choices cannot both be kept"),
+        (lambda: configured(GenerationConfig(), {"constraint": Regex("a"), "regex": "b"}), "cannot both be kept"),
+    ):
+        with pytest.raises(DiffGemmaError, match=message):
+            make()
+    assert configured(GenerationConfig(), {"constraint": Regex("a")}).constraint == Regex("a")
+    assert constraint_of() is None

@@ -41,9 +41,7 @@ DEFAULTS = {
     "system": None,
     "thinking": False,
     "raw": False,
-    "regex": None,
-    "json_schema": None,
-    "choices": None,
+    "constraint": None,
 }
 
 

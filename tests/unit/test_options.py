@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from mlx_diffgemma.cli.options import Chosen, CommonOptions
 from mlx_diffgemma.cli.program import add_command, make_app
+from mlx_diffgemma.constraint.spec import Choices, JsonSchema, Regex
 from mlx_diffgemma.errors import ConstraintError, OptionError
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.generation_options import GenerationOptions, UnconstrainedOptions, configured, current_names
@@ -117,24 +118,27 @@ def test_a_value_of_a_wrong_type_or_out_of_range_is_named(values: dict[str, Any]
 
 
 def test_every_field_of_a_generation_is_an_option_and_a_keyword() -> None:
-    fields = set(option_fields(GenerationConfig))
-    assert fields == set(GenerationConfig.__dataclass_fields__)
-    assert fields == set(GenerationOptions.__annotations__) | set(UnconstrainedOptions.__annotations__)
-    assert fields - set(UnconstrainedOptions.__annotations__) == {"regex", "json_schema", "choices"}
-    wider = {"stop_tokens", "regex", "json_schema", "choices"}
+    said = {"regex", "json_schema", "choices"}
+    fields = set(GenerationConfig.__dataclass_fields__)
+    # The constraint is said by three options of its own.
+    assert set(option_fields(GenerationConfig)) == fields - {"constraint"} | said
+    keywords = set(GenerationOptions.__annotations__) | set(UnconstrainedOptions.__annotations__)
+    assert keywords == fields | said
+    assert keywords - set(UnconstrainedOptions.__annotations__) == said | {"constraint"}
+    wider = {"stop_tokens"}
     ours, theirs = get_type_hints(GenerationConfig), get_type_hints(GenerationOptions)
     assert {name: ours[name] for name in fields - wider} == {name: theirs[name] for name in fields - wider}
 
 
 def test_options_are_put_over_a_config() -> None:
-    base = GenerationConfig(regex="a", seed=3)
+    base = GenerationConfig(constraint=Regex("a"), seed=3)
     assert configured(base, {}) is base
     assert configured(base, {"seed": 4, "canvas_length": None}) == replace(base, seed=4)
-    assert configured(base, {"choices": ["a", "b"]}) == replace(base, regex=None, choices=("a", "b"))
+    assert configured(base, {"choices": ["a", "b"]}) == replace(base, constraint=Choices(("a", "b")))
     assert configured(base, {"regex": None}) == base
     assert configured(base, {"stop_tokens": [4]}).stop_tokens == (4,)
     schema = {"type": "integer"}
-    assert configured(base, {"json_schema": schema}) == replace(base, regex=None, json_schema=schema)
+    assert configured(base, {"json_schema": schema}) == replace(base, constraint=JsonSchema(schema))
 
 
 @pytest.mark.parametrize(
