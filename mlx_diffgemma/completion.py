@@ -27,10 +27,10 @@ _DERIVED = ("steps", "tokens_per_forward", "tokens_per_second")
 class Completion:
     """An answer.
 
-    text: without the thinking and without the end token. thought: the thinking. tokens: all of it, thinking and end
-    token included. confidence: the probability of each of `tokens`, see BlockCommitted. finish_reason: "stop" at an end
-    token, "length" at max_tokens, "interrupted" if the generation was left early; then of `stats` only the counts are
-    known, times and memory are 0.
+    text: without the thinking, and without the end token or stop string. thought: the thinking. tokens: all of it,
+    thinking and the token that ends it included. confidence: the probability of each of `tokens`, see BlockCommitted.
+    finish_reason: "stop" at an end token or a stop string, "length" at max_tokens, "interrupted" if the generation was
+    left early; then of `stats` only the counts are known, times and memory are 0.
     """
 
     text: str

@@ -26,6 +26,7 @@ class UnconstrainedOptions(TypedDict, total=False):
     raw: bool
     max_tokens: int
     stop_tokens: Sequence[int]
+    stop: str | Sequence[str]
     seed: int
     canvas_length: int | None
     max_steps: int
@@ -59,7 +60,8 @@ def configured(base: GenerationConfig, options: Mapping[str, Any]) -> Generation
     """Return `base` with these options in place of its own.
 
     A constraint (regex, json_schema, choices) replaces the constraint of `base`, whichever of the three it has; None
-    leaves it. Raises OptionError for an unknown name or a value out of range, ConstraintError for an unreadable schema.
+    leaves it. A text as `stop` is one stop string. Raises OptionError for an unknown name or a value out of range,
+    ConstraintError for an unreadable schema.
     """
     require_config(base)
     for name in options:
@@ -72,7 +74,9 @@ def configured(base: GenerationConfig, options: Mapping[str, Any]) -> Generation
         return base
     if isinstance(values.get("choices"), str):
         raise OptionError(f"choices={values['choices']!r} must be a list of texts")
-    for name in ("stop_tokens", "choices"):
+    if isinstance(values.get("stop"), str):
+        values["stop"] = (values["stop"],)
+    for name in ("stop_tokens", "stop", "choices"):
         if isinstance(values.get(name), Sequence):
             values[name] = tuple(values[name])
     if values.get("json_schema") is not None:

@@ -21,7 +21,7 @@ from mlx_diffgemma.errors import (
 )
 from mlx_diffgemma.events import Event, Prefilled
 from mlx_diffgemma.generation.job import Job, check_lengths
-from mlx_diffgemma.generation.loop import Task
+from mlx_diffgemma.generation.loop import AnyJob, Task
 from mlx_diffgemma.generation.prefill import read_chunk, read_from
 from mlx_diffgemma.generation.prefixes import Prefixes
 from mlx_diffgemma.generation_config import GenerationConfig
@@ -32,6 +32,8 @@ from mlx_diffgemma.infilling.template import Gap, Part, parse
 from mlx_diffgemma.infilling.windows import fits
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 from mlx_diffgemma.model.prefix import BothSources, Prefix, Reuse
+from mlx_diffgemma.sampling.stop_strings import StopStrings
+from mlx_diffgemma.text.event_text import EventText
 from mlx_diffgemma.text.messages import Message, chat_messages, require_prompt
 from mlx_diffgemma.text.tokenizer import Tokenizer
 
@@ -69,6 +71,7 @@ class Preparation:
             tokens=tokens,
             config=config,
             constraint=self.constraint(config),
+            stop_strings=self._stop_strings(config),
             padding=self._tokenizer.pad,
             reuse=reuse,
         )
@@ -87,6 +90,20 @@ class Preparation:
         if not config.thinking or opening is None or closing is None:
             return automaton
         return after_thinking(automaton, self._vocabulary.token_bytes, opening, closing)
+
+    def _stop_strings(self, config: GenerationConfig) -> StopStrings | None:
+        if not config.stop:
+            return None
+        return StopStrings(
+            stops=tuple(stop.encode() for stop in config.stop),
+            token_bytes=self._tokenizer.all_token_bytes,
+            thought_open=self._tokenizer.thought_open,
+            thought_close=self._tokenizer.thought_close,
+        )
+
+    def event_text(self, work: AnyJob) -> EventText:
+        """Return what attaches text to the events of a job or task."""
+        return EventText(self._tokenizer, work.config.stop if isinstance(work, Job) else ())
 
     def reuse(
         self, prompt: Prompt, config: GenerationConfig, tokens: Sequence[int], prefix: KeptPrefix

@@ -27,7 +27,6 @@ from mlx_diffgemma.infilling.template import MARKER, Gap, Part, Template, parse
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 from mlx_diffgemma.model.prefix import Prefix
 from mlx_diffgemma.preparation import BATCH_SIZE, Configs, KeptPrefix, Preparation, Prompt, are_many, config_of_each
-from mlx_diffgemma.text.event_text import EventText
 from mlx_diffgemma.text.messages import Message
 from mlx_diffgemma.text.tokenizer import Tokenizer
 
@@ -79,7 +78,7 @@ class Session:
         config = self._config(config, options)
         # A constraint may take seconds to build.
         job = await asyncio.to_thread(self.preparation.job, prompt, config, prefix)
-        text = EventText(self.tokenizer)
+        text = self.preparation.event_text(job)
         with out_of_memory("generating", _REMEDY):
             async with aclosing(events_of(self.engine, job)) as events:
                 async for event in events:
@@ -118,13 +117,13 @@ class Session:
 
     def _events(self, work: AnyJob) -> Generator[Event]:
         # The job is submitted when the first event is asked for.
-        text = EventText(self.tokenizer)
+        text = self.preparation.event_text(work)
         with out_of_memory("generating", _REMEDY):
             for event in self.engine.submit(work).events():
                 yield text.attached(event)
 
     def _events_of_many(self, jobs: Sequence[AnyJob], batch_size: int) -> Generator[tuple[int, Event]]:
-        texts = [EventText(self.tokenizer) for _ in jobs]
+        texts = [self.preparation.event_text(job) for job in jobs]
         with out_of_memory("generating", _REMEDY):
             for number, event in events_of_many(self.engine, jobs, batch_size):
                 yield number, texts[number].attached(event)
@@ -288,7 +287,8 @@ class Session:
         The encoder reads all choices in one pass after the prompt, each as its tokens and an end token. Nothing is
         drawn or denoised; of the options only those that shape the prompt count. Raises what `generate` raises.
         """
-        job = self.preparation.job(prompt, self._config(config, {**options, "choices": choices}), prefix)
+        wanted = self._config(config, {**options, "choices": choices, "stop": ()})
+        job = self.preparation.job(prompt, wanted, prefix)
         assert job.constraint is not None
         answers = [self.tokenizer.literal(choice) for choice in choices]
         score = partial(log_probabilities, self.model, job.tokens, answers, job.constraint.stops, job.reuse)
