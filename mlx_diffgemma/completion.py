@@ -22,11 +22,11 @@ _SHOWN = 40
 class Completion:
     """An answer; `str` of it is its text.
 
-    text: without the thinking and without the end token. thought: the thinking. calls: of tools. tokens: all of it,
-    thinking and end token included. probabilities: of each of `tokens`, see BlockCommitted. finish_reason: "stop" at an
-    end token, "length" at max_tokens, "empty" if the model wrote nothing but padding, "interrupted" if the generation
-    was left early; then of `stats` only the counts are known, times and memory are 0. prefix: the conversation up to
-    the end of the answer, if the call was given a prefix.
+    text: without the thinking, and without the end token or stop string. thought: the thinking. calls: of tools.
+    tokens: all of it, thinking and the token that ends it included. probabilities: of each of `tokens`, see
+    BlockCommitted. finish_reason: "stop" at an end token or a stop string, "length" at max_tokens, "empty" if the model
+    wrote nothing but padding, "interrupted" if the generation was left early; then of `stats` only the counts are
+    known, times and memory are 0. prefix: the conversation up to the end of the answer, if the call was given a prefix.
     """
 
     text: str

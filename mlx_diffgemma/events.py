@@ -82,10 +82,11 @@ class Denoised:
     `step` counts from 1 to at most `max_steps`. `best` is the most likely token at every position. `accepted` says
     which positions were kept for the next step, `changed` at which positions `best` differs from the step before (all
     of them at step 1). `mean_entropy` is in nats per position that is not pinned. `end` is the position of the first
-    end token in `best`, None if it has none.
+    token in `best` that ends the answer, None if none does.
 
-    Attached by the session: `pieces` is the text of `best`, one string per position, "" if a token has no text.
-    Positions before `thought` belong to the model's thinking, its tags included, and are not part of the answer.
+    Attached by the session: `pieces` is the text of `best` up to a stop string, one string per position, "" if a token
+    has no text. Positions before `thought` belong to the model's thinking, its tags included, and are not part of the
+    answer.
     """
 
     block: int
@@ -103,13 +104,13 @@ class Denoised:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockCommitted:
-    """Block `block` is final: `tokens` are its tokens up to the end token, which is included.
+    """Block `block` is final: `tokens` are its tokens up to the one that ends the answer, which is included.
 
     steps: the steps of its canvas; 0 for text of a template that was not in a canvas. last: no block follows.
     probabilities: of each token in the last step; in causal mode by the encoder, without temperature.
 
-    Attached by the session: `text` is what the tokens add to the answer, `thought` what they add to the model's
-    thinking, which is never part of `text`.
+    Attached by the session: `text` is what the tokens add to the answer, without a stop string and what may become one,
+    `thought` what they add to the model's thinking, which is never part of `text`.
     """
 
     block: int
@@ -134,7 +135,8 @@ class GapFilled:
 class Finished:
     """The generation is over.
 
-    reason: "stop" at an end token, "length" at max_tokens, "empty" if the model wrote nothing but padding.
+    reason: "stop" at an end token or a stop string, "length" at max_tokens, "empty" if the model wrote nothing but
+    padding.
     """
 
     reason: FinishReason

@@ -57,6 +57,14 @@ class GenerationConfig:
         flags=("--stop-token",),
         reference=_STOP_TOKENS,
     )
+    stop: tuple[str, ...] = option(
+        (),
+        "Text before which the answer ends; repeat the option for several.",
+        _ANSWER,
+        metavar="TEXT",
+        default_text="none",
+        repeated=True,
+    )
     seed: int = option(
         0,
         "The same seed, model and options give the same answer.",
@@ -124,7 +132,7 @@ class GenerationConfig:
         none=0,
         exact=None,
     )
-    until_end: bool = option(True, "A canvas need not converge after its first end token.", SPEED, exact=False)
+    until_end: bool = option(True, "A canvas need not converge after the end of the answer.", SPEED, exact=False)
     allow_empty: bool = option(False, "The first token of an answer may end it.", SPEED, exact=True)
     mean_entropy: float | None = option(
         None,
@@ -159,10 +167,17 @@ class GenerationConfig:
             raise OptionError(f"t_min={self.t_min} must not be above t_max={self.t_max}")
         if not _are_ids(self.stop_tokens):
             raise OptionError(f"stop_tokens={self.stop_tokens!r} must be a tuple of token ids")
+        if wrong := _stop_fault(self.stop):
+            raise OptionError(f"stop={self.stop!r} {wrong}")
         if self.raw and (self.system is not None or self.thinking):
             raise OptionError("raw sends the prompt as it is: leave out system and thinking, or raw")
         if not isinstance(cast("object", self.constraint), Constraint | None):
             raise OptionError(f"constraint={self.constraint!r} must be a Regex, a JsonSchema, Choices, or None")
+        if self.stop and self.constraint is not None:
+            raise OptionError(
+                "stop cannot be kept with regex, json_schema or choices, which say themselves where the answer ends: "
+                "leave out one of them"
+            )
 
     def forbidden_first(self, vocab_size: int) -> list[int]:
         """Return the tokens of a vocabulary that must not begin the answer: without `allow_empty`, the end tokens."""
@@ -226,6 +241,20 @@ def _are_ids(value: object) -> bool:
     if not isinstance(value, tuple):
         return False
     return all(isinstance(token, int) and token >= 0 for token in cast("tuple[object, ...]", value))
+
+
+def _stop_fault(value: object) -> str | None:
+    """Return what is wrong with stop strings, None if nothing."""
+    if isinstance(value, str):
+        return f"must be a tuple of texts: ({value!r},)"
+    if not isinstance(value, tuple):
+        return "must be a tuple of texts"
+    stops = cast("tuple[object, ...]", value)
+    if not all(isinstance(stop, str) and stop for stop in stops):
+        return "must be a tuple of texts that are not empty"
+    if any(character == "\ufffd" or "\ud800" <= character <= "\udfff" for stop in stops for character in str(stop)):
+        return "has a character that no bytes of an answer form: leave it out"
+    return None
 
 
 def token_ids(where: str, value: Any) -> tuple[int, ...]:

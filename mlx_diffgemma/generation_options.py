@@ -25,6 +25,7 @@ class UnconstrainedOptions(TypedDict, total=False):
     raw: bool
     max_tokens: int
     stop_tokens: Sequence[int]
+    stop: str | Sequence[str]
     seed: int
     canvas_length: int | None
     max_steps: int
@@ -58,8 +59,8 @@ class GenerationOptions(UnconstrainedOptions, total=False):
 def configured(base: GenerationConfig, options: Mapping[str, Any]) -> GenerationConfig:
     """Return `base` with these options in place of its own.
 
-    regex, json_schema and choices say the constraint; None leaves that of `base`. Raises OptionError for an unknown
-    name or a value out of range, ConstraintError for an unreadable schema.
+    regex, json_schema and choices say the constraint; None leaves that of `base`. A text as `stop` is one stop string.
+    Raises OptionError for an unknown name or a value out of range, ConstraintError for an unreadable schema.
     """
     require_config(base)
     for name in options:
@@ -71,8 +72,11 @@ def configured(base: GenerationConfig, options: Mapping[str, Any]) -> Generation
         if values.get("constraint") is not None:
             raise OptionError("constraint and regex, json_schema or choices cannot both be kept: give one of them")
         values["constraint"] = constraint
-    if isinstance(values.get("stop_tokens"), Sequence):
-        values["stop_tokens"] = tuple(values["stop_tokens"])
+    if isinstance(values.get("stop"), str):
+        values["stop"] = (values["stop"],)
+    for name in ("stop_tokens", "stop"):
+        if isinstance(values.get(name), Sequence):
+            values[name] = tuple(values[name])
     return dataclasses.replace(base, **values) if values else base
 
 

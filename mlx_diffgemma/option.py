@@ -50,6 +50,7 @@ class Details(TypedDict, total=False):
     infinite: bool
     none: int
     default_text: str
+    repeated: bool
     reference: str
     exact: object
     envvar: str
@@ -68,6 +69,7 @@ class Option:
     allowed: the range that `check_options` requires. minimum: the range that the command line parser requires.
     infinite: infinity is a possible value. none: the number that a command line writes for None.
     default_text: what happens without the option, where the default value does not say it.
+    repeated: texts are given one by one, each with the flag, because they may contain commas.
     reference: the name in the reference's generation_config.json; None where the reference has no such option.
     exact: the value with which the option changes nothing of what the reference does.
     envvar: the environment variable that gives the default. eager: called with the value before other options are read.
@@ -85,6 +87,7 @@ class Option:
     infinite: bool = False
     none: int | None = None
     default_text: str | None = None
+    repeated: bool = False
     reference: str | None = None
     exact: object = UNCHANGED
     envvar: str | None = None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TypeAlias
 
 from mlx_diffgemma.constraint.cache import Vocabulary, automaton_of
-from mlx_diffgemma.constraint.spec import pattern_of
+from mlx_diffgemma.constraint.spec import Choices, pattern_of
 from mlx_diffgemma.constraint.thinking import after_thinking
 from mlx_diffgemma.constraint.token_automaton import TokenAutomaton
 from mlx_diffgemma.errors import (
@@ -21,9 +21,10 @@ from mlx_diffgemma.errors import (
 )
 from mlx_diffgemma.events import Event, Prefilled
 from mlx_diffgemma.generation.job import Job, check_lengths
-from mlx_diffgemma.generation.loop import Task
+from mlx_diffgemma.generation.loop import AnyJob, Task
 from mlx_diffgemma.generation.prefill import read_chunk, read_from
 from mlx_diffgemma.generation.prefixes import Prefixes
+from mlx_diffgemma.generation.scoring import log_probabilities
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.infilling.boundaries import Boundaries, TokenPart
 from mlx_diffgemma.infilling.filling import canvas_capacity, fill_template
@@ -32,6 +33,9 @@ from mlx_diffgemma.infilling.template import Gap, Part, parse
 from mlx_diffgemma.infilling.windows import fits
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 from mlx_diffgemma.model.prefix import BothSources, Prefix, Reuse
+from mlx_diffgemma.sampling.stop_strings import StopStrings
+from mlx_diffgemma.text.channels import Channels
+from mlx_diffgemma.text.event_text import EventText
 from mlx_diffgemma.text.messages import Message, Text, Turn, chat_messages, require_prompt
 from mlx_diffgemma.text.tokenizer import Tokenizer
 
@@ -69,11 +73,21 @@ class Preparation:
             tokens=tokens,
             config=config,
             constraint=self.constraint(config),
+            stop_strings=self._stop_strings(config),
             padding=self._tokenizer.pad,
             reuse=reuse,
         )
         check_lengths(self._model, job)
         return job
+
+    def scoring(
+        self, prompt: Prompt, choices: Sequence[str], config: GenerationConfig, prefix: KeptPrefix = None
+    ) -> Callable[[], list[float]]:
+        """Return the computation of the log-probability of each choice as the answer to a prompt."""
+        job = self.job(prompt, replace(config, constraint=Choices(choices), stop=()), prefix)
+        assert job.constraint is not None
+        answers = [self._tokenizer.literal(choice) for choice in choices]
+        return partial(log_probabilities, self._model, job.tokens, answers, job.constraint.stops, job.reuse)
 
     def constraint(self, config: GenerationConfig) -> TokenAutomaton | None:
         """Return the constraint of an answer over this model's tokens, None if it has none. Raises ConstraintError."""
@@ -87,6 +101,19 @@ class Preparation:
         if not config.thinking or opening is None or closing is None:
             return automaton
         return after_thinking(automaton, self._vocabulary.token_bytes, opening, closing)
+
+    def _stop_strings(self, config: GenerationConfig) -> StopStrings | None:
+        if not config.stop:
+            return None
+        return StopStrings(
+            stops=tuple(stop.encode() for stop in config.stop),
+            token_bytes=self._tokenizer.all_token_bytes,
+            channels=Channels(self._tokenizer.thought_open, self._tokenizer.thought_close),
+        )
+
+    def event_text(self, work: AnyJob) -> EventText:
+        """Return what attaches text to the events of a job or task."""
+        return EventText(self._tokenizer, work.config.stop if isinstance(work, Job) else ())
 
     def reuse(
         self, prompt: Prompt, config: GenerationConfig, tokens: Sequence[int], prefix: KeptPrefix

@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from functools import partial
 from typing import Any, Unpack, cast, overload
 
 from mlx_diffgemma.completion import Completion, gather
@@ -18,7 +17,7 @@ from mlx_diffgemma.events import BlockCommitted, Event, Finished
 from mlx_diffgemma.generation.arrivals import events_of, events_of_many, result_of
 from mlx_diffgemma.generation.engine import Engine
 from mlx_diffgemma.generation.loop import AnyJob
-from mlx_diffgemma.generation.scoring import log_probabilities, relative_probabilities
+from mlx_diffgemma.generation.scoring import relative_probabilities
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.generation_options import GenerationOptions, UnconstrainedOptions, configured
 from mlx_diffgemma.infilling.prompts import edit_prompt
@@ -27,7 +26,6 @@ from mlx_diffgemma.infilling.template import MARKER, Gap, Part, Template, parse
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 from mlx_diffgemma.model.prefix import Prefix
 from mlx_diffgemma.preparation import BATCH_SIZE, Configs, KeptPrefix, Preparation, Prompt, are_many, config_of_each
-from mlx_diffgemma.text.event_text import EventText
 from mlx_diffgemma.text.messages import Message
 from mlx_diffgemma.text.tokenizer import Tokenizer
 
@@ -79,7 +77,7 @@ class Session:
         config = self._config(config, options)
         # A constraint may take seconds to build.
         job = await asyncio.to_thread(self.preparation.job, prompt, config, prefix)
-        text = EventText(self.tokenizer)
+        text = self.preparation.event_text(job)
         with out_of_memory("generating", _REMEDY):
             async with aclosing(events_of(self.engine, job)) as events:
                 async for event in events:
@@ -119,13 +117,13 @@ class Session:
 
     def _events(self, work: AnyJob) -> Generator[Event]:
         # The job is submitted when the first event is asked for.
-        text = EventText(self.tokenizer)
+        text = self.preparation.event_text(work)
         with out_of_memory("generating", _REMEDY):
             for event in self.engine.submit(work).events():
                 yield text.attached(event)
 
     def _events_of_many(self, jobs: Sequence[AnyJob], batch_size: int) -> Generator[tuple[int, Event]]:
-        texts = [EventText(self.tokenizer) for _ in jobs]
+        texts = [self.preparation.event_text(job) for job in jobs]
         with out_of_memory("generating", _REMEDY):
             for number, event in events_of_many(self.engine, jobs, batch_size):
                 yield number, texts[number].attached(event)
@@ -287,13 +285,10 @@ class Session:
     ) -> dict[str, float]:
         """Return the probability of each choice as the whole answer, among the choices: they sum to 1.
 
-        The encoder reads all choices in one pass after the prompt, each as its tokens and an end token. Nothing is
-        drawn or denoised; of the options only those that shape the prompt count. Raises what `generate` raises.
+        The encoder reads all choices in one pass after the prompt, each as its tokens and an end token. Of the options
+        only those that shape the prompt count. Raises what `generate` raises.
         """
-        job = self.preparation.job(prompt, self._config(config, {**options, "choices": choices}), prefix)
-        assert job.constraint is not None
-        answers = [self.tokenizer.literal(choice) for choice in choices]
-        score = partial(log_probabilities, self.model, job.tokens, answers, job.constraint.stops, job.reuse)
+        score = self.preparation.scoring(prompt, choices, self._config(config, options), prefix)
         with out_of_memory("choosing", "shorten the prompt, or give fewer choices"):
             return dict(zip(choices, relative_probabilities(result_of(self.engine, score)), strict=True))
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _WIDTH, _NARROWEST = 120, 80
 """Columns for tables: without a terminal, and at least on a terminal."""
 
-_NOT_MEASURED = ("raw", "stop_tokens", "max_tokens", "seed", "regex", "json_schema", "choices")
+_NOT_MEASURED = ("raw", "stop_tokens", "stop", "max_tokens", "seed", "regex", "json_schema", "choices")
 
 BenchmarkChoices: TypeAlias = Annotated[dict[str, Any], Chosen(GenerationConfig, without=_NOT_MEASURED)]
 """The generation options that were given; length and seed are the benchmark's own."""

@@ -236,12 +236,13 @@ def _note(each: OptionField, *, partial: bool) -> str | None:
 
 
 def _kind(each: OptionField, *, partial: bool) -> Any:
-    """Return the type that typer reads: choices are one text, a schema is a file."""
+    """Return the type that typer reads: texts are one text with commas unless repeated, a schema is a file."""
     if partial and get_origin(each.type) is Literal:
         # What is put over a checkpoint's defaults is checked with them, and refused with the exit code of an error.
         return str
     if get_origin(each.type) is tuple:
-        return str if get_args(each.type)[0] is str else list[get_args(each.type)[0]]
+        kind = get_args(each.type)[0]
+        return list[kind] if each.option.repeated or kind is not str else str
     return Path if get_origin(each.type) is Mapping else each.type
 
 

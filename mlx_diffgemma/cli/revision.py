@@ -30,6 +30,7 @@ _ANSWERS_ONLY = (
     "thinking",
     "raw",
     "stop_tokens",
+    "stop",
     "regex",
     "json_schema",
     "choices",

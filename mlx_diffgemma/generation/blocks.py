@@ -15,7 +15,7 @@ from mlx_diffgemma.generation.job import Job
 from mlx_diffgemma.generation.prefill import following, read_from
 from mlx_diffgemma.generation.timing import Clock
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
-from mlx_diffgemma.sampling.canvas import Canvas, end_of
+from mlx_diffgemma.sampling.canvas import Canvas, Endings
 from mlx_diffgemma.sampling.constrained import ConstrainedSpan
 from mlx_diffgemma.sampling.sampler import Draft
 from mlx_diffgemma.sampling.strategy import Rules
@@ -47,6 +47,7 @@ class Generation:
         self._draft: Draft
         # The constraint's state after the answer so far.
         self._state = 0
+        self._endings = Endings(tokens=job.config.stop_tokens, strings=job.stop_strings)
         # Tokens of the answer that are not in the cache yet.
         self._unread: tuple[int, ...] = ()
         # For verify: the hidden state [1, 1, D] of the last token in the cache, and how many canvases after it were
@@ -76,6 +77,7 @@ class Generation:
             length=min(self._length, context, self._remaining if config.trim else self._length),
             forbidden=[] if self._answer else config.forbidden_first(self._model.config.vocab_size),
             spans=self._spans(),
+            endings=self._endings,
         )
         noise = _ids(self.canvas.state.canvas)
         return CanvasStarted(block=self._block, canvas=noise[: self._remaining])
@@ -113,16 +115,15 @@ class Generation:
             accepted=tuple(map(bool, _numbers(draft.accepted)[: self._remaining])),
             changed=tuple(now != then for now, then in zip(best, before, strict=False)),
             mean_entropy=mean_entropy,
-            end=end_of(best, self._config.stop_tokens),
+            end=self._endings.first(best),
         )
 
     def _commit(self) -> Iterator[Event]:
-        """Cut the canvas after its end token, add it to the answer, and start the next one if another follows."""
-        config = self._config
+        """Cut the canvas after what ends the answer, add it to it, and start the next canvas if another follows."""
         if set(self._best) == {self._job.padding}:
             yield from self._commit_nothing()
             return
-        kept, stopped = answer_part(self._best, config.stop_tokens)
+        kept, stopped = self._endings.cut(self._best)
         hidden = None
         if self._last is not None:
             (hidden,) = self._model.peek([self._model.embed(mx.array([kept]))], [self._cache])
@@ -133,6 +134,8 @@ class Generation:
         self._answer += kept
         if self._job.constraint is not None and not stopped:
             self._state = self._job.constraint.after(self._state, kept)
+        if not stopped:
+            self._endings = self._endings.after(kept)
         self.is_over = stopped or not self._remaining
         steps = self.canvas.state.step
         self._clock.committed(steps)
@@ -186,12 +189,6 @@ class Generation:
         count = next(unlikely, len(kept))
         self._rejections = 0 if count else self._rejections + 1
         return count
-
-
-def answer_part(best: Sequence[int], stop_tokens: Sequence[int]) -> tuple[tuple[int, ...], bool]:
-    """Return the part of a canvas that belongs to the answer, and whether an end token is its last."""
-    end = end_of(best, stop_tokens)
-    return (tuple(best), False) if end is None else (tuple(best[: end + 1]), True)
 
 
 def _ids(tokens: mx.array) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 from mlx_diffgemma.sampling.ahead import Ahead
+from mlx_diffgemma.sampling.canvas import Endings
 from mlx_diffgemma.sampling.sampler import random_key
 
 CLEARED_EVERY = 256
@@ -54,8 +55,9 @@ def write(model: DiffusionGemma, job: Job) -> Iterator[Event]:
         drawn = _drawn(model, last_token, cache, config)
     else:
         drawn = _drawn_within(constraint, model, last_token, cache, config)
+    endings = Endings(tokens=config.stop_tokens, strings=job.stop_strings)
     for position, (token, probability) in enumerate(drawn):
-        stopped = token in config.stop_tokens
+        stopped = endings.first([token]) is not None
         last = stopped or position + 1 == config.max_tokens
         clock.committed(1)
         yield BlockCommitted(block=position, steps=1, tokens=(token,), probabilities=(probability,), last=last)
@@ -63,6 +65,7 @@ def write(model: DiffusionGemma, job: Job) -> Iterator[Event]:
             stats = clock.stats(total, position + 1, reused=reused)
             yield Finished(reason="stop" if stopped else "length", stats=stats)
             return
+        endings = endings.after([token])
 
 
 def _drawn(

@@ -11,6 +11,7 @@ from mlx_diffgemma.errors import ConstraintError, OptionError, PromptError
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 from mlx_diffgemma.model.prefix import Reuse
+from mlx_diffgemma.sampling.stop_strings import StopStrings
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,6 +22,8 @@ class Job:
     config: GenerationConfig
     constraint: TokenAutomaton | None = None
     """what the answer must match"""
+    stop_strings: StopStrings | None = None
+    """texts that end the answer"""
     padding: int | None = None
     """the token of which a canvas consists when the model has nothing to say"""
     reuse: Reuse | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
 import mlx.core as mx
@@ -13,7 +13,32 @@ from mlx_diffgemma.model.diffusion_gemma import CanvasRow
 from mlx_diffgemma.sampling.constrained import ConstrainedSpan
 from mlx_diffgemma.sampling.pins import Pins
 from mlx_diffgemma.sampling.sampler import Draft, random_key
+from mlx_diffgemma.sampling.stop_strings import BEGINNING, StopProgress, StopStrings
 from mlx_diffgemma.sampling.strategy import Rules
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Endings:
+    """What ends an answer, after the part of it that is written: an end token, or a stop string."""
+
+    tokens: tuple[int, ...]
+    strings: StopStrings | None = None
+    progress: StopProgress = BEGINNING
+
+    def first(self, draft: Sequence[int]) -> int | None:
+        """Return the position of the first token of a draft that ends the answer, None if there is none."""
+        end = end_of(draft, self.tokens)
+        stop = None if self.strings is None else self.strings.find(draft[:end], self.progress)
+        return end if stop is None else stop
+
+    def cut(self, draft: Sequence[int]) -> tuple[tuple[int, ...], bool]:
+        """Return the part of a draft that belongs to the answer, and whether its last token ends the answer."""
+        end = self.first(draft)
+        return (tuple(draft), False) if end is None else (tuple(draft[: end + 1]), True)
+
+    def after(self, tokens: Sequence[int]) -> Endings:
+        """Return what ends the answer after tokens that do not end it."""
+        return self if self.strings is None else replace(self, progress=self.strings.after(tokens, self.progress))
 
 
 class CanvasState(NamedTuple):
@@ -44,9 +69,11 @@ class Canvas:
     pins: Pins | None = None
     spans: tuple[ConstrainedSpan, ...] = ()
     """positions whose text must match a constraint"""
+    endings: Endings | None = None
+    """what ends the answer; None for a canvas of which every position is kept"""
     is_over: bool = False
     end: int | None = None
-    """position of the end token in the last draft, if the rules trim"""
+    """position of the token in the last draft that ends the answer, if the rules trim"""
 
     @classmethod
     def start(
@@ -59,13 +86,14 @@ class Canvas:
         length: int,
         forbidden: list[int],
         spans: tuple[ConstrainedSpan, ...] = (),
+        endings: Endings | None = None,
     ) -> Canvas:
         """Return a canvas of `length` positions of noise after the prefix in `cache`."""
         noise = rules.sampler.start((1, length), random_key(seed, block, 0))
         memory = rules.stop.start((1, length))
         mx.eval(noise, memory)
         state = CanvasState(0, noise, None, memory)
-        return cls(cache, rules, seed, block, forbidden, state, spans=spans)
+        return cls(cache, rules, seed, block, forbidden, state, spans=spans, endings=endings)
 
     @classmethod
     def pinned(
@@ -94,14 +122,14 @@ class Canvas:
         return draft if self.pins is None else self.pins.widened_draft(draft)
 
     def trim(self, draft: Draft) -> bool:
-        """Drop the positions after the end token if the rules ask for it and two drafts agree on the end token.
+        """Drop the positions after the end of the answer if the rules ask for it and two drafts agree on the end.
 
         Returns whether the canvas is shorter now.
         """
-        if not self.rules.trimmed_at or self.pins is not None:
+        if not self.rules.trims or self.endings is None:
             return False
-        best = cast("list[list[int]]", draft.best.tolist())[0]
-        before, self.end = self.end, end_of(best, self.rules.trimmed_at)
+        best = _best_tokens(draft)
+        before, self.end = self.end, self.endings.first(best)
         if self.end is None or self.end != before or self.end + 1 == len(best):
             return False
         length = self.end + 1
@@ -112,6 +140,28 @@ class Canvas:
         # Another thread may take the next step.
         mx.eval(self.state)
         return True
+
+    def is_settled_until_stop(self, draft: Draft, memory: mx.array) -> bool:
+        """Whether the stop rule finishes the text of the last step's draft up to its first stop string.
+
+        It sees the mean entropy of that text or of the whole canvas, whichever is lower, as up to an end token.
+        memory: what the rule remembered before the draft.
+        """
+        if not self.rules.until_end or self.endings is None or self.endings.strings is None:
+            return False
+        end = self.endings.first(_best_tokens(draft))
+        if end is None:
+            return False
+        text = slice(end + 1)
+        surer = mx.minimum(draft.entropy[:, text].mean(), draft.entropy.mean())
+        best = draft.best[:, text]
+        entropy = mx.broadcast_to(surer, best.shape)
+        _, finished = self.rules.stop.judge(mx.array([self.state.step]), memory[..., text], best, entropy)
+        return bool(finished.item())
+
+
+def _best_tokens(draft: Draft) -> list[int]:
+    return cast("list[list[int]]", draft.best.tolist())[0]
 
 
 def end_of(best: Sequence[int], stop_tokens: Sequence[int]) -> int | None:

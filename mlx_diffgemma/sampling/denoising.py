@@ -67,7 +67,7 @@ class Denoiser:
                 canvas.state = state
             self.forget()
             raise
-        is_last = _judge(canvases, outcomes)
+        is_last = _judge(canvases, outcomes, before)
         trimmed = [canvas.trim(draft) for canvas, draft in zip(canvases, drafts, strict=True)]
         if is_last or any(trimmed):
             self.forget()
@@ -166,8 +166,9 @@ def _forbid(processed: mx.array, canvases: Sequence[Canvas]) -> None:
             processed[row, positions, tokens] = FORBIDDEN
 
 
-def _judge(canvases: Sequence[Canvas], outcomes: Sequence[Outcome]) -> bool:
-    """Note which canvases are over, and return whether any is."""
-    for canvas, outcome in zip(canvases, outcomes, strict=True):
-        canvas.is_over = canvas.state.step >= canvas.rules.max_steps or bool(outcome.finished.item())
+def _judge(canvases: Sequence[Canvas], outcomes: Sequence[Outcome], before: Sequence[CanvasState]) -> bool:
+    """Note which canvases are over, and return whether any is. before: their states before the step."""
+    for canvas, outcome, then in zip(canvases, outcomes, before, strict=True):
+        is_last = canvas.state.step >= canvas.rules.max_steps or bool(outcome.finished.item())
+        canvas.is_over = is_last or canvas.is_settled_until_stop(outcome.draft, then.memory)
     return any(canvas.is_over for canvas in canvases)

@@ -20,8 +20,10 @@ class Rules:
     stop: StopRule
     max_steps: int
     conditioning_top_k: int | None = None
-    trimmed_at: tuple[int, ...] = ()
-    """end tokens after which a canvas is cut, once two drafts agree on their position"""
+    until_end: bool = False
+    """whether a canvas need not converge after a stop string; `stop` judges end tokens by itself"""
+    trims: bool = False
+    """whether a canvas is cut after the end of the answer, once two drafts agree on its position"""
 
 
 def default_rules(model: DiffusionGemma, config: GenerationConfig, sampler: Sampler | None = None) -> Rules:
@@ -38,7 +40,8 @@ def default_rules(model: DiffusionGemma, config: GenerationConfig, sampler: Samp
         stop=stop_rule(config),
         max_steps=config.max_steps,
         conditioning_top_k=config.conditioning_top_k,
-        trimmed_at=config.stop_tokens if config.trim else (),
+        until_end=config.until_end,
+        trims=config.trim,
     )
 
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event
 from mlx_diffgemma.text.tokenizer import Tokenizer
 from mlx_diffgemma.text.transcript import Transcript
+from mlx_diffgemma.text.until_stop import UntilStop
 
 
 class EventText:
-    """Attaches to each event of one answer, in their order, the text of its tokens."""
+    """Attaches to each event of one answer, in their order, the text of its tokens.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    Text with which a stop string may begin is attached to a later block, or to none.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
+        """stop: texts before which the answer ends."""
         self._tokenizer = tokenizer
         self._transcript = Transcript(tokenizer)
+        self._until_stop = UntilStop(stop)
 
     def attached(self, event: Event) -> Event:
         """Return the event with its text."""
@@ -23,9 +30,10 @@ class EventText:
                 return replace(event, pieces=self._tokenizer.pieces(canvas))
             case Denoised(best=best):
                 pieces = self._tokenizer.pieces(best)
-                return replace(event, pieces=pieces, thought=self._transcript.thought_positions(best))
+                thought = self._transcript.thought_positions(best)
+                return replace(event, pieces=self._until_stop.cut(pieces, thought), thought=thought)
             case BlockCommitted(tokens=added, last=last):
                 text, thought = self._transcript.add(added, last=last)
-                return replace(event, text=text, thought=thought)
+                return replace(event, text=self._until_stop.take(text, last=last), thought=thought)
             case _:
                 return event

@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
+from mlx_diffgemma.text.channels import Channel, Channels
 from mlx_diffgemma.text.tokenizer import UTF8_DECODER, Tokenizer
-
-_HEADER = re.compile(rb"([a-z][a-z0-9_-]{0,31})\n")
-"""The name of a channel, a line of its own; it is no part of the channel's text."""
-_HEADER_BEGINS = re.compile(rb"([a-z][a-z0-9_-]{0,31})?")
-_THOUGHT = b"thought"
-"""The channel of the model's thinking; the text of any other channel is the answer."""
-
-
-class _Channel(NamedTuple):
-    """Where the next token belongs."""
-
-    thinking: bool = False
-    header: bytes | None = None
-    """what came after the control token that opened the channel, while it may become a header; None: it is decided"""
 
 
 class Transcript:
@@ -32,7 +17,8 @@ class Transcript:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._channel = _Channel()
+        self._channels = Channels(tokenizer.thought_open, tokenizer.thought_close)
+        self._channel = Channel()
         self._answer = UTF8_DECODER(errors="replace")
         self._thought = UTF8_DECODER(errors="replace")
 
@@ -66,18 +52,6 @@ class Transcript:
             thinking = position + 1
         return thinking
 
-    def _after(self, channel: _Channel, token: int) -> tuple[_Channel, bytes]:
+    def _after(self, channel: Channel, token: int) -> tuple[Channel, bytes]:
         """Return the channel after a token, and the bytes that the token adds to that channel's text."""
-        if token == self._tokenizer.thought_open:
-            return _Channel(thinking=True, header=b""), b""
-        if token == self._tokenizer.thought_close:
-            return _Channel(), b""
-        text = self._tokenizer.token_bytes(token)
-        if channel.header is None:
-            return channel, text
-        header = channel.header + text
-        if found := _HEADER.match(header):
-            return _Channel(thinking=found[1] == _THOUGHT), header[found.end() :]
-        if _HEADER_BEGINS.fullmatch(header):
-            return _Channel(thinking=True, header=header), b""
-        return _Channel(thinking=True), header
+        return self._channels.after(channel, token, self._tokenizer.token_bytes(token))

@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 from threaded import taken_in_threads
-from tiny import ScriptedModel, denoised, encoded, random_model
+from tiny import Doubting, ScriptedModel, Shrinking, denoised, encoded, random_model
 
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, Prefilled
 from mlx_diffgemma.generation.engine import stream, stream_many
@@ -95,16 +95,6 @@ def test_no_position_is_denoised_that_max_tokens_has_no_room_for() -> None:
     assert lengths == [16, 5]
 
 
-class Shrinking(ScriptedModel):
-    """Says as much of its script as it is asked for, and is never sure of it."""
-
-    def __init__(self, script: Sequence[Sequence[int]]) -> None:
-        super().__init__(script, margin=2)
-
-    def denoise(self, rows: Any) -> list[mx.array]:
-        return [hidden[:, : rows[0].canvas.shape[1]] for hidden in super().denoise(rows)]
-
-
 ENDED_SOON = [A, *[ENDED] * 5]
 
 
@@ -123,36 +113,6 @@ def test_canvases_are_cut_short_in_any_thread() -> None:
 
 
 # answers that are checked
-
-
-class Doubting(ScriptedModel):
-    """Its encoder finds the tokens of `doubted`, by position in the text after the prompt, unlikely."""
-
-    def __init__(self, script: Sequence[Sequence[int]], doubted: Sequence[int]) -> None:
-        super().__init__(script)
-        self.doubted = doubted
-        self.peeked: list[list[int]] = []
-
-    def embed(self, tokens: mx.array) -> mx.array:
-        return tokens
-
-    def peek(self, rows: Sequence[mx.array], caches: Sequence[Cache]) -> list[mx.array]:
-        """Hidden states that say where they are and which token comes next, as `logits` reads them."""
-        (embeddings,), (cache,) = rows, caches
-        self.peeked.append(embeddings[0].tolist())
-        first = cache.offset - 2
-        places = mx.arange(first + 1, first + 1 + embeddings.shape[1])
-        following = mx.concatenate([embeddings[0, 1:], mx.array([0])])
-        return [mx.stack([places, following], axis=-1)[None]]
-
-    def encode(self, rows: Sequence[mx.array], caches: Sequence[Cache]) -> list[mx.array]:
-        super().encode(rows, caches)
-        return [mx.array([[[0, self.script[0][0]]]])]
-
-    def logits(self, hidden: mx.array) -> mx.array:
-        certain = hidden[..., 1:] == mx.arange(self.config.vocab_size)
-        doubted = (hidden[..., :1] == mx.array(self.doubted)).any(axis=-1, keepdims=True)
-        return mx.where(certain & ~doubted, 30.0, 0.0)
 
 
 VERIFIED = replace(CONFIG, verify=0.5)

@@ -15,7 +15,6 @@ from tiny import FULL, SLIDING, ScriptedModel, encoded, random_model, tiny_confi
 
 from mlx_diffgemma.errors import OptionError, PromptError, WeightsError
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, Prefilled
-from mlx_diffgemma.generation.blocks import answer_part
 from mlx_diffgemma.generation.engine import Job, stream, stream_many
 from mlx_diffgemma.generation.prefill import prefill
 from mlx_diffgemma.generation_config import GenerationConfig
@@ -23,7 +22,7 @@ from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.diffusion_gemma import CanvasRow, DiffusionGemma
 from mlx_diffgemma.model.kernels import default_kernels
 from mlx_diffgemma.model.logits import probabilities, tempered
-from mlx_diffgemma.sampling.canvas import Canvas
+from mlx_diffgemma.sampling.canvas import Canvas, Endings
 from mlx_diffgemma.sampling.denoising import refine
 from mlx_diffgemma.sampling.sampler import EntropyBoundSampler
 from mlx_diffgemma.sampling.strategy import default_rules
@@ -318,6 +317,7 @@ def test_positions_beyond_max_tokens_are_on_no_canvas_that_is_shown() -> None:
 
 
 def test_a_canvas_without_an_end_token_is_kept_whole() -> None:
-    assert answer_part(A, (STOP,)) == ((1, 2, 3, 4), False)
-    assert answer_part(C, (STOP,)) == ((1, STOP), True)
-    assert answer_part([STOP, STOP], (STOP,)) == ((STOP,), True)
+    endings = Endings(tokens=(STOP,))
+    assert endings.cut(A) == ((1, 2, 3, 4), False)
+    assert endings.cut(C) == ((1, STOP), True)
+    assert endings.cut([STOP, STOP]) == ((STOP,), True)

@@ -28,6 +28,7 @@ EVERY_OPTION = {
     "--system": "Be brief.",
     "--max-tokens": "9",
     "--stop-token": "7",
+    "--stop": "END",
     "--seed": "3",
     "--canvas-length": "16",
     "--max-steps": "5",
@@ -208,6 +209,7 @@ def test_every_generation_option_has_its_command_line_option():
         seed=3,
         greedy=True,
         stop_tokens=(7,),
+        stop=("END",),
         system="Be brief.",
         thinking=True,
         conditioning_top_k=8,
@@ -235,6 +237,15 @@ def test_every_generation_option_has_its_command_line_option():
     assert run("hi", "--raw", text="{config}").stdout.decode().strip() == repr(
         GenerationConfig(max_tokens=77, raw=True)
     )
+
+
+def test_an_answer_ends_before_any_of_the_stop_strings():
+    question = "Give JSON: Ana is 34 and lives in Rome."
+    done = call(generate.main, question, "--stop", '", "city', "--stop", ', "', "--json", env=environment())
+    answer = json.loads(done.stdout)
+    assert (answer["text"], answer["finish_reason"]) == ('{"name": "Ana"', "stop")
+    refused = run("hi", "--stop", "")
+    assert refused.stderr == b"error: stop=('',) must be a tuple of texts that are not empty\n"
 
 
 def test_what_the_answer_must_match_is_an_option(tmp_path: Path):

@@ -114,3 +114,47 @@ class ScriptedModel:
     def signal(self, processed: mx.array, top_k: int | None = None, total: mx.array | None = None) -> mx.array:
         """Return zeros: the script needs no conditioning."""
         return mx.zeros((*processed.shape[:2], 1))
+
+
+class Shrinking(ScriptedModel):
+    """Says as much of its script as it is asked for, and is never sure of it."""
+
+    def __init__(self, script: Sequence[Sequence[int]]) -> None:
+        super().__init__(script, margin=2)
+
+    def denoise(self, rows: Sequence[CanvasRow]) -> list[mx.array]:
+        """The next canvas of the script, as long as the canvas that is left."""
+        return [hidden[:, : rows[0].canvas.shape[1]] for hidden in super().denoise(rows)]
+
+
+class Doubting(ScriptedModel):
+    """Its encoder finds the tokens of `doubted`, by position in the text after the prompt, unlikely."""
+
+    def __init__(self, script: Sequence[Sequence[int]], doubted: Sequence[int]) -> None:
+        super().__init__(script)
+        self.doubted = doubted
+        self.peeked: list[list[int]] = []
+
+    def embed(self, tokens: mx.array) -> mx.array:
+        """Return the tokens."""
+        return tokens
+
+    def peek(self, rows: Sequence[mx.array], caches: Sequence[Cache]) -> list[mx.array]:
+        """Hidden states that say where they are and which token comes next, as `logits` reads them."""
+        (embeddings,), (cache,) = rows, caches
+        self.peeked.append(embeddings[0].tolist())
+        first = cache.offset - 2
+        places = mx.arange(first + 1, first + 1 + embeddings.shape[1])
+        following = mx.concatenate([embeddings[0, 1:], mx.array([0])])
+        return [mx.stack([places, following], axis=-1)[None]]
+
+    def encode(self, rows: Sequence[mx.array], caches: Sequence[Cache]) -> list[mx.array]:
+        """Remembers the tokens, and returns the hidden state before the first of the script."""
+        super().encode(rows, caches)
+        return [mx.array([[[0, self.script[0][0]]]])]
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        """Return logits that are sure of the token that comes next, unless it is doubted."""
+        certain = hidden[..., 1:] == mx.arange(self.config.vocab_size)
+        doubted = (hidden[..., :1] == mx.array(self.doubted)).any(axis=-1, keepdims=True)
+        return mx.where(certain & ~doubted, 30.0, 0.0)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tiny import PUBLISHED
 
+from mlx_diffgemma.constraint.spec import Regex
 from mlx_diffgemma.errors import ConfigError, OptionError
 from mlx_diffgemma.generation_config import GenerationConfig, parse_generation_config
 
@@ -38,6 +39,7 @@ DEFAULTS = {
     "greedy": False,
     **OURS,
     "stop_tokens": (1, 106, 50),
+    "stop": (),
     "system": None,
     "thinking": False,
     "raw": False,
@@ -131,6 +133,13 @@ def test_a_file_that_cannot_be_meant_is_refused(raw: dict[str, Any], message: st
         ({"canvas_length": 2.5}, "canvas_length=2.5 must be a whole number, or None"),
         ({"stop_tokens": 5}, "stop_tokens=5 must be a tuple of token ids"),
         ({"stop_tokens": [1]}, r"stop_tokens=\[1\] must be a tuple of token ids"),
+        ({"stop": "END"}, r"stop='END' must be a tuple of texts: \('END',\)"),
+        ({"stop": None}, "stop=None must be a tuple of texts"),
+        ({"stop": ("a", "")}, "must be a tuple of texts that are not empty"),
+        ({"stop": ("a", 5)}, "must be a tuple of texts that are not empty"),
+        ({"stop": ("a\ud800",)}, "has a character that no bytes of an answer form: leave it out"),
+        ({"stop": ("\ufffd",)}, "has a character that no bytes of an answer form: leave it out"),
+        ({"stop": ("a",), "constraint": Regex("b")}, "stop cannot be kept with regex, json_schema or choices"),
         ({"conditioning_top_k": 0}, "conditioning_top_k=0 must be at least 1, or None"),
         ({"mean_entropy": 0.0}, "mean_entropy=0.0 must be above 0 nats, or None"),
         ({"min_steps": 0}, "min_steps=0 must be at least 1"),

@@ -32,6 +32,7 @@ class Fruit:
     sweet: bool = option(True, "Whether it needs no sugar.", "Taste")
     colour: Literal["red", "green"] | None = option(None, "What it looks like.", "Taste")
     tags: tuple[str, ...] | None = option(None, "Words.", "Taste")
+    notes: tuple[str, ...] = option((), "Sentences.", "Taste", flags=("--note",), default_text="none", repeated=True)
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -65,16 +66,19 @@ def test_a_dataclass_becomes_the_options_of_a_command() -> None:
     assert fruit == Fruit(name="apple", count=2, weight=None, ripe=True, sweet=False)
     assert (common.quiet, common.debug) == (True, False)
     assert run("--name", "fig", "--tags", "a, b")[2][0] == Fruit(name="fig", tags=("a", "b"))
+    noted = Fruit(name="fig", notes=("a, b", " c\n"))
+    assert run("--name", "fig", "--note", "a, b", "--note", " c\n")[2][0] == noted
     assert run("--count", "2")[0] == 2
     assert run("--name", "fig", "--count", "many")[0] == 2
 
 
 def test_a_chosen_mapping_holds_only_what_was_given() -> None:
     assert run(partial=True)[2][0] == {}
-    assert run("--weight", "0", "--no-ripe", "--tags", "a,b", partial=True)[2][0] == {
+    assert run("--weight", "0", "--no-ripe", "--tags", "a,b", "--note", "c,d", partial=True)[2][0] == {
         "weight": None,
         "ripe": False,
         "tags": ("a", "b"),
+        "notes": ("c,d",),
     }
     assert run("--name", "x", partial=True)[0] == 2
 
@@ -125,7 +129,7 @@ def test_every_field_of_a_generation_is_an_option_and_a_keyword() -> None:
     keywords = set(GenerationOptions.__annotations__) | set(UnconstrainedOptions.__annotations__)
     assert keywords == fields | said
     assert keywords - set(UnconstrainedOptions.__annotations__) == said | {"constraint"}
-    wider = {"stop_tokens"}
+    wider = {"stop_tokens", "stop"}
     ours, theirs = get_type_hints(GenerationConfig), get_type_hints(GenerationOptions)
     assert {name: ours[name] for name in fields - wider} == {name: theirs[name] for name in fields - wider}
 
@@ -137,6 +141,8 @@ def test_options_are_put_over_a_config() -> None:
     assert configured(base, {"choices": ["a", "b"]}) == replace(base, constraint=Choices(("a", "b")))
     assert configured(base, {"regex": None}) == base
     assert configured(base, {"stop_tokens": [4]}).stop_tokens == (4,)
+    free = GenerationConfig()
+    assert configured(free, {"stop": "END"}) == configured(free, {"stop": ["END"]}) == replace(free, stop=("END",))
     schema = {"type": "integer"}
     assert configured(base, {"json_schema": schema}) == replace(base, constraint=JsonSchema(schema))
 
