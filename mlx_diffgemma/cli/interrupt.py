@@ -7,7 +7,6 @@ from collections.abc import Generator, Iterator
 from types import FrameType, TracebackType
 
 from mlx_diffgemma.events import BlockCommitted, Denoised, Event
-from mlx_diffgemma.text.chat_template import THOUGHT_NAME
 
 
 class Interrupt:
@@ -68,5 +67,5 @@ def accepted_part(canvas: Denoised) -> BlockCommitted:
         tokens=canvas.best[:length],
         last=True,
         text="".join(canvas.pieces[canvas.thought : length]),
-        thought="".join(canvas.pieces[: min(canvas.thought, length)]).removeprefix(THOUGHT_NAME),
+        thought="".join(canvas.pieces[: min(canvas.thought, length)]),
     )

@@ -29,8 +29,7 @@ class EventText:
             case CanvasStarted(canvas=canvas, pinned=pinned) if pinned:
                 return replace(event, pieces=self._tokenizer.pieces(canvas))
             case Denoised(best=best):
-                pieces = self._tokenizer.pieces(best)
-                thought = self._transcript.thought_positions(best)
+                pieces, thought = self._transcript.pieces(best), self._transcript.thought_positions(best)
                 return replace(event, pieces=self._until_stop.cut(pieces, thought), thought=thought)
             case BlockCommitted(tokens=added, last=last):
                 text, thought = self._transcript.add(added, last=last)

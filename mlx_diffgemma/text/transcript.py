@@ -36,6 +36,15 @@ class Transcript:
             thought += self._thought.decode(b"", final=True)
         return answer, thought
 
+    def pieces(self, canvas: Sequence[int]) -> tuple[str, ...]:
+        """Return the text of each position of a canvas, without the headers of channels."""
+        channel, found = self._channel, list[str]()
+        decoder = UTF8_DECODER(errors="replace")
+        for token in canvas:
+            channel, text = self._after(channel, token)
+            found.append(decoder.decode(text))
+        return tuple(found)
+
     def thought_positions(self, canvas: Sequence[int]) -> int:
         """Return how many leading positions of a canvas are thinking, including headers and control tokens."""
         channel, thinking, opened = self._channel, 0, 0

@@ -245,4 +245,6 @@ def test_the_program_prints_how_sure_the_model_is(session: Session) -> None:
     answer = json.loads(done.stdout)
     assert answer["choices"] == pytest.approx(session.choose(QUESTION, ["Rome", "Ana"]), abs=1e-4)
     assert len(answer["probabilities"]) == len(answer["tokens"])
+    # The prompt was read for the choices, but for its last token.
+    assert answer["stats"]["reused_tokens"] == answer["stats"]["prompt_tokens"] - 1
     assert all(0 < share <= 1 for share in answer["probabilities"])

@@ -154,3 +154,16 @@ def test_positions_follow_a_header_that_a_canvas_cuts(tokenizer: Tokenizer) -> N
         hm = ids(tokenizer, "\na")
         assert len(hm) == 2
         assert transcript.thought_positions((*hm, THINK_CLOSE)) == expected
+
+
+def test_the_pieces_of_a_draft_have_no_headers(tokenizer: Tokenizer) -> None:
+    name, final = tokenizer.encode("thought\n")[1:], tokenizer.encode("final\n")[1:]
+    word, answer = tokenizer.encode("Hm.")[1:], tokenizer.encode("Yes.")[1:]
+    canvas = [THINK_OPEN, *name, *word, THINK_CLOSE, THINK_OPEN, *final, *answer, THINK_CLOSE]
+    transcript = Transcript(tokenizer)
+    pieces = transcript.pieces(canvas)
+    assert len(pieces) == len(canvas)
+    assert "".join(pieces) == "Hm.Yes."
+    # A canvas that begins within a header.
+    transcript.add([THINK_OPEN, *name[:1]], last=False)
+    assert "".join(transcript.pieces([*name[1:], *word])) == "Hm."
