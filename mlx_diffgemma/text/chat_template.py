@@ -16,6 +16,23 @@ if TYPE_CHECKING:
 
 THOUGHT_OPEN, THOUGHT_CLOSE = "<|channel>", "<channel|>"
 """The control tokens around the model's thinking."""
+TURN_CLOSE = "<turn|>"
+FALLBACK_TEMPLATE = (
+    "{{ bos_token }}"
+    "{% if messages[0]['role'] == 'system' or enable_thinking %}<|turn>system\n"
+    "{% if enable_thinking %}<|think|>\n{% endif %}"
+    "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] | trim }}"
+    "{% set messages = messages[1:] %}{% endif %}<turn|>\n{% endif %}"
+    "{% set last = namespace(question=-1) %}"
+    "{% for message in messages %}{% if message['role'] == 'user' %}{% set last.question = loop.index0 %}{% endif %}"
+    "{% endfor %}"
+    "{% for message in messages %}<|turn>{{ 'model' if message['role'] == 'assistant' else message['role'] }}\n"
+    "{% if message['reasoning_content'] and loop.index0 > last.question %}"
+    "<|channel>thought\n{{ message['reasoning_content'] }}\n<channel|>{% endif %}"
+    "{{ message['content'] | trim }}<turn|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|turn>model{{ '\n' }}{% endif %}"
+)
+"""The turn format of Google's release, for model folders without a chat template of their own."""
 
 
 class ChatTemplate:
