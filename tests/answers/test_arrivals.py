@@ -46,7 +46,7 @@ def engine() -> Any:
 # the loop, turn by turn
 
 
-@pytest.mark.parametrize("seed", range(400))
+@pytest.mark.parametrize("seed", range(500))
 def test_jobs_that_come_and_go_and_fail_are_answered_as_alone(seed: int) -> None:
     chance = random.Random(seed)
     loop: Loop[int] = Loop(CountingModel(), width=chance.choice([None, 1, 3]))  # type: ignore[arg-type]
@@ -234,10 +234,13 @@ def test_ten_thousand_jobs_leave_nothing_behind(engine: Engine) -> None:
             assert tokens_of(list(handle.events())) == (STOP,)
 
     answer(100)
+    gc.collect()
     memory, threads = mx.get_active_memory(), threading.active_count()
     for _ in range(99):
         answer(100)
-    assert mx.get_active_memory() <= memory
+    gc.collect()
+    # What the last job held may not be dropped yet: less than a byte per job.
+    assert mx.get_active_memory() < memory + 10_000
     assert threading.active_count() == threads
 
 
@@ -287,7 +290,7 @@ def test_a_session_answers_in_asyncio_as_elsewhere(demo_session: Session) -> Non
     assert text == "".join(texts) == demo_session.generate("What is 12 + 5?").text
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_random_arrivals_at_the_demo_are_answered_as_alone(demo_session: Session, seed: int) -> None:
     chance = random.Random(seed)
     questions = [f"What is {chance.randint(1, 50)} + {chance.randint(1, 40)}?" for _ in range(5)]

@@ -128,7 +128,7 @@ def play(counted: Counted, seed: int, count: int) -> Watched:
     return store
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
 @pytest.mark.usefixtures("short_chunks")
 def test_any_talk_goes_on_as_in_a_fresh_session_and_nothing_kept_is_read_again(counted: Counted, seed: int) -> None:
     assert len(play(counted, seed, 10).kept) > 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -115,6 +116,8 @@ def test_a_fact_is_recalled_wherever_it_stands_in_a_chunk(recall: Recall, chunk:
 
 def test_fifty_generations_leave_no_memory_and_no_time_behind(demo: Path) -> None:
     """Prompts and canvases of changing lengths: the shapes that fill an allocator's cache."""
+    # Sessions of other tests may still wait to be collected.
+    gc.collect()
     mx.clear_cache()
     before = mx.get_active_memory()
     session = load(demo)
