@@ -107,7 +107,7 @@ PIECES = (
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(said=st.lists(st.sampled_from(PIECES), max_size=14), cuts=st.data())
 def test_where_the_canvases_are_cut_changes_no_text(tokenizer: Tokenizer, said: list[str], cuts: st.DataObject) -> None:
     whole = [token for piece in said for token in ids(tokenizer, piece)]
@@ -119,7 +119,7 @@ def test_where_the_canvases_are_cut_changes_no_text(tokenizer: Tokenizer, said: 
     )[0]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(before=st.lists(st.sampled_from(PIECES), max_size=5), draft=st.lists(st.sampled_from(PIECES), max_size=10))
 def test_leading_thoughts_of_a_canvas_add_nothing_to_the_answer(
     tokenizer: Tokenizer, before: list[str], draft: list[str]
