@@ -148,13 +148,15 @@ class _Worker:
         self._is_closing = self._is_cut_short = False
 
     def run(self) -> None:
-        """AnyJob until a message says to close."""
-        while not self._is_closing:
-            self._take(self._inbox.get())
-            with wired():
-                self._finish_jobs()
-        for number in list(self._delivers):
-            self._cancel(number)
+        """Work until a message says to close."""
+        try:
+            while not self._is_closing:
+                self._take(self._inbox.get())
+                with wired():
+                    self._finish_jobs()
+        finally:
+            for number in list(self._delivers):
+                self._cancel(number)
 
     def _finish_jobs(self) -> None:
         while True:
@@ -191,10 +193,8 @@ class _Worker:
         try:
             deliver(happened)
         except RuntimeError:
-            # The event loop that listened is closed: nobody waits for this answer.
-            self._delivers.pop(number, None)
+            # The event loop that listened is closed: nobody waits for this answer. It is cancelled between two turns.
             self._inbox.put(_Cancel(number))
-            self._loop.cancel(number)
 
 
 def stream(

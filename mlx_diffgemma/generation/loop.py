@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
-from typing import Generic, NamedTuple, ParamSpec, TypeAlias, TypeVar
+from typing import Generic, NamedTuple, TypeAlias, TypeVar, TypeVarTuple
 
 import mlx.core as mx
 
@@ -34,9 +34,9 @@ from mlx_diffgemma.sampling.strategy import default_rules
 
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
-Arguments = ParamSpec("Arguments")
+Arguments = TypeVarTuple("Arguments")
 Task: TypeAlias = Callable[[], Iterator[Event]]
-"""AnyJob that yields events by itself; it is begun, and goes on, in the loop's thread."""
+"""Work that yields events by itself; it is begun, and goes on, in the loop's thread."""
 AnyJob: TypeAlias = Job | Task
 
 
@@ -108,7 +108,9 @@ class Loop(Generic[Key]):
         yield from self._advance_tasks()
 
     def _drop(self, key: Key) -> None:
-        self._denoiser.forget()
+        if key in self._denoising:
+            # What is built ahead holds the caches.
+            self._denoiser.forget()
         task = self._tasks.pop(key, None)
         if isinstance(task, Generator):
             task.close()
@@ -168,10 +170,13 @@ class Loop(Generic[Key]):
         if len(self._reading) == 1:
             yield self._end(next(iter(self._reading)), error)
         for key in list(self._reading):
-            self._begin(key, self._admitted[key].work)
-            own = _attempt(read_chunk, self._model, [self._reading[key].reading])
+            own = _attempt(self._read_again, key)
             if isinstance(own, Exception):
                 yield self._end(key, own)
+
+    def _read_again(self, key: Key) -> None:
+        self._begin(key, self._admitted[key].work)
+        read_chunk(self._model, [self._reading[key].reading])
 
     def _start(self, key: Key, generation: Generation) -> Iterator[Happening[Key]]:
         event = _attempt(generation.start)
@@ -221,9 +226,9 @@ class Loop(Generic[Key]):
                 yield key, event
 
 
-def _attempt(do: Callable[Arguments, Result], *each: Arguments.args, **named: Arguments.kwargs) -> Result | Exception:
+def _attempt(do: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result | Exception:
     """Return the result of a call, or what it raises: that is reported to the job alone for which it was done."""
     try:
-        return do(*each, **named)
+        return do(*arguments)
     except Exception as error:  # noqa: BLE001
         return error
