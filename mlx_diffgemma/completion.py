@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from mlx_diffgemma.events import BlockCommitted, Event, Finished, FinishReason, GapFilled, Prefilled, Stats
 from mlx_diffgemma.model.prefix import Prefix
@@ -73,20 +73,11 @@ class Completion:
         }
 
 
-class Folded(NamedTuple):
-    """What the events of one generation amount to."""
+def fold(events: Iterable[Event], *, seed: int) -> tuple[Completion, tuple[str, ...]]:
+    """Drain the events of one generation into its Completion and the fillings of its gaps.
 
-    text: str
-    thought: str
-    gaps: tuple[str, ...]
-    tokens: tuple[int, ...]
-    probabilities: tuple[float, ...]
-    finish_reason: CompletionReason
-    stats: Stats
-
-
-def fold(events: Iterable[Event]) -> Folded:
-    """Drain the events of one generation; without a Finished event it was interrupted."""
+    Without a Finished event it was interrupted. seed: that of its options.
+    """
     blocks: list[BlockCommitted] = []
     gaps: list[str] = []
     finished: Finished | None = None
@@ -103,29 +94,22 @@ def fold(events: Iterable[Event]) -> Folded:
                 finished = event
             case _:
                 pass
-    return Folded(
+    completion = Completion(
         text="".join(block.text for block in blocks),
         thought="".join(block.thought for block in blocks),
-        gaps=tuple(gaps),
         tokens=tuple(token for block in blocks for token in block.tokens),
         probabilities=tuple(probability for block in blocks for probability in block.probabilities),
         finish_reason=finished.reason if finished else "interrupted",
         stats=finished.stats if finished else _counts(prompt_tokens, blocks),
+        seed=seed,
     )
+    return completion, tuple(gaps)
 
 
 def gather(events: Iterable[Event], *, seed: int) -> Completion:
     """Drain the events of one answer into its Completion; seed: that of its options."""
-    folded = fold(events)
-    return Completion(
-        text=folded.text,
-        thought=folded.thought,
-        tokens=folded.tokens,
-        probabilities=folded.probabilities,
-        finish_reason=folded.finish_reason,
-        stats=folded.stats,
-        seed=seed,
-    )
+    completion, _ = fold(events, seed=seed)
+    return completion
 
 
 def _counts(prompt_tokens: int, blocks: list[BlockCommitted]) -> Stats:

@@ -70,7 +70,8 @@ def edit(
     gap = None if part.gap_tokens is None else Gap(part.gap_tokens, part.gap_tokens)
     session, config = start(revision)
     parts = session.edit_template(document.text, span, gap)
-    deliver(revision, document, parts, session.stream_edit(document.text, instruction, span, config, gap=gap))
+    events = session.stream_edit(document.text, instruction, span, config, gap=gap)
+    deliver(revision, document, parts, events, seed=config.seed)
 
 
 def main() -> None:

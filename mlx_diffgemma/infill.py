@@ -70,7 +70,8 @@ def infill(
     require_usable(constraint)
     parts = matched(parts, constraint)
     session, config = start(revision)
-    deliver(revision, document, parts, session.stream_infill(parts, gaps.instruction, config))
+    events = session.stream_infill(parts, gaps.instruction, config)
+    deliver(revision, document, parts, events, seed=config.seed)
 
 
 def main() -> None:

@@ -93,7 +93,8 @@ def answer_file(request: Request, file: Path, batch_size: int | None) -> None:
     with Interrupt() as interrupt, progress(len(lines), None if request.quiet else sys.stderr) as report:
         # What is read for the choices of a line is not read again for its answer.
         prefix = Prefixes() if any(isinstance(each.constraint, Choices) for each in configs) else None
-        choices = [choice_probabilities(session, *asked, prefix) for asked in zip(prompts, configs, strict=True)]
+        until_noted = takewhile(lambda _: not interrupt.noted, zip(prompts, configs, strict=True))
+        choices = [choice_probabilities(session, *asked, prefix) for asked in until_noted]
         events = session.stream_many(prompts, configs, batch_size=batch_size or BATCH_SIZE, prefix=prefix)
         until_interrupt = takewhile(lambda _: not interrupt.noted, events)
         for index, answer in in_order(until_interrupt, report):

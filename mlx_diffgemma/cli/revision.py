@@ -93,14 +93,15 @@ def start(revision: Revision) -> tuple[Session, GenerationConfig]:
     return session, request.over(session.defaults)
 
 
-def deliver(revision: Revision, document: Document, parts: Sequence[Part], events: Iterator[Event]) -> None:
+def deliver(
+    revision: Revision, document: Document, parts: Sequence[Part], events: Iterator[Event], *, seed: int
+) -> None:
     """Drain `events`, and print or write the result. Raises DiffGemmaError; SystemExit after Ctrl-C."""
     from mlx_diffgemma.display.terminal import report
     from mlx_diffgemma.infilling.result import gather_filled
 
     output, quiet = revision.output, revision.request.quiet
     with Interrupt() as interrupt:
-        seed = revision.request.over(PERMISSIVE).seed
         result = gather_filled(parts, _watched(interrupt.until(events), revision), seed=seed)
     if result.finish_reason == "interrupted":
         raise SystemExit(INTERRUPTED)

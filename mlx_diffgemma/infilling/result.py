@@ -32,15 +32,7 @@ def gather_filled(parts: Sequence[Part], events: Iterable[Event], *, seed: int) 
     The text consists of the template's own texts and the fillings, so nothing around a gap can change; if the events
     end early, it is what was decided until then.
     """
-    folded = fold(events)
-    whole = folded.finish_reason != "interrupted"
-    return Infilled(
-        text=filled(parts, folded.gaps) if whole else folded.text,
-        thought=folded.thought,
-        gaps=folded.gaps,
-        tokens=folded.tokens,
-        probabilities=folded.probabilities,
-        finish_reason=folded.finish_reason,
-        stats=folded.stats,
-        seed=seed,
-    )
+    completion, gaps = fold(events, seed=seed)
+    text = completion.text if completion.finish_reason == "interrupted" else filled(parts, gaps)
+    fields: dict[str, Any] = {**vars(completion), "text": text, "gaps": gaps}
+    return Infilled(**fields)
