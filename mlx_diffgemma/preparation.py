@@ -19,10 +19,10 @@ from mlx_diffgemma.errors import (
     TokenizerError,
     require_unicode,
 )
-from mlx_diffgemma.events import Event, Prefilled
+from mlx_diffgemma.events import Event
 from mlx_diffgemma.generation.job import Job, check_lengths
 from mlx_diffgemma.generation.loop import AnyJob, Task
-from mlx_diffgemma.generation.prefill import read_chunk, read_from
+from mlx_diffgemma.generation.prefill import read_from, read_whole
 from mlx_diffgemma.generation.prefixes import Prefixes
 from mlx_diffgemma.generation.scoring import log_probabilities
 from mlx_diffgemma.generation_config import GenerationConfig
@@ -32,9 +32,8 @@ from mlx_diffgemma.infilling.prompts import check_span, edit_gap, edit_parts, in
 from mlx_diffgemma.infilling.template import Gap, Part, parse
 from mlx_diffgemma.infilling.windows import fits
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
-from mlx_diffgemma.model.prefix import BothSources, Prefix, Reuse
+from mlx_diffgemma.model.prefix import BothSources, Prefix, Reuse, common_length
 from mlx_diffgemma.sampling.stop_strings import StopStrings
-from mlx_diffgemma.text.channels import Channels
 from mlx_diffgemma.text.event_text import EventText
 from mlx_diffgemma.text.messages import Message, Text, Turn, chat_messages, require_prompt
 from mlx_diffgemma.text.tokenizer import Tokenizer
@@ -97,7 +96,7 @@ class Preparation:
             raise ConstraintError("stop_tokens is empty: an answer with a constraint needs a token to end with")
         pattern = pattern_of(config.constraint)
         automaton = automaton_of(pattern, self._vocabulary, config.stop_tokens, config.allow_empty)
-        opening, closing = self._tokenizer.thought_open, self._tokenizer.thought_close
+        opening, closing = self._tokenizer.channels
         if not config.thinking or opening is None or closing is None:
             return automaton
         return after_thinking(automaton, self._vocabulary.token_bytes, opening, closing)
@@ -108,7 +107,7 @@ class Preparation:
         return StopStrings(
             stops=tuple(stop.encode() for stop in config.stop),
             token_bytes=self._tokenizer.all_token_bytes,
-            channels=Channels(self._tokenizer.thought_open, self._tokenizer.thought_close),
+            channels=self._tokenizer.channels,
         )
 
     def event_text(self, work: AnyJob) -> EventText:
@@ -161,8 +160,9 @@ class Preparation:
         if config.raw:
             return 0, 0
         turns = chat_messages(prompt, config.system)
-        system = int(turns[0].role == "system")
-        return self._end_of(turns[:system], config, tokens), self._end_of(turns[:-1], config, tokens)
+        system, before_last = int(turns[0].role == "system"), len(turns) - 1
+        ends = {count: self._end_of(turns[:count], config, tokens) for count in {system, before_last}}
+        return ends[system], ends[before_last]
 
     def _end_of(self, turns: Sequence[Turn], config: GenerationConfig, tokens: Sequence[int]) -> int:
         """Return how many tokens these first turns are, 0 if the tokens do not begin with theirs."""
@@ -198,6 +198,10 @@ class Preparation:
         shown = not fits(token_parts, canvas_capacity(self._model, config))
         return self.fill(token_parts, infill_prompt(parts, instruction, shown=shown), config, prefix)
 
+    def edit(self, parts: Sequence[Part], prompt: str, config: GenerationConfig) -> Task:
+        """Return the task that fills the template of an edit; prompt: what the model is asked."""
+        return self.fill(self.boundaries(config).token_parts(parts), prompt, config)
+
     def edit_template(self, text: str, span: tuple[int, int], gap: Gap | None) -> tuple[Part, ...]:
         """Return the template whose gap is a span of a text. Raises TemplateError for a span outside the text."""
         check_span(text, span)
@@ -228,8 +232,7 @@ def config_of_each(config: Configs, count: int) -> Sequence[GenerationConfig | N
 
 def require_beginning(tokens: Sequence[int], prefix: Prefix) -> None:
     """Raise PromptError if these tokens do not begin with those of the prefix."""
-    pairs = zip(tokens, prefix.tokens, strict=False)
-    same = next((at for at, (one, other) in enumerate(pairs) if one != other), min(len(tokens), len(prefix.tokens)))
+    same = common_length(tokens, prefix.tokens)
     if same < len(prefix.tokens):
         raise PromptError(
             f"the prompt does not begin with the prefix: they differ from token {same + 1} on; "
@@ -239,11 +242,6 @@ def require_beginning(tokens: Sequence[int], prefix: Prefix) -> None:
 
 def read_prefix(model: DiffusionGemma, prefix: Prefix, reuse: Reuse | None) -> Iterator[Event]:
     """Read a prefix, as far as it was not read before, and keep its cache in it."""
-    source = prefix if reuse is None else BothSources(reuse.source, prefix)
-    ends = () if reuse is None else reuse.ends
-    whole = Reuse(source, (*ends, len(prefix.tokens)), 0 if reuse is None else reuse.system_end)
-    reading = read_from(model, prefix.tokens, whole)
-    while not reading.is_over:
-        read_chunk(model, [reading])
-        yield Prefilled(done=reading.done, total=reading.total)
+    reading = read_from(model, prefix.tokens, reuse)
+    yield from read_whole(model, reading)
     prefix.cache = reading.cache.snapshot()

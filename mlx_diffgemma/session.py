@@ -170,11 +170,11 @@ class Session:
             return self._answer(cast("Prompt", prompt), cast("GenerationConfig | None", config), prefix, options)
         prompts = cast("Sequence[Prompt]", prompt)
         events_of: list[list[Event]] = [[] for _ in prompts]
-        for number, event in self.stream_many(prompts, config, batch_size=batch_size, prefix=prefix, **options):
+        configs = [self._config(each, options) for each in config_of_each(config, len(prompts))]
+        for number, event in self.stream_many(prompts, configs, batch_size=batch_size, prefix=prefix):
             # The steps of a canvas are many, and its Completion does not need them.
             if isinstance(event, BlockCommitted | Finished):
                 events_of[number].append(event)
-        configs = [self._config(each, options) for each in config_of_each(config, len(prompts))]
         return [gather(events, seed=each.seed) for events, each in zip(events_of, configs, strict=True)]
 
     def _answer(
@@ -235,7 +235,8 @@ class Session:
     ) -> Infilled:
         """Return the filled template of `stream_infill`; the text around the gaps is unchanged, byte for byte."""
         parts, config = parse(template, marker), self._config(config, options)
-        return gather_filled(parts, self.stream_infill(parts, instruction, config, prefix=prefix), seed=config.seed)
+        events = self._events(self.preparation.infill(parts, instruction, config, prefix))
+        return gather_filled(parts, events, seed=config.seed)
 
     def stream_edit(
         self,
@@ -253,8 +254,7 @@ class Session:
         `stream_infill` raises.
         """
         parts, config = self.edit_template(text, span, gap), self._config(config, options)
-        token_parts = self.preparation.boundaries(config).token_parts(parts)
-        return self._events(self.preparation.fill(token_parts, edit_prompt(text, instruction, span), config))
+        return self._events(self.preparation.edit(parts, edit_prompt(text, instruction, span), config))
 
     def edit(
         self,
@@ -268,7 +268,8 @@ class Session:
     ) -> Infilled:
         """Return the text of `stream_edit`; every other character is unchanged."""
         parts, config = self.edit_template(text, span, gap), self._config(config, options)
-        return gather_filled(parts, self.stream_edit(text, instruction, span, config, gap=gap), seed=config.seed)
+        events = self._events(self.preparation.edit(parts, edit_prompt(text, instruction, span), config))
+        return gather_filled(parts, events, seed=config.seed)
 
     def edit_template(self, text: str, span: tuple[int, int], gap: Gap | None = None) -> tuple[Part, ...]:
         """Return the template that `edit` fills. Raises TemplateError for a span outside the text."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any, NamedTuple, cast
@@ -12,7 +13,7 @@ import mlx.core as mx
 from mlx_diffgemma.constraint.token_automaton import TokenAutomaton
 from mlx_diffgemma.events import BlockCommitted, Event, Finished, Prefilled
 from mlx_diffgemma.generation.job import Job
-from mlx_diffgemma.generation.prefill import read_chunk, read_from
+from mlx_diffgemma.generation.prefill import read_from, read_whole
 from mlx_diffgemma.generation.timing import Clock
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model.cache import Cache
@@ -43,11 +44,10 @@ def write(model: DiffusionGemma, job: Job) -> Iterator[Event]:
     """Answer a prompt; every token is a block of its own, of one step."""
     clock, config, constraint, total = Clock(), job.config, job.constraint, len(job.tokens)
     # The last token of the prompt is encoded with the first draw.
-    reading = read_from(model, job.tokens[:-1], job.reuse and job.reuse.up_to(total - 1))
+    reading = read_from(model, job.tokens[:-1], job.reuse)
     reused = reading.done
-    while not reading.is_over:
-        read_chunk(model, [reading])
-        yield Prefilled(done=reading.done, total=total)
+    for reached in read_whole(model, reading):
+        yield replace(reached, total=total)
     clock.prefilled()
     yield Prefilled(done=total, total=total)
     cache, last_token = reading.cache, mx.array([[job.tokens[-1]]])

@@ -1,13 +1,14 @@
-"""PromptReading prompts into their caches, and what the encoder predicts after them."""
+"""Reading prompts into their caches, and what the encoder predicts after them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import cast
 
 import mlx.core as mx
 
+from mlx_diffgemma.events import Prefilled
 from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 from mlx_diffgemma.model.prefix import Reuse
@@ -52,7 +53,7 @@ class PromptReading:
         length = ATTENTION_CELLS // (self.cache.offset + MAX_CHUNK) // MIN_CHUNK * MIN_CHUNK
         stop = self.done + max(MIN_CHUNK, min(MAX_CHUNK, length))
         borders = (stop, self.total - self.wants_last, *(self.reuse.ends if self.reuse else ()))
-        stop = min((border for border in borders if border > self.done), default=self.total)
+        stop = min(border for border in borders if border > self.done)
         return self.tokens[:, self.done : stop]
 
 
@@ -67,7 +68,7 @@ def read_from(
     kept = None
     if reuse is not None:
         kept = reuse.source.find(tokens[:longest])
-        reuse = reuse.up_to(longest)
+        reuse = reuse._replace(ends=tuple({min(end, longest) for end in reuse.ends}))
     return PromptReading(
         tokens=mx.array([list(tokens)]),
         cache=model.make_cache() if kept is None else kept.snapshot(),
@@ -110,42 +111,22 @@ def _keep(reading: PromptReading) -> None:
         reuse.source.keep(tokens, reading.cache.snapshot(), is_system=reading.done == reuse.system_end)
 
 
+def read_whole(model: DiffusionGemma, reading: PromptReading) -> Iterator[Prefilled]:
+    """Read all that is left of a prompt; yield how far it has come after each chunk."""
+    while not reading.is_over:
+        read_chunk(model, [reading])
+        yield Prefilled(done=reading.done, total=reading.total)
+
+
 def prefill(model: DiffusionGemma, prompts: Sequence[mx.array], caches: Sequence[Cache]) -> Iterator[dict[int, int]]:
     """Encode prompts [1, L], each into its cache, in chunks; short ones go together.
 
     Yields after each chunk how many tokens are done, by the index of each prompt that advanced.
     """
-    for reached in _read_all(model, prompts, caches, wants_last=False):
-        yield {row: reading.done for row, reading in reached.items()}
-
-
-class Progress(NamedTuple):
-    """How far a prompt has been read."""
-
-    done: int
-    """tokens in the cache"""
-    last: mx.array | None
-    """final hidden state [1, 1, D] of the prompt's last token, None before it is read"""
-
-
-def prefill_with_last(
-    model: DiffusionGemma, prompts: Sequence[mx.array], caches: Sequence[Cache]
-) -> Iterator[dict[int, Progress]]:
-    """Do what `prefill` does, and compute the hidden state of each prompt's last token, which chunks do not."""
-    for reached in _read_all(model, prompts, caches, wants_last=True):
-        yield {row: Progress(reading.done, reading.last) for row, reading in reached.items()}
-
-
-def _read_all(
-    model: DiffusionGemma, prompts: Sequence[mx.array], caches: Sequence[Cache], *, wants_last: bool
-) -> Iterator[dict[int, PromptReading]]:
-    readings = [
-        PromptReading(tokens=prompt, cache=cache, wants_last=wants_last)
-        for prompt, cache in zip(prompts, caches, strict=True)
-    ]
+    readings = [PromptReading(tokens=prompt, cache=cache) for prompt, cache in zip(prompts, caches, strict=True)]
     numbers = {reading: row for row, reading in enumerate(readings)}
     while unfinished := [reading for reading in readings if not reading.is_over]:
-        yield {numbers[reading]: reading for reading in read_chunk(model, unfinished)}
+        yield {numbers[reading]: reading.done for reading in read_chunk(model, unfinished)}
 
 
 def following(model: DiffusionGemma, hidden: mx.array, tokens: mx.array) -> mx.array:

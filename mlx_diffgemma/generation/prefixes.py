@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from mlx_diffgemma.errors import OptionError
 from mlx_diffgemma.model.cache import Cache
+from mlx_diffgemma.model.prefix import common_length
 
 DEFAULT_BYTES = 2**30
 """At full size a cache takes 0.2 GB for the sliding layers, and 20 KB a token for the others."""
@@ -49,13 +50,13 @@ class Prefixes:
     @property
     def nbytes(self) -> int:
         """Size of all caches in bytes."""
-        return sum(_size(node) for node in self._kept())
+        return sum(node.cache.nbytes for node in self._kept() if node.cache is not None)
 
     def find(self, tokens: Sequence[int]) -> Cache | None:
         """Return the cache of the most leading tokens that are kept."""
         found = None
-        for node, length in self._path(tuple(tokens)):
-            if node.cache is not None and length <= len(tokens):
+        for node, _ in self._path(tuple(tokens)):
+            if node.cache is not None:
                 found = node
         if found is None:
             return None
@@ -101,7 +102,7 @@ class Prefixes:
         if child is None:
             node.children[rest[0]] = made = _Node(rest)
             return made
-        common = _common_length(child.edge, rest)
+        common = common_length(child.edge, rest)
         middle = _Node(rest[:common], {child.edge[common]: child})
         child.edge = child.edge[common:]
         node.children[rest[0]] = middle
@@ -122,13 +123,3 @@ class Prefixes:
             order += node.children.values()
         for node in reversed(order):
             node.children = {first: child for first, child in node.children.items() if child.cache or child.children}
-
-
-def _size(node: _Node) -> int:
-    return 0 if node.cache is None else node.cache.nbytes
-
-
-def _common_length(first: Sequence[int], second: Sequence[int]) -> int:
-    """Return with how many equal tokens two runs begin."""
-    pairs = zip(first, second, strict=False)
-    return next((at for at, (one, other) in enumerate(pairs) if one != other), min(len(first), len(second)))

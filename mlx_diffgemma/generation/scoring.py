@@ -8,7 +8,7 @@ from typing import cast
 
 import mlx.core as mx
 
-from mlx_diffgemma.generation.prefill import following, read_chunk, read_from
+from mlx_diffgemma.generation.prefill import following, read_from, read_whole
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 from mlx_diffgemma.model.prefix import Reuse
 
@@ -26,8 +26,8 @@ def log_probabilities(
     these very ids, the encoder's, at temperature 1.
     """
     reading = read_from(model, tokens, reuse, wants_last=True)
-    while not reading.is_over:
-        read_chunk(model, [reading])
+    for _ in read_whole(model, reading):
+        pass
     cache, last = reading.cache, reading.last
     assert last is not None
     rows = [mx.array([list(answer)]) for answer in answers]

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from mlx_diffgemma.errors import OptionError, PromptError
-from mlx_diffgemma.events import BlockCommitted, Event, Finished, GapFilled, Prefilled
-from mlx_diffgemma.generation.prefill import PromptReading, prefill_with_last, read_chunk, read_from
+from mlx_diffgemma.events import BlockCommitted, Event, Finished, GapFilled
+from mlx_diffgemma.generation.prefill import PromptReading, read_from, read_whole
 from mlx_diffgemma.generation.timing import Clock
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.infilling.boundaries import Boundaries, TokenGap, TokenPart
@@ -37,7 +37,6 @@ from mlx_diffgemma.infilling.candidates import (
 from mlx_diffgemma.infilling.gap_constraints import parts_after, with_length_limits
 from mlx_diffgemma.infilling.search import find_finalists
 from mlx_diffgemma.infilling.windows import next_window, positions_needed, split_leading_text
-from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 from mlx_diffgemma.model.prefix import Reuse
 from mlx_diffgemma.sampling.canvas import end_of
@@ -120,10 +119,11 @@ def _fill_windows(
     text, rest = split_leading_text(parts, setup.capacity, 0)
     reading = read_from(setup.model, [*prompt, *text], reuse, wants_last=True)
     reused = reading.done
-    read = yield from _read_prompt(setup.model, reading, clock)
+    yield from read_whole(setup.model, reading)
+    clock.prefilled()
     if text:
         yield BlockCommitted(block=0, steps=0, tokens=text, last=False)
-    progress = _Progress(read=read, rest=rest, position=len(text))
+    progress = _Progress(read=_read_so_far(reading), rest=rest, position=len(text))
     while any(isinstance(part, TokenGap) for part in progress.rest):
         progress = yield from _fill_window(setup, progress, clock)
         progress = yield from _read_text_after(setup, progress)
@@ -133,18 +133,9 @@ def _fill_windows(
     yield Finished(reason="stop" if progress.is_complete else "length", stats=stats)
 
 
-def _read_prompt(model: DiffusionGemma, reading: PromptReading, clock: Clock) -> Generator[Event, None, ReadText]:
-    """Read the prompt and the text before the first canvas: step 1."""
-    while not reading.is_over:
-        read_chunk(model, [reading])
-        yield Prefilled(done=reading.done, total=reading.total)
-    clock.prefilled()
-    return _read_so_far(reading.cache, reading.last)
-
-
-def _read_so_far(cache: Cache, last_hidden: mx.array | None) -> ReadText:
-    assert last_hidden is not None
-    return ReadText(cache=cache, last_hidden=last_hidden)
+def _read_so_far(reading: PromptReading) -> ReadText:
+    assert reading.last is not None
+    return ReadText(cache=reading.cache, last_hidden=reading.last)
 
 
 def _fill_window(setup: FillingSetup, progress: _Progress, clock: Clock) -> Generator[Event, None, _Progress]:
@@ -223,6 +214,7 @@ def _read_text_after(setup: FillingSetup, progress: _Progress) -> Generator[Bloc
     if not rest:
         # Nothing comes after this text, so the model need not read it.
         return progress
-    cache = progress.read.cache
-    *_, reached = prefill_with_last(setup.model, [mx.array([tokens])], [cache])
-    return progress._replace(read=_read_so_far(cache, reached[0].last))
+    reading = PromptReading(tokens=mx.array([tokens]), cache=progress.read.cache, wants_last=True)
+    for _ in read_whole(setup.model, reading):
+        pass
+    return progress._replace(read=_read_so_far(reading))

@@ -49,10 +49,6 @@ class Reuse(NamedTuple):
     system_end: int = 0
     """the one of them that ends the system prompt"""
 
-    def up_to(self, longest: int) -> Reuse:
-        """Return this with no end after so many tokens."""
-        return self._replace(ends=tuple({min(end, longest) for end in self.ends}))
-
 
 @dataclass(eq=False)
 class Prefix:
@@ -87,3 +83,9 @@ class Prefix:
         read = 0 if self.cache is None else self.cache.offset
         if read < len(tokens) <= len(self.tokens) and self.tokens[: len(tokens)] == tuple(tokens):
             self.cache = cache
+
+
+def common_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """Return with how many equal tokens two runs begin."""
+    pairs = zip(first, second, strict=False)
+    return next((at for at, (one, other) in enumerate(pairs) if one != other), min(len(first), len(second)))

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from mlx_diffgemma.errors import TokenizerError
+from mlx_diffgemma.text.channels import Channels
 from mlx_diffgemma.text.chat_template import THOUGHT_CLOSE, THOUGHT_OPEN, TURN_CLOSE, ChatTemplate
 from mlx_diffgemma.text.control_tokens import ControlTokens
 from mlx_diffgemma.text.messages import Message, Turn, conversation
@@ -45,6 +46,7 @@ class Tokenizer:
         self._bos = files.token("bos_token")
         self.thought_open = files.vocabulary.get(THOUGHT_OPEN)
         self.thought_close = files.vocabulary.get(THOUGHT_CLOSE)
+        self.channels = Channels(self.thought_open, self.thought_close)
         self.turn_close = files.vocabulary.get(TURN_CLOSE)
         self.pad = files.token("pad_token") or 0
         self.special = frozenset(_special_ids(files))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from mlx_diffgemma.text.channels import Channel, Channels
+from mlx_diffgemma.text.channels import Channel
 from mlx_diffgemma.text.tokenizer import UTF8_DECODER, Tokenizer
 
 
@@ -17,7 +17,6 @@ class Transcript:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._channels = Channels(tokenizer.thought_open, tokenizer.thought_close)
         self._channel = Channel()
         self._answer = UTF8_DECODER(errors="replace")
         self._thought = UTF8_DECODER(errors="replace")
@@ -63,4 +62,4 @@ class Transcript:
 
     def _after(self, channel: Channel, token: int) -> tuple[Channel, bytes]:
         """Return the channel after a token, and the bytes that the token adds to that channel's text."""
-        return self._channels.after(channel, token, self._tokenizer.token_bytes(token))
+        return self._tokenizer.channels.after(channel, token, self._tokenizer.token_bytes(token))
