@@ -21,7 +21,7 @@ from mlx_diffgemma_convert.shards import Entry, group_into_shards, index_content
 from mlx_diffgemma_convert.writer import shard_file, write_text
 
 from mlx_diffgemma.checkpoint.names import SCALAR
-from mlx_diffgemma.checkpoint.safetensors import INDEX
+from mlx_diffgemma.checkpoint.folder import INDEX
 from mlx_diffgemma.model.config import parse_config
 
 Width = Literal["full", "bench", "mid", "tiny"]

@@ -12,6 +12,10 @@ from typing import Any, NamedTuple, cast
 from mlx_diffgemma.errors import ConfigError, DataError, ModelNotFoundError
 
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+"""The first bytes of a file that git-lfs leaves in place of a large one that was not downloaded."""
+
+
 class JsonLine(NamedTuple):
     """One line of a file with a JSON value per line."""
 
@@ -46,7 +50,10 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises ModelNotFoundError for a file that is missing, ConfigError for one that is damaged or cannot be read.
     """
     try:
-        parsed = json.loads(path.read_text(encoding="utf-8-sig"))
+        contents = path.read_bytes()
+        if contents.startswith(LFS_POINTER):
+            raise ConfigError(f"{path} is a pointer of git-lfs, not the file itself: run `git lfs pull` there")
+        parsed = json.loads(contents.decode("utf-8-sig"))
     except FileNotFoundError:
         raise ModelNotFoundError(f"{path.parent} has no {path.name}: is it the folder of a model?") from None
     except (ValueError, RecursionError) as error:

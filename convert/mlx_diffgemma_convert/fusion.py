@@ -16,11 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlx_diffgemma.checkpoint.names import CheckpointTensors, TensorSource, sort_tensors
-from mlx_diffgemma.checkpoint.quantization import QuantizationTable, parse_table
-from mlx_diffgemma.checkpoint.safetensors import read_folder
+from mlx_diffgemma.checkpoint.quantization import QuantizationTable, table_of_files
+from mlx_diffgemma.checkpoint.folder import read_config, read_folder
 from mlx_diffgemma.checkpoint.weights import build_model, check_tensors, load_generation_config
 from mlx_diffgemma.errors import ConvertError, OptionError
-from mlx_diffgemma.files import read_json
 from mlx_diffgemma.model.config import ModelConfig, parse_config
 from mlx_diffgemma_convert.adapter import Adapter, changed_parameters, read_adapter
 from mlx_diffgemma_convert.card import Card
@@ -61,10 +60,11 @@ def fuse(options: FusionOptions) -> Generator[WriteEvent]:
     source, destination = options.source, options.destination.resolve()
     _check_folders(options, destination)
     # 1 read
-    raw = read_json(source / "config.json")
-    config, table = parse_config(raw), parse_table(raw)
+    raw = read_config(source)
+    config = parse_config(raw)
     load_generation_config(source, raw)
     contents = sort_tensors(tensors := read_folder(source))
+    table = table_of_files(raw, contents.text)
     check_tensors(build_model(config, table, contents.text), contents)
     adapter = read_adapter(options.adapter)
     # 2 plan

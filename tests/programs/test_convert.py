@@ -25,7 +25,7 @@ from mlx_diffgemma_convert.recipe import Recipe, make_quantization, make_recipe
 from tiny import denoised, encoded
 
 from mlx_diffgemma.checkpoint.quantization import parse_table
-from mlx_diffgemma.checkpoint.safetensors import read_folder
+from mlx_diffgemma.checkpoint.folder import read_folder
 from mlx_diffgemma.checkpoint.weights import load_model
 from mlx_diffgemma.files import read_json
 from mlx_diffgemma.model.config import parse_config

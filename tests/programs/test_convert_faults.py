@@ -138,6 +138,12 @@ def claim_other_sizes(source: Path) -> None:
 
 
 def pack(source: Path) -> None:
+    """Pack one tensor, as MLX does."""
+    name = "model.decoder.layers.1.mlp.up_proj"
+    held = tensors(source)
+    for ending, array in zip(("weight", "scales", "biases"), mx.quantize(held[f"{name}.weight"]), strict=True):
+        held[f"{name}.{ending}"] = array
+    rewrite(source, held)
     edit_json(source / "config.json", {"quantization": {"group_size": 64, "bits": 4}})
 
 
@@ -158,7 +164,7 @@ def break_generation_config(source: Path) -> None:
         (scramble_header, WeightsError, "damaged header"),
         (drop_a_tensor, WeightsError, r"no model\.decoder\.layers\.1\.mlp\.up_proj\.weight"),
         (claim_other_sizes, WeightsError, "but config.json implies"),
-        (pack, ConvertError, "already quantized: convert the bf16 checkpoint"),
+        (pack, ConvertError, r"already quantized \(it has .*up_proj.scales\): convert the bf16 checkpoint"),
         (forget_config, ModelNotFoundError, "has no config.json"),
         (break_generation_config, ConfigError, "not valid JSON"),
     ],
