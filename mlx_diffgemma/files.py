@@ -16,6 +16,10 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 """The first bytes of a file that git-lfs leaves in place of a large one that was not downloaded."""
 
 
+_TEMPORARY = ".partial-"
+"""The beginning of the names of files that are being written."""
+
+
 class JsonLine(NamedTuple):
     """One line of a file with a JSON value per line."""
 
@@ -34,7 +38,7 @@ def replacing(path: Path) -> Generator[Path]:
     The file is flushed to the disk before it is renamed. It gets the permissions of a new file: a block that wants
     those of the old file sets them. Raises OSError.
     """
-    temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -42,6 +46,11 @@ def replacing(path: Path) -> Generator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def unfinished_files(folder: Path) -> Iterator[Path]:
+    """Yield the temporary files in `folder` that `replacing` left there when its process was killed."""
+    yield from folder.glob(f"{_TEMPORARY}*")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from mlx_diffgemma.checkpoint.quantization import table_of_files
 from mlx_diffgemma.checkpoint.folder import read_config, read_folder
 from mlx_diffgemma.checkpoint.weights import load_generation_config
 from mlx_diffgemma.model.config import parse_config
-from mlx_diffgemma_convert.card import Card
+from mlx_diffgemma_convert.card import Card, read_license
 from mlx_diffgemma_convert.chunks import error_note
 from mlx_diffgemma_convert.output import Output, WriteEvent, fingerprint, write_output
 from mlx_diffgemma_convert.partial_folder import check_destination
@@ -70,6 +70,7 @@ def convert(options: ConversionOptions) -> Generator[WriteEvent]:
             repository=options.repository,
             target=options.target or options.destination.name,
             note=error_note("the source"),
+            license=read_license(source),
         ),
     )
     # 3 write

@@ -22,7 +22,7 @@ from mlx_diffgemma.checkpoint.weights import build_model, check_tensors, load_ge
 from mlx_diffgemma.errors import ConvertError, OptionError
 from mlx_diffgemma.model.config import ModelConfig, parse_config
 from mlx_diffgemma_convert.adapter import Adapter, changed_parameters, read_adapter
-from mlx_diffgemma_convert.card import Card
+from mlx_diffgemma_convert.card import Card, read_license
 from mlx_diffgemma_convert.chunks import error_note
 from mlx_diffgemma_convert.output import Output, WriteEvent, fingerprint, write_output
 from mlx_diffgemma_convert.parameters import google_name, text_shapes
@@ -86,6 +86,7 @@ def fuse(options: FusionOptions) -> Generator[WriteEvent]:
             repository=options.repository,
             target=options.destination.name,
             note=note,
+            license=read_license(source),
             adapter=options.adapter.resolve().name,
         ),
     )

@@ -153,17 +153,28 @@ def test_tokenizer_and_template_are_copied_and_strange_files_are_not(tmp_path: P
     assert not found["README.md"].startswith(b"theirs")
 
 
-def test_the_card_names_base_model_command_and_classes(tmp_path: Path) -> None:
+def test_the_card_names_base_model_license_command_and_classes(tmp_path: Path) -> None:
     source = tiny_source(tmp_path / "source")
+    (source / "README.md").write_text("---\nlicense: gemma\nlicense_link: https://ai.google.dev/gemma/terms\ntags: []\n---\n")
     run(replace(options(source, tmp_path / "result"), name="someone/fine-tune", repository=True, target="me/four-bit"))
     card = (tmp_path / "result" / "README.md").read_text()
     front, body = card.split("---\n")[1:3]
-    for line in ("license: apache-2.0", "library_name: mlx", "pipeline_tag: text-generation"):
+    for line in ("license: gemma", "license_link: https://ai.google.dev/gemma/terms", "library_name: mlx", "pipeline_tag: text-generation"):
         assert f"{line}\n" in front
     assert "base_model: someone/fine-tune\nbase_model_relation: quantized\n" in front
     assert 'mlx_diffgemma.generate --model me/four-bit "' in body
     assert "| experts | 4 bits, group 64 |" in body
     assert "| embed | 8 bits, group 64 |" in body
+
+
+def test_the_card_of_a_local_folder_claims_neither_a_base_model_nor_a_license(tmp_path: Path) -> None:
+    run(options(tiny_source(tmp_path / "source"), tmp_path / "result"))
+    card = (tmp_path / "result" / "README.md").read_text()
+    front, body = card.split("---\n")[1:3]
+    assert "license" not in front
+    assert "base_model" not in front
+    assert "Converted from the local folder `source` with" in body
+    assert "google" not in card
 
 
 def test_the_closing_lines_add_up(tmp_path: Path) -> None:
