@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, cast
 
 from mlx_diffgemma.errors import ConfigError, DataError, ModelNotFoundError
 
-
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 """The first bytes of a file that git-lfs leaves in place of a large one that was not downloaded."""
 

@@ -15,9 +15,10 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlx_diffgemma.checkpoint.names import CheckpointTensors, TensorSource, sort_tensors
-from mlx_diffgemma.checkpoint.quantization import QuantizationTable, table_of_files
 from mlx_diffgemma.checkpoint.folder import read_config, read_folder
+from mlx_diffgemma.checkpoint.names import CheckpointTensors, TensorSource, sort_tensors
+from mlx_diffgemma.checkpoint.peft import PeftAdapter
+from mlx_diffgemma.checkpoint.quantization import QuantizationTable, table_of_files
 from mlx_diffgemma.checkpoint.weights import build_model, check_tensors, load_generation_config
 from mlx_diffgemma.errors import ConvertError, OptionError
 from mlx_diffgemma.model.config import ModelConfig, parse_config
@@ -106,7 +107,7 @@ def plan_fusion(
     config: ModelConfig,
     table: QuantizationTable | None,
     contents: CheckpointTensors,
-    adapter: Adapter,
+    adapter: Adapter | PeftAdapter,
 ) -> tuple[ConversionPlan, int]:
     """Return the plan, and how many of its parameters the adapter changes. Raises OptionError, AdapterError."""
     text = dict(_grouped(contents.text, table))

@@ -55,9 +55,10 @@ class QuantizedValues:
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptedValues:
-    """A linear map and the low-rank change to it, in mlx-lm's shapes.
+    """A linear map and the low-rank change to it.
 
-    base [out, in]: a [in, rank], b [rank, out]. A stack of experts [E, out, in]: a [E, rank, in], b [E, out, rank].
+    base [out, in]: in mlx-lm's shapes a [in, rank], b [rank, out], in PEFT's a [1, rank, in], b [1, out, rank]. A stack
+    of experts [E, out, in]: a [E, rank, in], b [E, out, rank].
     """
 
     base: TensorSource | QuantizedValues
@@ -134,11 +135,11 @@ def dequantize(stored: Sequence[mx.array], quantization: Quantization) -> mx.arr
 
 def _change(adapted: AdaptedValues, first: int, count: int) -> npt.NDArray[np.float32]:
     """Compute rows of the low-rank change -> [count, in]. In numpy: a GPU may multiply float32 with fewer bits."""
-    if len(adapted.shape) == 2:
+    if len(adapted.a.shape) == 2:
         a = _float32(adapted.a, 0, adapted.a.shape[0])
         b = _float32(adapted.b, 0, adapted.b.shape[0], adapted.scale)
         return b[:, first : first + count].T @ a.T
-    _, outputs, inputs = adapted.shape
+    outputs, inputs = adapted.shape[-2:]
     rank = adapted.a.shape[1]
     low, high = first // outputs, math.ceil((first + count) / outputs)
     a = _float32(adapted.a, low * rank, (high - low) * rank).reshape(-1, rank, inputs)

@@ -83,7 +83,9 @@ def _weights_files(folder: Path, names: set[str]) -> list[str]:
     weights = names.difference(ADAPTERS)
     chosen = sorted({name for name in weights if name.startswith("model")} or weights)
     if not chosen and names:
-        raise ModelNotFoundError(f"{folder} holds an adapter and no model: name its model, and this folder with --adapter")
+        raise ModelNotFoundError(
+            f"{folder} holds an adapter and no model: name its model, and this folder with --adapter"
+        )
     if not chosen:
         raise ModelNotFoundError(f"{folder} has {_instead(folder)}")
     for name in chosen:

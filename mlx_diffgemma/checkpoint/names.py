@@ -92,14 +92,23 @@ def sort_tensors(tensors: Mapping[str, TensorInfo]) -> CheckpointTensors:
     return CheckpointTensors(text=text, vision=vision, ignored=tuple(sorted(ignored)))
 
 
+def plain_name(name: str) -> str:
+    """Return a name without those of wrappers: it begins with `model.encoder.`, `model.decoder.` or `lm_head.`.
+
+    A name that has none of the three stays as it is.
+    """
+    plain = name.replace("._orig_mod.", ".")
+    match = _WRAPPERS.match(plain)
+    if match is None:
+        return name
+    rest = plain[match.end() :]
+    return rest if rest.startswith(HEAD) else f"model.{rest}"
+
+
 def _unwrapped(tensors: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
-    """Return the tensors under names that begin with `model.encoder.`, `model.decoder.` or `lm_head.`."""
     found: dict[str, TensorInfo] = {}
     for name, info in tensors.items():
-        plain = name.replace("._orig_mod.", ".")
-        if match := _WRAPPERS.match(plain):
-            rest = plain[match.end() :]
-            plain = rest if rest.startswith(HEAD) else f"model.{rest}"
+        plain = plain_name(name)
         if plain in found:
             first, second = sorted([found[plain].name, info.name])
             raise WeightsError(f"{first} and {second} are the same parameter: save the model again with one of them")

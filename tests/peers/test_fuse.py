@@ -43,6 +43,7 @@ from mlx_diffgemma_convert.output import WriteStarted
 from mlx_diffgemma_convert.parameters import text_shapes
 from mlx_diffgemma_convert.recipe import make_quantization, make_recipe
 from peer import assert_same_logits
+from peft_adapter import factors, write_peft
 from random_checkpoint import write_checkpoint
 from tiny import PUBLISHED, denoised, encoded
 
@@ -478,6 +479,60 @@ def test_a_full_training_of_another_model_is_named(base: Path, full: Path, tmp_p
     shutil.copytree(full, tmp_path / "adapter")
     with_tensor("model.decoder.norm.weight", mx.zeros((32,)))(tmp_path / "adapter")
     with pytest.raises(AdapterError, match=r"model.decoder.norm.weight is \[32\], but the model needs \[64\]"):
+        fused(base, tmp_path / "result", tmp_path / "adapter")
+
+
+def linear_maps(base: Path) -> dict[str, tuple[int, int]]:
+    """Path in the decoder -> (out, in) of every linear map of the layers and of the self-conditioning."""
+    shapes = text_shapes(parse_config(read_json(base / "config.json")))
+    return {
+        name.removeprefix("model.decoder.").removesuffix(".weight"): (shape[0], shape[1])
+        for name, shape in shapes.items()
+        if name.endswith("_proj.weight") and len(shape) == 2
+    }
+
+
+@pytest.mark.parametrize("kind", ["wide", "packed"])
+@pytest.mark.usefixtures("small_chunks")
+def test_an_adapter_of_peft_is_fused(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    source: Path = request.getfixturevalue(kind)
+    change = factors(linear_maps(source))
+    reads = {path: pair for path, pair in change.items() if path.startswith("layers.")}
+    adapter = write_peft(tmp_path / "adapter", changes={"encoder": reads, "decoder": change})
+    result = fused(source, tmp_path / "result", adapter, dequantize=kind == "packed", dtype="F32")
+    assert distance(logits(result), logits(source, adapter)) < 1e-5
+    assert distance(logits(result), logits(source)) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (
+            {"decoder": QUERY},
+            "changes the layers of the encoder and of the decoder differently.*: use it with --adapter",
+        ),
+        (
+            {"decoder": "layers.9.mlp.up_proj", "encoder": "layers.9.mlp.up_proj"},
+            "layers.9.mlp.up_proj is no linear map",
+        ),
+        ({"decoder": "embed_tokens"}, "embed_tokens is no linear map"),
+        ({"decoder": "self_conditioning.up_proj"}, r"up_proj is \[8, 8\], but the model needs \[64, 64\]"),
+    ],
+)
+def test_an_adapter_of_peft_that_cannot_be_fused_is_named_and_nothing_is_written(
+    base: Path, tmp_path: Path, paths: dict[str, str], message: str
+) -> None:
+    changes = {mode: factors({path.removeprefix("model.decoder."): (8, 8)}) for mode, path in paths.items()}
+    write_peft(tmp_path / "adapter", changes=changes)
+    with pytest.raises(AdapterError, match=message):
+        fused(base, tmp_path / "result", tmp_path / "adapter")
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+def test_changes_of_the_vision_tower_cannot_be_fused(base: Path, tmp_path: Path) -> None:
+    tower = {f"base_model.model.model.encoder.vision_tower.x.lora_{each}.weight": mx.ones((2, 2)) for each in "AB"}
+    write_peft(tmp_path / "adapter", changes={}, extra=tower)
+    with pytest.raises(AdapterError, match=r"cannot be fused: it changes model\.encoder\.vision_tower\.x"):
         fused(base, tmp_path / "result", tmp_path / "adapter")
 
 

@@ -24,8 +24,8 @@ from convert_helpers import (
 from mlx_diffgemma_convert.recipe import Recipe, make_quantization, make_recipe
 from tiny import denoised, encoded
 
-from mlx_diffgemma.checkpoint.quantization import parse_table
 from mlx_diffgemma.checkpoint.folder import read_folder
+from mlx_diffgemma.checkpoint.quantization import parse_table
 from mlx_diffgemma.checkpoint.weights import load_model
 from mlx_diffgemma.files import read_json
 from mlx_diffgemma.model.config import parse_config
@@ -155,11 +155,18 @@ def test_tokenizer_and_template_are_copied_and_strange_files_are_not(tmp_path: P
 
 def test_the_card_names_base_model_license_command_and_classes(tmp_path: Path) -> None:
     source = tiny_source(tmp_path / "source")
-    (source / "README.md").write_text("---\nlicense: gemma\nlicense_link: https://ai.google.dev/gemma/terms\ntags: []\n---\n")
+    (source / "README.md").write_text(
+        "---\nlicense: gemma\nlicense_link: https://ai.google.dev/gemma/terms\ntags: []\n---\n"
+    )
     run(replace(options(source, tmp_path / "result"), name="someone/fine-tune", repository=True, target="me/four-bit"))
     card = (tmp_path / "result" / "README.md").read_text()
     front, body = card.split("---\n")[1:3]
-    for line in ("license: gemma", "license_link: https://ai.google.dev/gemma/terms", "library_name: mlx", "pipeline_tag: text-generation"):
+    for line in (
+        "license: gemma",
+        "license_link: https://ai.google.dev/gemma/terms",
+        "library_name: mlx",
+        "pipeline_tag: text-generation",
+    ):
         assert f"{line}\n" in front
     assert "base_model: someone/fine-tune\nbase_model_relation: quantized\n" in front
     assert 'mlx_diffgemma.generate --model me/four-bit "' in body

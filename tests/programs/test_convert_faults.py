@@ -287,9 +287,10 @@ def test_a_small_file_that_a_killed_run_was_writing_is_not_in_the_result(case: C
 
 def test_a_run_that_was_killed_while_it_wrote_its_first_record_is_begun_again(case: Case) -> None:
     case.partial.mkdir()
-    with replacing(case.partial / "progress.json") as temporary:
+    record = case.partial / "progress.json"
+    with replacing(record) as temporary:
         temporary.write_text("{")
-    temporary.write_text("{")
+    record.rename(temporary)
     run(case.options)
     assert not case.partial.exists()
     assert not list(case.destination.glob(".partial-*"))

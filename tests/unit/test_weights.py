@@ -382,7 +382,10 @@ def test_a_wrong_bit_width_is_found_by_shape(tmp_path: Path, plain: Arrays) -> N
         ({"quantization": {"group_size": 64, "bits": 4, "mode": "iq4"}}, "unsupported quantization mode 'iq4'"),
         ({"quantization": {"group_size": 64, "bits": 4, "mode": "mxfp4"}}, "mode mxfp4 is 4 bits in groups of 32"),
         ({"quantization": [4]}, "quantization must be an object"),
-        ({"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 64}}, "no quantization entry of MLX"),
+        (
+            {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 64}},
+            "no quantization entry of MLX",
+        ),
     ],
 )
 def test_unsupported_quantization_is_named(tmp_path: Path, plain: Arrays, entry: Any, message: str) -> None:
