@@ -1,7 +1,7 @@
 """The files of a checkpoint's folder: config.json, and which of the *.safetensors files hold the weights.
 
-Beside the weights lie, in folders as people have them: adapters, copies under other names, macOS's `._` files, pointers of
-git-lfs, and an index that belongs to other files. Each is passed over, or named for what it is.
+Beside the weights lie, in folders as people have them: adapters, copies under other names, macOS's `._` files, pointers
+of git-lfs, and an index that belongs to other files. Each is passed over, or named for what it is.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The tensor names in circulation -> this model's parameter names.
 
 The parameters have the names of the MLX layouts. Google's files have one difference: their two expert tensors have no
-suffix (`experts.gate_up_proj`), here they end in `.weight`. Training tools add tied copies and rotary buffers, write one
-tensor per expert, or put the names of wrappers before all names. All of that is resolved here, for the loader and for
-the converter.
+suffix (`experts.gate_up_proj`), here they end in `.weight`. Training tools add tied copies and rotary buffers, write
+one tensor per expert, or put the names of wrappers before all names. All of that is resolved here, for the loader and
+for the converter.
 """
 
 from __future__ import annotations

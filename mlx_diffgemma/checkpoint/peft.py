@@ -4,8 +4,8 @@ adapter_config.json         peft_type, lora_alpha, use_rslora, alpha_pattern, an
 adapter_model.safetensors   base_model.model.<module>.lora_A.weight [r, in] and .lora_B.weight [out, r]
 
 What is added to a weight is s * B @ A, where s is alpha / r, or alpha / sqrt(r) with use_rslora. In transformers the
-encoder and the decoder have modules of their own for the weights that they share, so PEFT trains a change for each, or for
-one of the two.
+encoder and the decoder have modules of their own for the weights that they share, so PEFT trains a change for each, or
+for one of the two.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ def read_peft(folder: Path, settings: Mapping[str, Any]) -> PeftAdapter:
         match = _FACTOR.fullmatch(info.name)
         if match is None or len(info.shape) != 2 or 0 in info.shape or info.dtype not in FLOATS:
             raise AdapterError(
-                f"the adapter in {folder} cannot be applied: {info.name}, {info.dtype} {list(info.shape)}, is no factor "
-                "of a low-rank change of a linear map"
+                f"the adapter in {folder} cannot be applied: {info.name}, {info.dtype} {list(info.shape)}, is no "
+                "factor of a low-rank change of a linear map"
             )
         factors.setdefault(plain_name(match["module"]), {})[match["factor"]] = info
     changes = {module: _change(folder, module, found, settings) for module, found in factors.items()}
@@ -137,9 +137,7 @@ def _change(folder: Path, module: str, factors: Mapping[str, TensorInfo], settin
     a, b = factors["A"], factors["B"]
     rank = a.shape[0]
     if b.shape[1] != rank:
-        raise AdapterError(
-            f"the adapter in {folder} is damaged: the factors of {module} have ranks {rank}, {b.shape[1]}"
-        )
+        raise AdapterError(f"the adapter in {folder} is damaged: {module} has factors of ranks {rank} and {b.shape[1]}")
     try:
         alpha = _alpha(module, settings)
     except re.error as error:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mlx_diffgemma.checkpoint.safetensors import TensorInfo
+from mlx_diffgemma.checkpoint.safetensors import FLOATS, TensorInfo
 from mlx_diffgemma.errors import WeightsError
 
 NVFP4_GROUP = 16
@@ -61,15 +61,15 @@ def join_scales(tensors: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
     return joined
 
 
-def _scaled(stored: TensorInfo, scales: TensorInfo, factor: TensorInfo | None, *, divides: bool) -> TensorInfo:
-    packed = stored.dtype == "U8" and scales.dtype == "F8_E4M3"
-    *leading, rows, columns = stored.shape if len(stored.shape) > 1 else (1, *stored.shape)
-    columns = 2 * columns if packed else columns
-    if packed:
-        block = (1, NVFP4_GROUP) if scales.shape == (*leading, rows, columns // NVFP4_GROUP) else None
-    else:
-        block = _block(tuple(leading), rows, columns, scales) if stored.dtype == "F8_E4M3" else None
-    if block is None or (packed and factor is None):
+def _scaled(stored: TensorInfo, scales: TensorInfo, factor: TensorInfo | None, *, divides: bool) -> ScaledTensor:
+    shape, block = stored.shape, None
+    if len(shape) > 1 and stored.dtype == "U8" and scales.dtype == "F8_E4M3":
+        shape = (*shape[:-1], 2 * shape[-1])
+        if _is_number(factor) and shape[-1] % NVFP4_GROUP == 0:
+            block = (1, NVFP4_GROUP) if scales.shape == (*shape[:-1], shape[-1] // NVFP4_GROUP) else None
+    elif len(shape) > 1 and stored.dtype == "F8_E4M3" and scales.dtype in FLOATS and factor is None:
+        block = _block(shape, scales)
+    if block is None:
         raise WeightsError(
             f"{stored.name} is {stored.dtype} {list(stored.shape)} with scales in {scales.dtype} {list(scales.shape)}: "
             "neither FP8 nor NVFP4, convert the 16-bit checkpoint"
@@ -78,7 +78,7 @@ def _scaled(stored: TensorInfo, scales: TensorInfo, factor: TensorInfo | None, *
         name=stored.name,
         file=stored.file,
         dtype="F32",
-        shape=(*leading, rows, columns) if len(stored.shape) > 1 else (columns,),
+        shape=shape,
         offset=stored.offset,
         stored=stored,
         scales=scales,
@@ -88,11 +88,14 @@ def _scaled(stored: TensorInfo, scales: TensorInfo, factor: TensorInfo | None, *
     )
 
 
-def _block(leading: tuple[int, ...], rows: int, columns: int, scales: TensorInfo) -> tuple[int, int] | None:
+def _is_number(factor: TensorInfo | None) -> bool:
+    return factor is not None and factor.size == 1 and factor.dtype in FLOATS
+
+
+def _block(shape: tuple[int, ...], scales: TensorInfo) -> tuple[int, int] | None:
     """Return how many rows and columns share a scale; None for a shape that none of the formats has."""
-    if scales.size == 1 and not leading:
-        return rows, columns
-    if scales.shape in (leading, (*leading, 1), (*leading, 1, 1)):
+    *leading, rows, columns = shape
+    if scales.shape in ((*leading,), (*leading, 1), (*leading, 1, 1)):
         return rows, columns
     if scales.shape in ((*leading, rows), (*leading, rows, 1)):
         return 1, columns

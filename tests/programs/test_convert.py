@@ -155,15 +155,13 @@ def test_tokenizer_and_template_are_copied_and_strange_files_are_not(tmp_path: P
 
 def test_the_card_names_base_model_license_command_and_classes(tmp_path: Path) -> None:
     source = tiny_source(tmp_path / "source")
-    (source / "README.md").write_text(
-        "---\nlicense: gemma\nlicense_link: https://ai.google.dev/gemma/terms\ntags: []\n---\n"
-    )
+    (source / "README.md").write_text("---\nlicense: gemma\nlicense_link: https://example.org/terms\ntags: []\n---\n")
     run(replace(options(source, tmp_path / "result"), name="someone/fine-tune", repository=True, target="me/four-bit"))
     card = (tmp_path / "result" / "README.md").read_text()
     front, body = card.split("---\n")[1:3]
     for line in (
         "license: gemma",
-        "license_link: https://ai.google.dev/gemma/terms",
+        "license_link: https://example.org/terms",
         "library_name: mlx",
         "pipeline_tag: text-generation",
     ):

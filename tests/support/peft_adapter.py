@@ -43,7 +43,7 @@ def write_peft(
     folder: Path, *, name: str = "base_model.model.{}.lora_{}.weight", extra: Mapping[str, mx.array] | None = None,
     changes: Mapping[str, Mapping[str, Factors]], **settings: Any,
 ) -> Path:  # fmt: skip
-    """Write an adapter. changes: "encoder" or "decoder" -> path -> factors; settings: those that differ from SETTINGS."""
+    """Write an adapter. changes: "encoder" or "decoder" -> path -> factors; settings: what differs from SETTINGS."""
     tensors = {
         name.format(PREFIX[mode] + path, letter): factor
         for mode, found in changes.items()
