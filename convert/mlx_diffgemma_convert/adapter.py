@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from mlx_diffgemma.checkpoint.adapters import CONFIG, WEIGHTS, read_adapter_config
+from mlx_diffgemma.checkpoint.adapters import WEIGHTS, read_adapter_config
+from mlx_diffgemma.checkpoint.folder import ADAPTER_CONFIG
 from mlx_diffgemma.checkpoint.names import DECODER, TensorSource
 from mlx_diffgemma.checkpoint.peft import PeftAdapter, is_peft, read_peft
 from mlx_diffgemma.checkpoint.safetensors import FLOATS, read_header
@@ -39,7 +40,7 @@ class Adapter:
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that were read."""
-        return (self.folder / WEIGHTS, self.folder / CONFIG)
+        return (self.folder / WEIGHTS, self.folder / ADAPTER_CONFIG)
 
 
 def read_adapter(folder: Path) -> Adapter | PeftAdapter:
@@ -135,7 +136,9 @@ def _read_scale(folder: Path, config: Mapping[str, Any]) -> float | None:
     parameters = config.get("lora_parameters")
     scale = cast("dict[str, Any]", parameters).get("scale") if isinstance(parameters, dict) else None
     if not isinstance(scale, (int, float)) or isinstance(scale, bool) or not math.isfinite(scale):
-        raise AdapterError(f"the adapter in {folder} cannot be used: {CONFIG} has no number lora_parameters.scale")
+        raise AdapterError(
+            f"the adapter in {folder} cannot be used: {ADAPTER_CONFIG} has no number lora_parameters.scale"
+        )
     return float(scale)
 
 

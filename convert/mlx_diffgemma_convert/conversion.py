@@ -13,8 +13,7 @@ from pathlib import Path
 
 from mlx_diffgemma.checkpoint.folder import read_config, read_folder
 from mlx_diffgemma.checkpoint.names import sort_tensors
-from mlx_diffgemma.checkpoint.quantization import table_of_files
-from mlx_diffgemma.checkpoint.weights import load_generation_config
+from mlx_diffgemma.checkpoint.weights import load_generation_config, table_of_files
 from mlx_diffgemma.model.config import parse_config
 from mlx_diffgemma_convert.card import Card, read_license
 from mlx_diffgemma_convert.chunks import error_note
@@ -54,7 +53,7 @@ def convert(options: ConversionOptions) -> Generator[WriteEvent]:
     config = parse_config(raw)
     load_generation_config(source, raw)
     contents = sort_tensors(tensors := read_folder(source))
-    table_of_files(raw, contents.text)  # refuses what other tools packed; make_plan refuses what MLX packed
+    table_of_files(raw, contents)  # refuses what other tools packed; make_plan refuses what MLX packed
     # 2 plan
     plan = make_plan(contents, config, options.recipe, options.dtype, options.max_shard_bytes)
     generation = generation_defaults(source, raw)

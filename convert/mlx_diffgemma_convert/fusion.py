@@ -18,8 +18,8 @@ from pathlib import Path
 from mlx_diffgemma.checkpoint.folder import read_config, read_folder
 from mlx_diffgemma.checkpoint.names import CheckpointTensors, TensorSource, sort_tensors
 from mlx_diffgemma.checkpoint.peft import PeftAdapter
-from mlx_diffgemma.checkpoint.quantization import QuantizationTable, table_of_files
-from mlx_diffgemma.checkpoint.weights import build_model, check_tensors, load_generation_config
+from mlx_diffgemma.checkpoint.quantization import QuantizationTable
+from mlx_diffgemma.checkpoint.weights import build_model, check_tensors, load_generation_config, table_of_files
 from mlx_diffgemma.errors import ConvertError, OptionError
 from mlx_diffgemma.model.config import ModelConfig, parse_config
 from mlx_diffgemma_convert.adapter import Adapter, changed_parameters, read_adapter
@@ -65,7 +65,7 @@ def fuse(options: FusionOptions) -> Generator[WriteEvent]:
     config = parse_config(raw)
     load_generation_config(source, raw)
     contents = sort_tensors(tensors := read_folder(source))
-    table = table_of_files(raw, contents.text)
+    table = table_of_files(raw, contents)
     check_tensors(build_model(config, table, contents.text), contents)
     adapter = read_adapter(options.adapter)
     # 2 plan

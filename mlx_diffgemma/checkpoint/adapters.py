@@ -26,7 +26,7 @@ from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 
 _logger = logging.getLogger("mlx_diffgemma")
 
-WEIGHTS, CONFIG = "adapters.safetensors", ADAPTER_CONFIG
+WEIGHTS = "adapters.safetensors"
 ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
 DENSE = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 EXPERTS = ("experts.gate_up_proj", "experts.down_proj")
@@ -81,7 +81,7 @@ def save_adapter(folder: Path, model: DiffusionGemma, config: Mapping[str, Any])
     flat: dict[str, mx.array] = dict(tree_flatten(model.trainable_parameters()))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / WEIGHTS) as weights, replacing(folder / CONFIG) as settings:
+        with replacing(folder / WEIGHTS) as weights, replacing(folder / ADAPTER_CONFIG) as settings:
             mx.save_safetensors(str(weights), flat, metadata={"format": "mlx"})
             settings.write_text(json.dumps(dict(config), indent=1) + "\n", encoding="utf-8")
     except (OSError, RuntimeError) as error:  # MLX raises RuntimeError where the disk is full
@@ -110,9 +110,9 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     Raises AdapterError, and WeightsError for damaged weights of PEFT.
     """
     if not folder.is_dir():
-        raise AdapterError(f"no adapter at {folder}: it is a folder with {WEIGHTS} and {CONFIG}")
+        raise AdapterError(f"no adapter at {folder}: it is a folder with {WEIGHTS} and {ADAPTER_CONFIG}")
     try:
-        settings = read_json(folder / CONFIG)
+        settings = read_json(folder / ADAPTER_CONFIG)
     except DiffGemmaError as error:
         raise AdapterError(f"the adapter in {folder} cannot be used: {error}") from None
     weights = PEFT_WEIGHTS if is_peft(settings) else WEIGHTS
@@ -125,7 +125,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
 
 def refuse_foreign_adapter(folder: Path) -> None:
     """Raise AdapterError if a training in `folder` would replace the files of an adapter of PEFT."""
-    if (folder / CONFIG).exists() and is_peft(read_json(folder / CONFIG)):
+    if (folder / ADAPTER_CONFIG).exists() and is_peft(read_json(folder / ADAPTER_CONFIG)):
         raise AdapterError(
             f"{folder} holds an adapter of PEFT, which cannot be trained further here: fuse it into its model, "
             "and train an adapter to the result in another folder"

@@ -18,7 +18,7 @@ from mlx_diffgemma.files import read_json
 
 _logger = logging.getLogger("mlx_diffgemma")
 
-CONFIG = "config.json"
+_CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 ADAPTERS = ("adapters.safetensors", "adapter_model.safetensors")
@@ -36,9 +36,9 @@ _NUMBERED = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.saf
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Parse config.json. Raises ModelNotFoundError for a folder without one, ConfigError for a damaged one."""
-    if not (folder / CONFIG).exists() and (folder / ADAPTER_CONFIG).exists():
+    if not (folder / _CONFIG).exists() and (folder / ADAPTER_CONFIG).exists():
         raise ModelNotFoundError(f"{folder} holds an adapter: name its model, and this folder with --adapter")
-    return read_json(folder / CONFIG)
+    return read_json(folder / _CONFIG)
 
 
 def read_folder(folder: Path) -> dict[str, TensorInfo]:
@@ -59,13 +59,20 @@ def read_folder(folder: Path) -> dict[str, TensorInfo]:
             return _merged([folder / SINGLE])
         _logger.warning("%s is not read, because %s names other files: delete the one that is old", SINGLE, INDEX)
     for name in sorted(named):
-        if not (folder / name).exists():
+        if not _exists(folder / name):
             raise WeightsError(f"{INDEX} names {name}, which is not in {folder}: download it again")
     found = {name: {info.name: info for info in read_header(folder / name)} for name in sorted(named)}
     for name, file_name in placed.items():
         if name not in found[file_name]:
             raise WeightsError(f"{INDEX} says that {name} is in {file_name}, but it is not: download both again")
     return {name: found[file_name][name] for name, file_name in placed.items()}
+
+
+def _exists(file: Path) -> bool:
+    try:
+        return file.exists()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _read_index(index: Path) -> dict[str, str]:

@@ -12,14 +12,11 @@ packed if they hold `<path>.scales`. Merging tools leave an entry behind whose f
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from mlx_diffgemma.errors import QuantizationError
-
-_logger = logging.getLogger("mlx_diffgemma")
 
 ENTRIES = ("quantization", "quantization_config")
 """The keys of config.json that describe a quantization: MLX's tools write both, other tools the second."""
@@ -123,11 +120,8 @@ def parse_table(config: Mapping[str, Any]) -> QuantizationTable | None:
     return None
 
 
-def table_of_files(config: Mapping[str, Any], names: Collection[str]) -> QuantizationTable | None:
-    """Return the table by which the tensors `names` are packed; None for plain tensors, whatever config.json says.
-
-    Raises QuantizationError for packed tensors that MLX cannot run, or without an entry in config.json.
-    """
+def refuse_foreign(names: Iterable[str]) -> None:
+    """Raise QuantizationError for the names of tensors that other tools packed in ways that MLX cannot run."""
     for name in names:
         for ending, tool in FOREIGN.items():
             if name.endswith(ending):
@@ -135,17 +129,6 @@ def table_of_files(config: Mapping[str, Any], names: Collection[str]) -> Quantiz
                     f"the weights are packed by {tool} ({name}), which MLX cannot run: "
                     "convert the 16-bit checkpoint that they were made from"
                 )
-    if any(name.endswith(".scales") for name in names):
-        table = parse_table(config)
-        if table is None:
-            raise QuantizationError(
-                "the files hold packed weights, but config.json has no quantization entry of MLX: "
-                "download or convert them again"
-            )
-        return table
-    if stale := [key for key in ENTRIES if config.get(key)]:
-        _logger.warning("ignoring %s in config.json: the files hold no packed weights", " and ".join(stale))
-    return None
 
 
 def _table(where: str, entries: Mapping[str, Any]) -> QuantizationTable:

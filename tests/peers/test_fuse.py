@@ -101,7 +101,7 @@ def distance(found: mx.array, expected: mx.array) -> float:
 def changes(adapter: Path) -> dict[str, mx.array]:
     """Return parameter -> the change that a low-rank adapter adds to it, by the formulas of mlx-lm's layers."""
     held = mx.load(str(adapter / adapters.WEIGHTS))
-    scale = read_json(adapter / adapters.CONFIG)["lora_parameters"]["scale"]
+    scale = read_json(adapter / adapters.ADAPTER_CONFIG)["lora_parameters"]["scale"]
     found: dict[str, mx.array] = {}
     for name in held:
         module, _, part = name.rpartition(".")
@@ -392,7 +392,7 @@ def test_another_adapter_starts_over_and_the_same_one_goes_on(
 
     assert interrupt().done_bytes == 0
     assert interrupt().done_bytes > 0
-    edit_json(tmp_path / "adapter" / adapters.CONFIG, {"lora_parameters": {"rank": 4, "scale": 3.0}})
+    edit_json(tmp_path / "adapter" / adapters.ADAPTER_CONFIG, {"lora_parameters": {"rank": 4, "scale": 3.0}})
     assert interrupt().done_bytes == 0
     assert "starting over" in caplog.text
     finish(fuse(wanted))
@@ -403,7 +403,7 @@ def test_another_adapter_starts_over_and_the_same_one_goes_on(
 
 def edited(name: str, value: Any) -> Callable[[Path], None]:
     """Change a key of an adapter's configuration."""
-    return lambda folder: edit_json(folder / adapters.CONFIG, {name: value})
+    return lambda folder: edit_json(folder / adapters.ADAPTER_CONFIG, {name: value})
 
 
 def with_tensor(name: str, array: mx.array | None) -> Callable[[Path], None]:
@@ -425,9 +425,9 @@ def with_text(name: str, text: str) -> Callable[[Path], None]:
 QUERY = f"{LAST}.self_attn.q_proj"
 BAD_ADAPTERS: list[tuple[Callable[[Path], object], str]] = [
     (shutil.rmtree, "no adapter at .*: it is a folder with adapters.safetensors and adapter_config.json"),
-    (lambda folder: (folder / adapters.CONFIG).unlink(), "cannot be used: .* has no adapter_config.json"),
-    (with_text(adapters.CONFIG, "{"), "cannot be used: .*adapter_config.json"),
-    (with_text(adapters.CONFIG, "[]"), "cannot be used: .*adapter_config.json"),
+    (lambda folder: (folder / adapters.ADAPTER_CONFIG).unlink(), "cannot be used: .* has no adapter_config.json"),
+    (with_text(adapters.ADAPTER_CONFIG, "{"), "cannot be used: .*adapter_config.json"),
+    (with_text(adapters.ADAPTER_CONFIG, "[]"), "cannot be used: .*adapter_config.json"),
     (lambda folder: (folder / adapters.WEIGHTS).unlink(), "has no adapters.safetensors"),
     (with_text(adapters.WEIGHTS, "x" * 100), "adapters.safetensors is truncated or not a safetensors file"),
     (lambda folder: os.truncate(folder / adapters.WEIGHTS, 5000), "adapters.safetensors is truncated"),
@@ -664,4 +664,4 @@ def low_rank(source: Path, folder: Path) -> None:
             held[f"{module}.{part}"] = mx.array(0.02 * random.standard_normal(size, dtype=np.float32))
     folder.mkdir(exist_ok=True)
     mx.save_safetensors(str(folder / adapters.WEIGHTS), held)
-    (folder / adapters.CONFIG).write_text('{"fine_tune_type": "lora", "lora_parameters": {"scale": 2.0}}')
+    (folder / adapters.ADAPTER_CONFIG).write_text('{"fine_tune_type": "lora", "lora_parameters": {"scale": 2.0}}')

@@ -196,6 +196,18 @@ def test_the_closing_lines_add_up(tmp_path: Path) -> None:
     assert lines["other"].error == lines["vision"].error == 0
 
 
+def test_an_entry_that_merging_left_over_plain_weights_is_dropped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = tiny_source(tmp_path / "source")
+    run(options(source, tmp_path / "expected"))
+    edit_json(source / "config.json", {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}})
+    run(options(source, tmp_path / "result"))
+    assert "ignoring quantization_config in config.json: the files hold no packed weights" in caplog.messages
+    for name in ("config.json", "model.safetensors.index.json"):
+        assert (tmp_path / "result" / name).read_bytes() == (tmp_path / "expected" / name).read_bytes()
+
+
 def test_what_transformers_saves_gives_the_same_result(tmp_path: Path) -> None:
     source = tiny_source(tmp_path / "source")
     run(options(source, tmp_path / "expected"))

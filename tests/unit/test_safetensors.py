@@ -144,6 +144,13 @@ def test_an_index_that_names_a_missing_file(folder: Path) -> None:
         read_folder(folder)
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "\0", "", "../elsewhere.safetensors"])
+def test_an_index_that_names_what_no_shard_can_be(folder: Path, name: str) -> None:
+    (folder / INDEX).write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(WeightsError):
+        read_folder(folder)
+
+
 def test_an_index_that_names_the_wrong_shard_for_a_tensor(folder: Path) -> None:
     (folder / INDEX).write_text(json.dumps({"weight_map": {"a": "two.safetensors"}}))
     with pytest.raises(WeightsError, match=r"says that a is in two\.safetensors, but it is not"):

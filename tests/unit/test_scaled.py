@@ -54,7 +54,8 @@ def per_block(name: str, values: mx.array) -> tuple[Held, mx.array]:
     grid = (-(-rows // 128), -(-columns // 128))
     scale = 0.001 + 0.001 * mx.arange(grid[0] * grid[1]).astype(mx.float32).reshape(grid)
     wide = mx.repeat(mx.repeat(scale, 128, axis=0), 128, axis=1)[:rows, :columns]
-    held, meant = fp8(name, values, wide, suffix="_scale_inv")
+    held, meant = fp8(name, values, wide)
+    del held[name + "_scale"]
     held[name + "_scale_inv"] = ("F32", scale)
     return held, meant
 
@@ -142,7 +143,7 @@ def packed_source(folder: Path, pack: Pack) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("pack", [per_tensor, per_row, per_block, of_compressed_tensors, of_modelopt])
 def test_the_converter_computes_what_the_files_mean(
-    tmp_path: Path, pack: Pack, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, pack: Pack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In chunks of 10 rows of 64 values, which end within experts: as from a checkpoint in float32."""
     monkeypatch.setattr(chunks, "CHUNK_BYTES", 10 * 64 * 4)
@@ -153,6 +154,7 @@ def test_the_converter_computes_what_the_files_mean(
         found, expected = tensors(tmp_path / name), tensors(tmp_path / f"{name}-expected")
         assert found.keys() == expected.keys()
         assert all(equal(found[each], expected[each]) for each in expected)
+    assert not any("quantization_config" in message for message in caplog.messages)
     assert "quantization_config" not in json.loads((tmp_path / "plain" / "config.json").read_text())
 
 
@@ -172,6 +174,7 @@ def test_the_runtime_says_which_conversion_reads_it(tmp_path: Path) -> None:
         load_model(source)
 
 
+ZEROS = mx.zeros((64, 64), mx.uint8)
 NAME = "model.decoder.layers.0.mlp.up_proj.weight"
 
 
