@@ -97,18 +97,17 @@ def read_peft(folder: Path, settings: Mapping[str, Any]) -> PeftAdapter:
                 "factor of a low-rank change of a linear map"
             )
         factors.setdefault(plain_name(match["module"]), {})[match["factor"]] = info
-    changes = {module: _change(folder, module, found, settings) for module, found in factors.items()}
-    found = PeftAdapter(
+    changes = {module: _change(folder, module, pair, settings) for module, pair in factors.items()}
+    if not changes:
+        raise AdapterError(f"the adapter in {folder} holds no tensors: train it for at least one step")
+    if unknown := [module for module in changes if not module.startswith((ENCODER, DECODER, *VISION))]:
+        raise AdapterError(f"the adapter in {folder} was made for another model: there is no {unknown[0]}")
+    return PeftAdapter(
         folder=folder,
         encoder=_under(ENCODER, changes),
         decoder=_under(DECODER, changes),
         vision=tuple(module for module in changes if module.startswith(VISION)),
     )
-    if unknown := [module for module in changes if not module.startswith((ENCODER, DECODER, *VISION))]:
-        raise AdapterError(f"the adapter in {folder} was made for another model: there is no {unknown[0]}")
-    if not changes:
-        raise AdapterError(f"the adapter in {folder} holds no tensors: train it for at least one step")
-    return found
 
 
 def _under(prefix: str, changes: Mapping[str, LowRank]) -> dict[str, LowRank]:
