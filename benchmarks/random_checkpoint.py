@@ -20,8 +20,8 @@ from mlx_diffgemma_convert.parameters import google_name, text_shapes
 from mlx_diffgemma_convert.shards import Entry, group_into_shards, index_contents, lay_out
 from mlx_diffgemma_convert.writer import shard_file, write_text
 
+from mlx_diffgemma.checkpoint.folder import INDEX
 from mlx_diffgemma.checkpoint.names import SCALAR
-from mlx_diffgemma.checkpoint.safetensors import INDEX
 from mlx_diffgemma.model.config import parse_config
 
 Width = Literal["full", "bench", "mid", "tiny"]

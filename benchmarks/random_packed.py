@@ -18,8 +18,8 @@ from mlx_diffgemma_convert.shards import Entry, group_into_shards, index_content
 from mlx_diffgemma_convert.writer import shard_file, write_text
 from random_checkpoint import BLOCK, GENERATION, Width, bf16, make_config, values
 
+from mlx_diffgemma.checkpoint.folder import INDEX
 from mlx_diffgemma.checkpoint.quantization import Quantization, QuantizationTable
-from mlx_diffgemma.checkpoint.safetensors import INDEX
 from mlx_diffgemma.model.config import parse_config
 
 PARTS = (".weight", ".scales", ".biases")

@@ -11,6 +11,13 @@ from typing import Any, NamedTuple, cast
 
 from mlx_diffgemma.errors import ConfigError, DataError, ModelNotFoundError
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+"""The first bytes of a file that git-lfs leaves in place of a large one that was not downloaded."""
+
+
+_TEMPORARY = ".partial-"
+"""The beginning of the names of files that are being written."""
+
 
 class JsonLine(NamedTuple):
     """One line of a file with a JSON value per line."""
@@ -30,7 +37,7 @@ def replacing(path: Path) -> Generator[Path]:
     The file is flushed to the disk before it is renamed. It gets the permissions of a new file: a block that wants
     those of the old file sets them. Raises OSError.
     """
-    temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -40,13 +47,21 @@ def replacing(path: Path) -> Generator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def unfinished_files(folder: Path) -> Iterator[Path]:
+    """Yield the temporary files in `folder` that `replacing` left there when its process was killed."""
+    yield from folder.glob(f"{_TEMPORARY}*")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Parse a file of a model that holds a JSON object.
 
     Raises ModelNotFoundError for a file that is missing, ConfigError for one that is damaged or cannot be read.
     """
     try:
-        parsed = json.loads(path.read_text(encoding="utf-8-sig"))
+        contents = path.read_bytes()
+        if contents.startswith(LFS_POINTER):
+            raise ConfigError(f"{path} is a pointer of git-lfs, not the file itself: run `git lfs pull` there")
+        parsed = json.loads(contents.decode("utf-8-sig"))
     except FileNotFoundError:
         raise ModelNotFoundError(f"{path.parent} has no {path.name}: is it the folder of a model?") from None
     except (ValueError, RecursionError) as error:

@@ -11,9 +11,9 @@ import mlx.nn as nn
 from mlx_diffgemma_convert.recipe import Recipe, make_quantization, make_recipe
 from random_checkpoint import Width, make_config
 
+from mlx_diffgemma.checkpoint.folder import read_folder
 from mlx_diffgemma.checkpoint.hub import model_folder
 from mlx_diffgemma.checkpoint.quantization import Quantization, parse_table
-from mlx_diffgemma.checkpoint.safetensors import read_folder
 from mlx_diffgemma.files import read_json
 from mlx_diffgemma.model.config import ModelConfig, parse_config
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma

@@ -1,19 +1,22 @@
-"""Read an adapter's files, in mlx-lm's layout, and find the parameters that they change.
+"""Read an adapter's files, in the layout of mlx-lm or of PEFT, and find the parameters that they change.
 
 fine_tune_type lora   <module>.lora_a and <module>.lora_b, lora_parameters.scale   -> a change added to <module>.weight
 fine_tune_type full   parameters under this model's names                         -> values that replace them
+peft_type LORA        see mlx_diffgemma.checkpoint.peft                            -> a change added to <module>.weight
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from mlx_diffgemma.checkpoint.adapters import CONFIG, WEIGHTS, read_adapter_config
-from mlx_diffgemma.checkpoint.names import TensorSource
+from mlx_diffgemma.checkpoint.adapters import WEIGHTS, read_adapter_config
+from mlx_diffgemma.checkpoint.folder import ADAPTER_CONFIG
+from mlx_diffgemma.checkpoint.names import DECODER, TensorSource
+from mlx_diffgemma.checkpoint.peft import PeftAdapter, is_peft, read_peft
 from mlx_diffgemma.checkpoint.safetensors import FLOATS, read_header
 from mlx_diffgemma.errors import AdapterError
 from mlx_diffgemma_convert.chunks import CHUNK_BYTES, is_finite
@@ -37,12 +40,18 @@ class Adapter:
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that were read."""
-        return (self.folder / WEIGHTS, self.folder / CONFIG)
+        return (self.folder / WEIGHTS, self.folder / ADAPTER_CONFIG)
 
 
-def read_adapter(folder: Path) -> Adapter:
+def read_adapter(folder: Path) -> Adapter | PeftAdapter:
     """Read an adapter's configuration and headers, and check all of its values. Raises AdapterError, WeightsError."""
     config = read_adapter_config(folder)
+    if is_peft(config):
+        peft = read_peft(folder, config)
+        for change in peft.decoder.values():
+            for info in (change.a, change.b):
+                _check_values(folder, info.name, TensorSource(parts=(info,), shape=info.shape))
+        return peft
     infos = sorted(read_header(folder / WEIGHTS), key=lambda info: info.name)
     if not infos:
         raise AdapterError(f"the adapter in {folder} holds no tensors: train it for at least one step")
@@ -52,15 +61,19 @@ def read_adapter(folder: Path) -> Adapter:
         scale=_read_scale(folder, config),
     )
     for name, source in adapter.tensors.items():
-        _check_values(adapter, name, source)
+        _check_values(folder, name, source)
     return adapter
 
 
-def changed_parameters(adapter: Adapter, base: Mapping[str, TensorSource | QuantizedValues]) -> dict[str, Values]:
+def changed_parameters(
+    adapter: Adapter | PeftAdapter, base: Mapping[str, TensorSource | QuantizedValues]
+) -> dict[str, Values]:
     """Return the parameters of `base` that the adapter changes, with their new values.
 
     Raises AdapterError that names the first tensor that does not fit the base.
     """
+    if isinstance(adapter, PeftAdapter):
+        return dict(_changed_by_peft(adapter, base))
     if adapter.scale is None:
         for name, source in adapter.tensors.items():
             if name not in base:
@@ -75,6 +88,26 @@ def changed_parameters(adapter: Adapter, base: Mapping[str, TensorSource | Quant
             raise _misfit(adapter, f"{name} belongs to no linear map of the model")
         values[weight] = _adapt(adapter, module, base[weight], adapter.scale)
     return values
+
+
+def _changed_by_peft(
+    adapter: PeftAdapter, base: Mapping[str, TensorSource | QuantizedValues]
+) -> Iterator[tuple[str, Values]]:
+    """Pair weights with their factors, which have the layout of a stack of one expert."""
+    if adapter.vision:
+        raise AdapterError(f"the adapter in {adapter.folder} cannot be fused: it changes {adapter.vision[0]}")
+    if not adapter.is_shared():
+        raise AdapterError(
+            f"the adapter in {adapter.folder} cannot be fused: it changes the layers of the encoder and of the decoder "
+            "differently, and they have one set of weights: use it with --adapter"
+        )
+    for path, change in adapter.decoder.items():
+        weight = f"{DECODER}{path}.weight"
+        if weight not in base or tensor_class(weight) not in LINEAR_CLASSES or len(base[weight].shape) != 2:
+            raise _misfit(adapter, f"{path} is no linear map")
+        _check_shape(adapter, path, change.shape, base[weight].shape)
+        a, b = (TensorSource(parts=(info,), shape=(1, *info.shape)) for info in (change.a, change.b))
+        yield weight, AdaptedValues(base=base[weight], a=a, b=b, scale=change.scale)
 
 
 def _adapt(adapter: Adapter, module: str, base: TensorSource | QuantizedValues, scale: float) -> AdaptedValues:
@@ -103,14 +136,16 @@ def _read_scale(folder: Path, config: Mapping[str, Any]) -> float | None:
     parameters = config.get("lora_parameters")
     scale = cast("dict[str, Any]", parameters).get("scale") if isinstance(parameters, dict) else None
     if not isinstance(scale, (int, float)) or isinstance(scale, bool) or not math.isfinite(scale):
-        raise AdapterError(f"the adapter in {folder} cannot be used: {CONFIG} has no number lora_parameters.scale")
+        raise AdapterError(
+            f"the adapter in {folder} cannot be used: {ADAPTER_CONFIG} has no number lora_parameters.scale"
+        )
     return float(scale)
 
 
-def _check_values(adapter: Adapter, name: str, source: TensorSource) -> None:
+def _check_values(folder: Path, name: str, source: TensorSource) -> None:
     if source.dtype not in FLOATS or not source.shape or 0 in source.shape:
         raise AdapterError(
-            f"{name} of the adapter in {adapter.folder} is {source.dtype} {list(source.shape)}: "
+            f"{name} of the adapter in {folder} is {source.dtype} {list(source.shape)}: "
             f"it must hold values in {', '.join(FLOATS)}"
         )
     rows = math.prod(source.shape[:-1])
@@ -118,15 +153,15 @@ def _check_values(adapter: Adapter, name: str, source: TensorSource) -> None:
     for first in range(0, rows, step):
         if not is_finite(read_rows(source, first, min(step, rows - first)), source.dtype):
             raise AdapterError(
-                f"{name} of the adapter in {adapter.folder} holds NaN or Inf: "
+                f"{name} of the adapter in {folder} holds NaN or Inf: "
                 "use an adapter that was saved earlier in the training"
             )
 
 
-def _check_shape(adapter: Adapter, name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+def _check_shape(adapter: Adapter | PeftAdapter, name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
     if shape != wanted:
         raise _misfit(adapter, f"{name} is {list(shape)}, but the model needs {list(wanted)}")
 
 
-def _misfit(adapter: Adapter, reason: str) -> AdapterError:
+def _misfit(adapter: Adapter | PeftAdapter, reason: str) -> AdapterError:
     return AdapterError(f"the adapter in {adapter.folder} was made for another model: {reason}")

@@ -11,13 +11,11 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlx_diffgemma.checkpoint.folder import read_config, read_folder
 from mlx_diffgemma.checkpoint.names import sort_tensors
-from mlx_diffgemma.checkpoint.safetensors import read_folder
-from mlx_diffgemma.checkpoint.weights import load_generation_config
-from mlx_diffgemma.errors import ConvertError
-from mlx_diffgemma.files import read_json
+from mlx_diffgemma.checkpoint.weights import load_generation_config, table_of_files
 from mlx_diffgemma.model.config import parse_config
-from mlx_diffgemma_convert.card import Card
+from mlx_diffgemma_convert.card import Card, read_license
 from mlx_diffgemma_convert.chunks import error_note
 from mlx_diffgemma_convert.output import Output, WriteEvent, fingerprint, write_output
 from mlx_diffgemma_convert.partial_folder import check_destination
@@ -51,14 +49,13 @@ def convert(options: ConversionOptions) -> Generator[WriteEvent]:
     source, destination = options.source, options.destination.resolve()
     check_destination(source, destination, overwrite=options.overwrite)
     # 1 read
-    raw = read_json(source / "config.json")
-    if raw.get("quantization") or raw.get("quantization_config"):
-        raise ConvertError(f"{source} is already quantized: convert the bf16 checkpoint it was made from")
+    raw = read_config(source)
     config = parse_config(raw)
     load_generation_config(source, raw)
-    tensors = read_folder(source)
+    contents = sort_tensors(tensors := read_folder(source))
+    table_of_files(raw, contents)  # refuses what other tools packed; make_plan refuses what MLX packed
     # 2 plan
-    plan = make_plan(sort_tensors(tensors), config, options.recipe, options.dtype, options.max_shard_bytes)
+    plan = make_plan(contents, config, options.recipe, options.dtype, options.max_shard_bytes)
     generation = generation_defaults(source, raw)
     output = Output(
         source=source,
@@ -72,6 +69,7 @@ def convert(options: ConversionOptions) -> Generator[WriteEvent]:
             repository=options.repository,
             target=options.target or options.destination.name,
             note=error_note("the source"),
+            license=read_license(source),
         ),
     )
     # 3 write

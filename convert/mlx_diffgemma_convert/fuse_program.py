@@ -37,7 +37,7 @@ Model = Annotated[
 class FuseSettings:
     """The adapter, and the form of the result."""
 
-    adapter: Path = option(MISSING, "Folder with adapters.safetensors and adapter_config.json.", "Model", metavar="DIR")
+    adapter: Path = option(MISSING, "Folder of the adapter, in the format of mlx-lm or PEFT.", "Model", metavar="DIR")
     dequantize: bool = option(
         False, "Dequantize a quantized MODEL: the result has Google's layout, in bfloat16.", RESULT
     )

@@ -15,15 +15,15 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mlx_diffgemma.checkpoint.folder import read_config, read_folder
 from mlx_diffgemma.checkpoint.names import CheckpointTensors, TensorSource, sort_tensors
-from mlx_diffgemma.checkpoint.quantization import QuantizationTable, parse_table
-from mlx_diffgemma.checkpoint.safetensors import read_folder
-from mlx_diffgemma.checkpoint.weights import build_model, check_tensors, load_generation_config
+from mlx_diffgemma.checkpoint.peft import PeftAdapter
+from mlx_diffgemma.checkpoint.quantization import QuantizationTable
+from mlx_diffgemma.checkpoint.weights import build_model, check_tensors, load_generation_config, table_of_files
 from mlx_diffgemma.errors import ConvertError, OptionError
-from mlx_diffgemma.files import read_json
 from mlx_diffgemma.model.config import ModelConfig, parse_config
 from mlx_diffgemma_convert.adapter import Adapter, changed_parameters, read_adapter
-from mlx_diffgemma_convert.card import Card
+from mlx_diffgemma_convert.card import Card, read_license
 from mlx_diffgemma_convert.chunks import error_note
 from mlx_diffgemma_convert.output import Output, WriteEvent, fingerprint, write_output
 from mlx_diffgemma_convert.parameters import google_name, text_shapes
@@ -61,10 +61,11 @@ def fuse(options: FusionOptions) -> Generator[WriteEvent]:
     source, destination = options.source, options.destination.resolve()
     _check_folders(options, destination)
     # 1 read
-    raw = read_json(source / "config.json")
-    config, table = parse_config(raw), parse_table(raw)
+    raw = read_config(source)
+    config = parse_config(raw)
     load_generation_config(source, raw)
     contents = sort_tensors(tensors := read_folder(source))
+    table = table_of_files(raw, contents)
     check_tensors(build_model(config, table, contents.text), contents)
     adapter = read_adapter(options.adapter)
     # 2 plan
@@ -86,6 +87,7 @@ def fuse(options: FusionOptions) -> Generator[WriteEvent]:
             repository=options.repository,
             target=options.destination.name,
             note=note,
+            license=read_license(source),
             adapter=options.adapter.resolve().name,
         ),
     )
@@ -105,7 +107,7 @@ def plan_fusion(
     config: ModelConfig,
     table: QuantizationTable | None,
     contents: CheckpointTensors,
-    adapter: Adapter,
+    adapter: Adapter | PeftAdapter,
 ) -> tuple[ConversionPlan, int]:
     """Return the plan, and how many of its parameters the adapter changes. Raises OptionError, AdapterError."""
     text = dict(_grouped(contents.text, table))

@@ -21,7 +21,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from mlx_diffgemma_convert.card import Card, model_card
+from mlx_diffgemma_convert.card import CARD_FILE, Card, model_card
 from mlx_diffgemma_convert.chunks import ChunkResult, convert_chunk, split_into_chunks
 from mlx_diffgemma_convert.partial_folder import PartialFolder, check_space, publish, record_shard, reserve
 from mlx_diffgemma_convert.plan import ConversionPlan, Parameter
@@ -96,7 +96,7 @@ def write_output(output: Output) -> Generator[WriteEvent]:
         # 3 sidecar
         summaries = summarize(plan, dict(chain.from_iterable(errors.items() for errors in folder.finished.values())))
         write_sidecar(output.source, folder.path, output.config, output.generation, plan)
-        write_text(folder.path / "README.md", model_card(output.card, summaries, version("mlx-diffgemma")))
+        write_text(folder.path / CARD_FILE, model_card(output.card, summaries, version("mlx-diffgemma")))
         # 4 publish
         publish(folder, output.destination)
     yield WriteFinished(summaries=tuple(summaries), note=output.card.note)

@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlx_diffgemma.errors import ConfigError, ConvertError, ModelNotFoundError
-from mlx_diffgemma.files import read_json
+from mlx_diffgemma.files import read_json, unfinished_files
 from mlx_diffgemma.model.config import MODEL_TYPE
 from mlx_diffgemma_convert.shards import Shard
 from mlx_diffgemma_convert.summary import readable_size
-from mlx_diffgemma_convert.writer import unfinished_files, write_errors, write_text
+from mlx_diffgemma_convert.writer import write_errors, write_text
 
 PROGRESS = "progress.json"
 """The record of a run: its fingerprint, and the finished shards with the relative error of each parameter."""
@@ -137,8 +137,11 @@ def _resume(path: Path, fingerprint: str, shards: Mapping[str, Shard]) -> Partia
 
 
 def _saved(path: Path) -> PartialFolder:
-    """Read progress.json; a new folder has an empty record. Raises ConvertError for a folder without a valid record."""
-    if not any(path.iterdir()):
+    """Read progress.json. Raises ConvertError for a folder without a valid record.
+
+    A new folder has an empty record, and so has that of a run that was killed while it wrote its first one.
+    """
+    if set(path.iterdir()) == set(unfinished_files(path)):
         return PartialFolder(path=path, fingerprint="")
     try:
         raw = read_json(path / PROGRESS)

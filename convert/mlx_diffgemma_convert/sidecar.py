@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlx_diffgemma.checkpoint.safetensors import INDEX
+from mlx_diffgemma.checkpoint.folder import INDEX
 from mlx_diffgemma.errors import ConfigError, ConvertError
 from mlx_diffgemma.files import read_json
 from mlx_diffgemma.model.config import ModelConfig, Raw

@@ -1,6 +1,6 @@
 """Where the values of a parameter come from, and how to read some of its rows.
 
-TensorSource       rows as the files hold them
+TensorSource       rows as the files hold them; FP8 and NVFP4 multiplied by their scales, in float32
 QuantizedValues    quantized rows with their scales and biases    -> dequantized, in float32
 AdaptedValues      one of these with a low-rank change added      -> in float32
 
@@ -22,9 +22,12 @@ import numpy.typing as npt
 from mlx_diffgemma.checkpoint.names import TensorSource
 from mlx_diffgemma.checkpoint.quantization import Quantization
 from mlx_diffgemma.checkpoint.safetensors import ITEM_BYTES, TensorInfo
+from mlx_diffgemma.checkpoint.scaled import ScaledTensor
 from mlx_diffgemma.errors import WeightsError
 
 MLX_DTYPES = {"BF16": mx.bfloat16, "F16": mx.float16, "F32": mx.float32, "U32": mx.uint32, "U8": mx.uint8}
+_RAW_DTYPES = {**MLX_DTYPES, "F8_E4M3": mx.uint8}
+"""MLX has no type for FP8, and functions that read its bits."""
 UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32}
 """Bytes per value -> the numpy type that carries its bits; numpy has no bfloat16."""
 
@@ -55,9 +58,10 @@ class QuantizedValues:
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptedValues:
-    """A linear map and the low-rank change to it, in mlx-lm's shapes.
+    """A linear map and the low-rank change to it.
 
-    base [out, in]: a [in, rank], b [rank, out]. A stack of experts [E, out, in]: a [E, rank, in], b [E, out, rank].
+    base [out, in]: in mlx-lm's shapes a [in, rank], b [rank, out], in PEFT's a [1, rank, in], b [1, out, rank]. A stack
+    of experts [E, out, in]: a [E, rank, in], b [E, out, rank].
     """
 
     base: TensorSource | QuantizedValues
@@ -111,10 +115,11 @@ def read_rows(source: TensorSource, first: int, count: int) -> mx.array:
     buffer = np.empty(end - begin, np.uint8)
     position = 0
     for part in source.parts:
-        low, high = max(begin, position), min(end, position + part.nbytes)
+        size = part.size * item_bytes
+        low, high = max(begin, position), min(end, position + size)
         if low < high:
-            _read_exactly(part, low - position, buffer.data[low - begin : high - begin])
-        position += part.nbytes
+            _read_part(part, low - position, buffer.data[low - begin : high - begin])
+        position += size
     bits = buffer.view(UNSIGNED[item_bytes])
     return mx.array(bits.reshape(count, row_length)).view(MLX_DTYPES[source.dtype])
 
@@ -134,11 +139,11 @@ def dequantize(stored: Sequence[mx.array], quantization: Quantization) -> mx.arr
 
 def _change(adapted: AdaptedValues, first: int, count: int) -> npt.NDArray[np.float32]:
     """Compute rows of the low-rank change -> [count, in]. In numpy: a GPU may multiply float32 with fewer bits."""
-    if len(adapted.shape) == 2:
+    if len(adapted.a.shape) == 2:
         a = _float32(adapted.a, 0, adapted.a.shape[0])
         b = _float32(adapted.b, 0, adapted.b.shape[0], adapted.scale)
         return b[:, first : first + count].T @ a.T
-    _, outputs, inputs = adapted.shape
+    outputs, inputs = adapted.shape[-2:]
     rank = adapted.a.shape[1]
     low, high = first // outputs, math.ceil((first + count) / outputs)
     a = _float32(adapted.a, low * rank, (high - low) * rank).reshape(-1, rank, inputs)
@@ -150,6 +155,43 @@ def _change(adapted: AdaptedValues, first: int, count: int) -> npt.NDArray[np.fl
 
 def _float32(source: TensorSource, first: int, count: int, factor: float = 1.0) -> npt.NDArray[np.float32]:
     return np.asarray(factor * read_rows(source, first, count).astype(mx.float32))
+
+
+def _read_part(part: TensorInfo, start: int, into: memoryview) -> None:
+    """Fill `into` with the bytes of the values of whole rows, from byte `start` on. Raises WeightsError."""
+    if not isinstance(part, ScaledTensor):
+        _read_exactly(part, start, into)
+        return
+    row_bytes = part.shape[-1] * ITEM_BYTES[part.dtype]
+    rows = _scaled_rows(part, start // row_bytes, len(into) // row_bytes)
+    into[:] = np.asarray(rows.view(mx.uint8)).data.cast("B")
+
+
+def _scaled_rows(part: ScaledTensor, first: int, count: int) -> mx.array:
+    """Compute rows of a tensor in FP8 or NVFP4 -> [count, row_length] in float32. Raises WeightsError."""
+    height, width = part.block
+    rows, columns = part.shape[-2:] if len(part.shape) > 1 else (1, *part.shape)
+    row = np.arange(first, first + count)
+    # The scales of one matrix come after those of another, and a matrix begins with a new row of scales.
+    at = row // rows * math.ceil(rows / height) + row % rows // height
+    scales = _read_raw(part.scales, math.ceil(columns / width), at[0], at[-1] + 1 - at[0])[mx.array(at - at[0])]
+    stored = _read_raw(part.stored, part.stored.shape[-1], first, count)
+    if part.factor is None:
+        scales = scales.astype(mx.float32)
+        return mx.from_fp8(stored, mx.float32) * mx.repeat(scales, width, axis=1)[:, :columns]
+    factor = _read_raw(part.factor, 1, 0, 1).astype(mx.float32)
+    # Products of 4-bit values and FP8 scales are exact in every dtype.
+    values = mx.dequantize(stored.view(mx.uint32), scales, group_size=width, bits=4, mode="nvfp4").astype(mx.float32)
+    return values / factor if part.divides else values * factor
+
+
+def _read_raw(info: TensorInfo, row_length: int, first: int, count: int) -> mx.array:
+    """Read rows of a tensor, which is seen as one of rows of `row_length` values. Raises WeightsError."""
+    item_bytes = ITEM_BYTES[info.dtype]
+    buffer = np.empty(count * row_length * item_bytes, np.uint8)
+    _read_exactly(info, first * row_length * item_bytes, buffer.data)
+    bits = buffer.view(UNSIGNED[item_bytes]).reshape(count, row_length)
+    return mx.array(bits).view(_RAW_DTYPES[info.dtype])
 
 
 def _read_exactly(part: TensorInfo, start: int, into: memoryview) -> None:

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 from mlx_diffgemma.errors import ConvertError
 from mlx_diffgemma.files import replacing
 from mlx_diffgemma_convert.shards import Shard
-
-UNFINISHED = ".unfinished"
-"""The suffix of a shard that is being written."""
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
@@ -41,19 +38,14 @@ def shard_file(folder: Path, shard: Shard) -> Generator[ShardFile]:
 
     Raises ConvertError for a full disk or any other failure to write.
     """
-    unfinished = folder / (shard.name + UNFINISHED)
-    with write_errors(unfinished):
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    try:
-        with write_errors(unfinished):
+    path = folder / shard.name
+    with write_errors(path), replacing(path) as temporary:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        try:
             _write_all(descriptor, memoryview(shard.header), 0)
-        yield ShardFile(descriptor, unfinished, shard)
-        with write_errors(unfinished):
-            os.fsync(descriptor)
-            unfinished.rename(folder / shard.name)
-    finally:
-        os.close(descriptor)
-        unfinished.unlink(missing_ok=True)
+            yield ShardFile(descriptor, path, shard)
+        finally:
+            os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -65,12 +57,6 @@ def write_bytes(path: Path, contents: bytes) -> None:
     """Write or replace a small file: a crash leaves the old contents or the new ones. Raises ConvertError."""
     with write_errors(path), replacing(path) as temporary:
         temporary.write_bytes(contents)
-
-
-def unfinished_files(folder: Path) -> Iterator[Path]:
-    """Yield the files in `folder` that a killed run was writing."""
-    yield from folder.glob(f"*{UNFINISHED}")
-    yield from folder.glob(".partial-*")  # the temporary names of mlx_diffgemma.files.replacing
 
 
 @contextmanager

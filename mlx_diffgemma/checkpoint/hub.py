@@ -8,8 +8,8 @@ from pathlib import Path
 from mlx_diffgemma.errors import ModelNotFoundError
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
-"""The files of a repository that are downloaded: weights, configuration, tokenizer, template."""
+_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "README.md"]
+"""The files of a repository that are downloaded: weights, configuration, tokenizer, template, and the card."""
 DEMO = "demo"
 """The name of the model in the package; a folder with that name is ./demo."""
 

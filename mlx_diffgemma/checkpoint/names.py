@@ -1,8 +1,9 @@
 """The tensor names in circulation -> this model's parameter names.
 
 The parameters have the names of the MLX layouts. Google's files have one difference: their two expert tensors have no
-suffix (`experts.gate_up_proj`), here they end in `.weight`. Training tools add tied copies and rotary buffers, or write
-one tensor per expert. All of that is resolved here, for the loader and for the converter.
+suffix (`experts.gate_up_proj`), here they end in `.weight`. Training tools add tied copies and rotary buffers, write
+one tensor per expert, or put the names of wrappers before all names. All of that is resolved here, for the loader and
+for the converter.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlx_diffgemma.checkpoint.safetensors import TensorInfo
+from mlx_diffgemma.checkpoint.scaled import join_scales
 from mlx_diffgemma.errors import WeightsError
 
 VISION = ("model.encoder.vision_tower.", "model.encoder.embed_vision.")
@@ -20,6 +22,9 @@ ENCODER = "model.encoder.language_model."
 DECODER = "model.decoder."
 EMBEDDING = "model.decoder.embed_tokens.weight"
 SCALAR = ".layer_scalar"
+HEAD = "lm_head"
+_WRAPPERS = re.compile(r"(?:(?:_orig_mod|module|base_model|language_model|model)\.)*(?=(?:encoder|decoder|lm_head)\.)")
+"""What torch.compile, data-parallel training, PEFT and other layouts put before a name, and what they leave out."""
 BARE_EXPERTS = (".experts.gate_up_proj", ".experts.down_proj")
 _ONE_EXPERT = re.compile(r"(?P<prefix>.+\.experts)\.(?P<expert>\d+)\.(?P<part>gate|up|down)_proj(\.weight)?")
 
@@ -52,14 +57,16 @@ class CheckpointTensors:
 def sort_tensors(tensors: Mapping[str, TensorInfo]) -> CheckpointTensors:
     """Sort a checkpoint's tensors by purpose, and give text parameters this model's names.
 
-    A tied copy is ignored if the original is there, and is used as the original if it is not. A tensor with an unknown
-    name keeps it: the strict check of the loader reports it. Raises WeightsError for an incomplete set of experts.
+    The names of wrappers are removed. A tied copy is ignored if its module has an original, and is used as the original
+    if it has none. A tensor with an unknown name keeps it: the strict check of the loader reports it. Raises
+    WeightsError for an incomplete set of experts, and for two tensors that are the same parameter.
     """
+    tensors = join_scales(_unwrapped(tensors))
     vision = {name: info for name, info in tensors.items() if name.startswith(VISION)}
     buffers = [name for name in tensors if ".rotary_emb." in name]
     single: dict[str, TensorInfo] = {}
     experts: dict[str, dict[tuple[int, str], TensorInfo]] = {}
-    tied: dict[str, TensorInfo] = {}
+    copies: dict[str, TensorInfo] = {}
     for name, info in tensors.items():
         if name in vision or name in buffers:
             continue
@@ -71,24 +78,55 @@ def sort_tensors(tensors: Mapping[str, TensorInfo]) -> CheckpointTensors:
             if original is None or key not in group:
                 group[key] = info
         elif original is not None:
-            tied[_with_weight(target)] = info
+            copies[_with_weight(target)] = info
         else:
             single[_with_weight(target)] = info
+    # By module: a head packed on its own must not lend its scales to an embedding that is plain.
+    modules = {_module(name) for name in single}
+    tied = {name: info for name, info in copies.items() if _module(name) not in modules}
     text = {name: TensorSource(parts=(info,), shape=info.shape) for name, info in {**tied, **single}.items()}
     for prefix, group in experts.items():
         text.update(_stacked(prefix, group))
     _complete_scalars(text)
-    ignored = [*buffers, *(info.name for name, info in tied.items() if name in single)]
+    ignored = [*buffers, *(info.name for name, info in copies.items() if name not in tied)]
     return CheckpointTensors(text=text, vision=vision, ignored=tuple(sorted(ignored)))
+
+
+def plain_name(name: str) -> str:
+    """Return a name without those of wrappers: it begins with `model.encoder.`, `model.decoder.` or `lm_head.`.
+
+    A name that has none of the three stays as it is.
+    """
+    plain = name.replace("._orig_mod.", ".")
+    match = _WRAPPERS.match(plain)
+    if match is None:
+        return name
+    rest = plain[match.end() :]
+    return rest if rest.startswith(HEAD) else f"model.{rest}"
+
+
+def _unwrapped(tensors: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
+    found: dict[str, TensorInfo] = {}
+    for name, info in tensors.items():
+        plain = plain_name(name)
+        if plain in found:
+            first, second = sorted([found[plain].name, info.name])
+            raise WeightsError(f"{first} and {second} are the same parameter: save the model again with one of them")
+        found[plain] = info
+    return found
 
 
 def _original(name: str) -> str | None:
     """Return the name of the tensor that `name` is a tied copy of; None for an original."""
-    if name == "lm_head.weight":
-        return EMBEDDING
+    if _module(name) == HEAD:
+        return name.replace(HEAD, _module(EMBEDDING), 1)
     if name.startswith(ENCODER) and not name.endswith(SCALAR):
         return DECODER + name.removeprefix(ENCODER)
     return None
+
+
+def _module(name: str) -> str:
+    return name.rpartition(".")[0]
 
 
 def _with_weight(name: str) -> str:

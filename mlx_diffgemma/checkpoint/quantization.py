@@ -5,18 +5,30 @@ config.json holds a default and overrides by module path:
     "quantization": {"group_size": 64, "bits": 4, "mode": "affine",
                      "model.decoder.embed_tokens": {"group_size": 64, "bits": 8}, ...}
 
-An override without a mode is affine, in an mxfp4, mxfp8 or nvfp4 checkpoint too. Whether a module is packed at all is
-decided by the files and not here: it is packed if they hold `<path>.scales`.
+An override without a mode is affine, in an mxfp4, mxfp8 or nvfp4 checkpoint too. Some tools write the object under
+"quantization_config" alone. Whether a module is packed at all is decided by the files and not by config.json: it is
+packed if they hold `<path>.scales`. Merging tools leave an entry behind whose files are plain.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from mlx_diffgemma.errors import QuantizationError
 
+ENTRIES = ("quantization", "quantization_config")
+"""The keys of config.json that describe a quantization: MLX's tools write both, other tools the second."""
+FOREIGN = {
+    ".qweight": "GPTQ or AWQ",
+    ".qzeros": "GPTQ or AWQ",
+    ".absmax": "bitsandbytes",
+    ".SCB": "bitsandbytes",
+    ".weight_shape": "compressed-tensors in whole numbers",
+    "_blocks": "another tool's MXFP4",
+}
+"""Endings of tensors that only files of other tools have -> what packed them."""
 AFFINE_BITS = (2, 3, 4, 5, 6, 8)
 AFFINE_GROUPS = (32, 64, 128)
 FIXED_FORMATS = {"mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}
@@ -92,26 +104,37 @@ class QuantizationTable:
 
 
 def parse_table(config: Mapping[str, Any]) -> QuantizationTable | None:
-    """Return the table in a parsed config.json; None for a checkpoint that is not quantized.
+    """Return the table in a parsed config.json; None for one without an entry that has MLX's keys.
 
-    Raises QuantizationError for formats that MLX has no kernels for: other methods (fp8, GPTQ, compressed-tensors,
-    ...), unknown modes, impossible bit widths.
+    Raises QuantizationError for unknown modes and impossible bit widths.
     """
-    raw = config.get("quantization")
-    if raw is None:
-        foreign = config.get("quantization_config")
-        if isinstance(foreign, Mapping):
-            method = foreign.get("quant_method", foreign)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-            raise QuantizationError(
-                f"unsupported quantization {method!r}: convert the bf16 checkpoint with mlx_diffgemma.convert instead"
-            )
-        return None
-    if not isinstance(raw, Mapping):
-        raise QuantizationError(f"config.json: quantization must be an object, not {raw!r}")
-    entries: Mapping[str, Any] = raw
+    for key in ENTRIES:
+        raw: object = config.get(key)
+        if raw is None:
+            continue
+        if not isinstance(raw, Mapping):
+            raise QuantizationError(f"config.json: {key} must be an object, not {raw!r}")
+        entries = cast("Mapping[str, Any]", raw)
+        if "quant_method" not in entries:
+            return _table(f"config.json: {key}", entries)
+    return None
+
+
+def refuse_foreign(names: Iterable[str]) -> None:
+    """Raise QuantizationError for the names of tensors that other tools packed in ways that MLX cannot run."""
+    for name in names:
+        for ending, tool in FOREIGN.items():
+            if name.endswith(ending):
+                raise QuantizationError(
+                    f"the weights are packed by {tool} ({name}), which MLX cannot run: "
+                    "convert the 16-bit checkpoint that they were made from"
+                )
+
+
+def _table(where: str, entries: Mapping[str, Any]) -> QuantizationTable:
     overrides = {
-        path: parse_quantization(f"config.json: quantization of {path}", entry)
+        path: parse_quantization(f"{where} of {path}", entry)
         for path, entry in entries.items()
         if isinstance(entry, Mapping)
     }
-    return QuantizationTable(default=parse_quantization("config.json: quantization", entries), overrides=overrides)
+    return QuantizationTable(default=parse_quantization(where, entries), overrides=overrides)

@@ -1,4 +1,4 @@
-"""The headers of safetensors files: which tensors a folder holds, and where; no tensor is read.
+"""The headers of safetensors files: which tensors a file holds, and where; no tensor is read.
 
 A file is an 8-byte little-endian header length, a JSON header (name -> dtype, shape, byte range), then the tensors.
 The headers are read here, not by a loader, so that a damaged or incomplete download is found before gigabytes are read,
@@ -11,12 +11,11 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from mlx_diffgemma.errors import ModelNotFoundError, WeightsError
-from mlx_diffgemma.files import read_json
+from mlx_diffgemma.errors import WeightsError
+from mlx_diffgemma.files import LFS_POINTER
 
-INDEX = "model.safetensors.index.json"
 _MAX_HEADER_BYTES = 100_000_000
 ITEM_BYTES = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
@@ -48,42 +47,15 @@ class TensorInfo:
         return self.size * ITEM_BYTES[self.dtype]
 
 
-def read_folder(folder: Path) -> dict[str, TensorInfo]:
-    """Return name -> tensor of the checkpoint in `folder`.
-
-    Its shards are the files that the index names; without an index, all *.safetensors files. Raises ModelNotFoundError
-    for a folder without weights, and WeightsError for a missing, truncated or damaged shard and for a tensor that is
-    not in the shard that the index names.
-    """
-    index = folder / INDEX
-    if not index.exists():
-        files = sorted(folder.glob("*.safetensors"))
-        if not files:
-            raise ModelNotFoundError(f"{folder} has no *.safetensors file: is the download complete?")
-        tensors = [info for file in files for info in read_header(file)]
-        return {info.name: info for info in tensors}
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict):
-        raise WeightsError(f"{index} has no weight_map object: download it again")
-    file_names = cast("dict[str, str]", weight_map)
-    if not all(isinstance(name, str) for name in cast("dict[str, object]", weight_map).values()):
-        raise WeightsError(f"{index} has names of files that are not text: download it again")
-    files = [folder / name for name in sorted(set(file_names.values()))]
-    for file in files:
-        if not file.exists():
-            raise WeightsError(f"{index.name} names {file.name}, which is not in {folder}: download it again")
-    tensors = {info.name: info for file in files for info in read_header(file)}
-    for name, file_name in file_names.items():
-        if name not in tensors or tensors[name].file.name != file_name:
-            raise WeightsError(f"{index.name} says that {name} is in {file_name}, but it is not: download both again")
-    return tensors
-
-
 def read_header(file: Path) -> list[TensorInfo]:
     """Return the tensors of one file in the order of their bytes. Raises WeightsError for a damaged file."""
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
+            start = stream.read(len(LFS_POINTER))
+            if start == LFS_POINTER:
+                raise WeightsError(f"{file} is a pointer of git-lfs, not the file itself: run `git lfs pull` there")
+            stream.seek(0)
             length = int.from_bytes(stream.read(8), "little")
             if size < 8 or length > min(size - 8, _MAX_HEADER_BYTES):
                 raise WeightsError(f"{file} is truncated or not a safetensors file ({size:,} bytes): download it again")

@@ -20,9 +20,11 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from mlx_diffgemma.checkpoint.folder import read_config, read_folder
 from mlx_diffgemma.checkpoint.names import CheckpointTensors, TensorSource, sort_tensors
-from mlx_diffgemma.checkpoint.quantization import QuantizationTable, parse_table
-from mlx_diffgemma.checkpoint.safetensors import FLOATS, read_folder
+from mlx_diffgemma.checkpoint.quantization import ENTRIES, QuantizationTable, parse_table, refuse_foreign
+from mlx_diffgemma.checkpoint.safetensors import FLOATS
+from mlx_diffgemma.checkpoint.scaled import ScaledTensor
 from mlx_diffgemma.errors import OptionError, QuantizationError, WeightsError, out_of_memory
 from mlx_diffgemma.files import read_json
 from mlx_diffgemma.generation_config import GenerationConfig, parse_generation_config, token_ids
@@ -86,9 +88,10 @@ def open_checkpoint(folder: Path, dtype: str | None = None) -> Checkpoint:
     if dtype is not None and dtype not in DTYPES:
         raise OptionError(f"dtype={dtype!r} must be one of {', '.join(DTYPES)}")
     compute = default_dtype() if dtype is None else DTYPES[dtype]
-    raw = read_json(folder / "config.json")
-    config, table, defaults = parse_config(raw), parse_table(raw), load_generation_config(folder, raw)
+    raw = read_config(folder)
+    config, defaults = parse_config(raw), load_generation_config(folder, raw)
     tensors = sort_tensors(read_folder(folder))
+    table = table_of_files(raw, tensors)
     if tensors.vision:
         _logger.info("skipping the vision tower (%d tensors): this version reads text only", len(tensors.vision))
     model = build_model(config, table, tensors.text)
@@ -97,18 +100,43 @@ def open_checkpoint(folder: Path, dtype: str | None = None) -> Checkpoint:
     return Checkpoint(model=model, sources=tensors.text, dtype=compute, defaults=defaults)
 
 
+def table_of_files(config: Mapping[str, Any], tensors: CheckpointTensors) -> QuantizationTable | None:
+    """Return the table by which the files are packed; None for files that are not, whatever config.json says.
+
+    Raises QuantizationError for packed tensors that MLX cannot run, or without an entry in config.json.
+    """
+    refuse_foreign(tensors.text)
+    if any(name.endswith(".scales") for name in tensors.text):
+        table = parse_table(config)
+        if table is None:
+            raise QuantizationError(
+                "the files hold packed weights, but config.json has no quantization entry of MLX: "
+                "download or convert them again"
+            )
+        return table
+    stale = [key for key in ENTRIES if config.get(key)]
+    if stale and _scaled(tensors) is None:
+        _logger.warning("ignoring %s in config.json: the files hold no packed weights", " and ".join(stale))
+    return None
+
+
+def _scaled(tensors: CheckpointTensors) -> ScaledTensor | None:
+    """Return a tensor in FP8 or NVFP4, None if there is none."""
+    parts = (part for source in tensors.text.values() for part in source.parts)
+    return next((part for part in parts if isinstance(part, ScaledTensor)), None)
+
+
 def build_model(
     config: ModelConfig, table: QuantizationTable | None, sources: Mapping[str, TensorSource]
 ) -> DiffusionGemma:
-    """Build the model without allocating memory; a module is packed if `sources` has its `.scales`."""
+    """Build the model without allocating memory; a module is packed if `sources` has its `.scales`.
+
+    table: the formats of packed modules, None if there are none.
+    """
     model = DiffusionGemma(config)
-    packed = {name.removesuffix(".scales") for name in sources if name.endswith(".scales")}
-    if not packed:
-        return model
     if table is None:
-        raise QuantizationError(
-            "the files hold packed weights, but config.json has no quantization entry: download or convert them again"
-        )
+        return model
+    packed = {name.removesuffix(".scales") for name in sources if name.endswith(".scales")}
 
     def packing(path: str, module: nn.Module) -> dict[str, int | str] | bool:
         if path not in packed or not hasattr(module, "to_quantized"):
@@ -125,6 +153,11 @@ def build_model(
 
 def check_tensors(model: nn.Module, tensors: CheckpointTensors) -> None:
     """Raise WeightsError that names the tensors that are missing or unknown, or have a wrong shape or dtype."""
+    if scaled := _scaled(tensors):
+        raise WeightsError(
+            f"the weights are in FP8 or NVFP4 ({scaled.name} is {scaled.stored.dtype}), which the converter alone "
+            "reads: run `mlx_diffgemma convert FOLDER NEW`, and use NEW"
+        )
     expected = dict(tree_flatten(model.parameters()))
     problems = [
         f"{name} is missing, expected {_shape(expected[name].shape)}" for name in expected if name not in tensors.text

@@ -13,9 +13,10 @@ Source of every formula: transformers 5.23, models/diffusion_gemma.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import partial
 from itertools import accumulate
-from typing import NamedTuple, TypeAlias, cast
+from typing import NamedTuple, TypeAlias, TypeVar, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -27,8 +28,13 @@ from mlx_diffgemma.model.layers import GatedMLP, Layer, Segment
 from mlx_diffgemma.model.logits import most_likely, probabilities, tempered
 from mlx_diffgemma.model.masks import Masks, encoder_masks
 
+Module = TypeVar("Module", bound=nn.Module)
 LayerRun: TypeAlias = Callable[[int, Layer, mx.array], mx.array]
 """(index, layer, hidden states that enter it) -> hidden states that leave it, without the layer scalar"""
+
+
+Stack: TypeAlias = list[tuple[Layer, mx.array]]
+"""The layers of one mode, each with its scalar [1]."""
 
 
 class CanvasRow(NamedTuple):
@@ -118,6 +124,7 @@ class DiffusionGemma(nn.Module):
         self.config = config
         self.kernels = kernels or default_kernels()
         self.model = Body(config, self.kernels)
+        self._encoder_layers: list[Layer] | None = None
 
     @property
     def dtype(self) -> mx.Dtype:
@@ -130,14 +137,23 @@ class DiffusionGemma(nn.Module):
         return self.model.decoder.layers
 
     @property
-    def encoder_scalars(self) -> list[mx.array]:
-        """The encoder's scalar of each layer."""
-        return [layer.layer_scalar for layer in self.model.encoder.language_model.layers]
+    def encoder_stack(self) -> Stack:
+        """The layers that read text: the decoder's, unless `separate_encoder` was called."""
+        scalars = [layer.layer_scalar for layer in self.model.encoder.language_model.layers]
+        return list(zip(self._encoder_layers or self.layers, scalars, strict=True))
 
     @property
-    def decoder_scalars(self) -> list[mx.array]:
-        """The decoder's scalar of each layer."""
-        return [layer.layer_scalar for layer in self.layers]
+    def decoder_stack(self) -> Stack:
+        """The layers that denoise."""
+        return [(layer, layer.layer_scalar) for layer in self.layers]
+
+    def separate_encoder(self) -> list[Layer]:
+        """Give the encoder layers of its own, and return them; they share the weights of the decoder's.
+
+        What is then attached to the layers of one is not in those of the other.
+        """
+        self._encoder_layers = [_sharing_copy(layer) for layer in self.layers]
+        return self._encoder_layers
 
     def make_cache(self) -> Cache:
         """Return an empty prefix."""
@@ -169,7 +185,7 @@ class DiffusionGemma(nn.Module):
             _Row(length, cache, encoder_masks(length, cache.offset, window))
             for length, cache in zip(lengths, caches, strict=True)
         ]
-        return self._run_rows(_joined(rows), run_rows, self.encoder_scalars)
+        return self._run_rows(_joined(rows), run_rows, self.encoder_stack)
 
     def denoise(self, rows: Sequence[CanvasRow]) -> list[mx.array]:
         """Denoise canvases after their prefixes, which are only read -> final hidden states [1, C, D] of each.
@@ -183,9 +199,9 @@ class DiffusionGemma(nn.Module):
             signal = _joined([zeros[:, : row.canvas.shape[1]] if row.signal is None else row.signal for row in rows])
         hidden = self.model.decoder.self_conditioning.mix(embeddings, signal)
         run_rows = [_Row(row.canvas.shape[1], row.cache, Masks()) for row in rows]
-        return self._run_rows(hidden, run_rows, self.decoder_scalars)
+        return self._run_rows(hidden, run_rows, self.decoder_stack)
 
-    def _run_rows(self, hidden: mx.array, rows: Sequence[_Row], scalars: Sequence[mx.array]) -> list[mx.array]:
+    def _run_rows(self, hidden: mx.array, rows: Sequence[_Row], stack: Stack) -> list[mx.array]:
         """Run hidden states [B, L, D], the tokens of all rows one after another, through the layers -> those of each"""
 
         def run(index: int, layer: Layer, hidden: mx.array) -> mx.array:
@@ -196,11 +212,11 @@ class DiffusionGemma(nn.Module):
             return layer(hidden, segments)
 
         borders = list(accumulate(row.length for row in rows))[:-1]
-        return cast("list[mx.array]", mx.split(self.run_layers(hidden, scalars, run), borders, axis=1))
+        return cast("list[mx.array]", mx.split(self.run_layers(hidden, stack, run), borders, axis=1))
 
-    def run_layers(self, hidden: mx.array, scalars: Sequence[mx.array], run: LayerRun) -> mx.array:
+    def run_layers(self, hidden: mx.array, stack: Stack, run: LayerRun) -> mx.array:
         """Run hidden states [B, L, D] through all layers, each by `run` and times its scalar, and the final norm."""
-        for index, (layer, scalar) in enumerate(zip(self.layers, scalars, strict=True)):
+        for index, (layer, scalar) in enumerate(stack):
             hidden = run(index, layer, hidden) * scalar
         return self.model.decoder.norm(hidden)
 
@@ -254,6 +270,15 @@ class DiffusionGemma(nn.Module):
     def _scale(self, embeddings: mx.array) -> mx.array:
         # The factor is rounded to the compute dtype too, as in the reference: 53.0 and not 53.07 in bfloat16.
         return embeddings.astype(self.dtype) * mx.array(self.config.hidden_size**0.5, self.dtype)
+
+
+def _sharing_copy(module: Module) -> Module:
+    """Copy a module and those in it, but not their arrays."""
+    new = copy(module)
+    for name, child in module.items():
+        if isinstance(child, nn.Module):
+            new[name] = _sharing_copy(child)
+    return new
 
 
 def _joined(rows: Sequence[mx.array]) -> mx.array:

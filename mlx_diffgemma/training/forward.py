@@ -77,7 +77,7 @@ def encode(model: DiffusionGemma, tokens: mx.array, run: TrainingRun) -> tuple[m
         prefix.append(new)
         return hidden
 
-    return model.run_layers(model.embed(tokens), model.encoder_scalars, run_and_keep), prefix
+    return model.run_layers(model.embed(tokens), model.encoder_stack, run_and_keep), prefix
 
 
 def denoise(
@@ -96,7 +96,7 @@ def denoise(
         return hidden
 
     hidden = model.model.decoder.self_conditioning.mix(model.embed(canvas.tokens), signal)
-    return model.run_layers(hidden, model.decoder_scalars, run_after_prefix)
+    return model.run_layers(hidden, model.decoder_stack, run_after_prefix)
 
 
 def canvas_mask(starts: mx.array, length: int, canvas: int, window: int | None = None) -> mx.array:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from mlx_diffgemma.errors import needs_extra
+from mlx_diffgemma.errors import TrainingError, needs_extra
 from mlx_diffgemma.files import replacing
 from mlx_diffgemma.training.log import Record
 
@@ -29,7 +29,10 @@ def can_draw_losses() -> bool:
 
 
 def draw_losses(records: Sequence[Record], path: Path) -> None:
-    """Write a picture of the losses over the steps: of the training, raw and smoothed, and held out."""
+    """Write a picture of the losses over the steps: of the training, raw and smoothed, and held out.
+
+    Raises TrainingError.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogFormatter, MaxNLocator
@@ -61,8 +64,11 @@ def draw_losses(records: Sequence[Record], path: Path) -> None:
     axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     axes.grid(visible=True, which="both", alpha=0.2)
     axes.legend(frameon=False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+    try:
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=120)
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def _smooth(values: Sequence[float]) -> list[float]:

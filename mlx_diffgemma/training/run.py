@@ -19,7 +19,14 @@ from typing import Any, cast
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from mlx_diffgemma.checkpoint.adapters import ROUTER, LoRA, adapter_config, attach_adapter, save_adapter
+from mlx_diffgemma.checkpoint.adapters import (
+    ROUTER,
+    LoRA,
+    adapter_config,
+    attach_adapter,
+    refuse_foreign_adapter,
+    save_adapter,
+)
 from mlx_diffgemma.errors import DataError, OptionError, TrainingError, out_of_memory
 from mlx_diffgemma.loading import load
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
@@ -113,6 +120,7 @@ def prepare_training(
 
     progress: passes examples on and shows how many of their number have passed.
     """
+    refuse_foreign_adapter(plan.out)
     step = saved_step(plan.out / _STATE)
     if step is not None and not plan.resume:
         raise TrainingError(

@@ -43,6 +43,7 @@ from mlx_diffgemma_convert.output import WriteStarted
 from mlx_diffgemma_convert.parameters import text_shapes
 from mlx_diffgemma_convert.recipe import make_quantization, make_recipe
 from peer import assert_same_logits
+from peft_adapter import factors, write_peft
 from random_checkpoint import write_checkpoint
 from tiny import PUBLISHED, denoised, encoded
 
@@ -100,7 +101,7 @@ def distance(found: mx.array, expected: mx.array) -> float:
 def changes(adapter: Path) -> dict[str, mx.array]:
     """Return parameter -> the change that a low-rank adapter adds to it, by the formulas of mlx-lm's layers."""
     held = mx.load(str(adapter / adapters.WEIGHTS))
-    scale = read_json(adapter / adapters.CONFIG)["lora_parameters"]["scale"]
+    scale = read_json(adapter / adapters.ADAPTER_CONFIG)["lora_parameters"]["scale"]
     found: dict[str, mx.array] = {}
     for name in held:
         module, _, part = name.rpartition(".")
@@ -210,7 +211,7 @@ def test_what_is_not_adapted_and_what_is_beside_the_weights_stays_as_it_is(
     before = read_json(base / "config.json")
     assert config == {**before, "text_config": {**config["text_config"], **before["text_config"]}}
     card = (result / "README.md").read_text()
-    assert "Made of `base` and the adapter `adapter`, fused with mlx-diffgemma" in card
+    assert "Made of the local folder `base` and the adapter `adapter`, fused with mlx-diffgemma" in card
     assert "changed 20 of 105 parameters" in card
     assert len(list(result.glob("*.safetensors"))) > 3
     names = sorted(path.name for path in tmp_path.iterdir())
@@ -384,14 +385,14 @@ def test_another_adapter_starts_over_and_the_same_one_goes_on(
         started = next(events)
         assert isinstance(started, WriteStarted)
         for _ in events:
-            if len(list((tmp_path / "result.partial").glob("*.safetensors"))) == 5:
+            if len(list((tmp_path / "result.partial").glob("model-*.safetensors"))) == 5:
                 break
         events.close()
         return started
 
     assert interrupt().done_bytes == 0
     assert interrupt().done_bytes > 0
-    edit_json(tmp_path / "adapter" / adapters.CONFIG, {"lora_parameters": {"rank": 4, "scale": 3.0}})
+    edit_json(tmp_path / "adapter" / adapters.ADAPTER_CONFIG, {"lora_parameters": {"rank": 4, "scale": 3.0}})
     assert interrupt().done_bytes == 0
     assert "starting over" in caplog.text
     finish(fuse(wanted))
@@ -402,7 +403,7 @@ def test_another_adapter_starts_over_and_the_same_one_goes_on(
 
 def edited(name: str, value: Any) -> Callable[[Path], None]:
     """Change a key of an adapter's configuration."""
-    return lambda folder: edit_json(folder / adapters.CONFIG, {name: value})
+    return lambda folder: edit_json(folder / adapters.ADAPTER_CONFIG, {name: value})
 
 
 def with_tensor(name: str, array: mx.array | None) -> Callable[[Path], None]:
@@ -424,9 +425,9 @@ def with_text(name: str, text: str) -> Callable[[Path], None]:
 QUERY = f"{LAST}.self_attn.q_proj"
 BAD_ADAPTERS: list[tuple[Callable[[Path], object], str]] = [
     (shutil.rmtree, "no adapter at .*: it is a folder with adapters.safetensors and adapter_config.json"),
-    (lambda folder: (folder / adapters.CONFIG).unlink(), "cannot be used: .* has no adapter_config.json"),
-    (with_text(adapters.CONFIG, "{"), "cannot be used: .*adapter_config.json"),
-    (with_text(adapters.CONFIG, "[]"), "cannot be used: .*adapter_config.json"),
+    (lambda folder: (folder / adapters.ADAPTER_CONFIG).unlink(), "cannot be used: .* has no adapter_config.json"),
+    (with_text(adapters.ADAPTER_CONFIG, "{"), "cannot be used: .*adapter_config.json"),
+    (with_text(adapters.ADAPTER_CONFIG, "[]"), "cannot be used: .*adapter_config.json"),
     (lambda folder: (folder / adapters.WEIGHTS).unlink(), "has no adapters.safetensors"),
     (with_text(adapters.WEIGHTS, "x" * 100), "adapters.safetensors is truncated or not a safetensors file"),
     (lambda folder: os.truncate(folder / adapters.WEIGHTS, 5000), "adapters.safetensors is truncated"),
@@ -481,6 +482,60 @@ def test_a_full_training_of_another_model_is_named(base: Path, full: Path, tmp_p
         fused(base, tmp_path / "result", tmp_path / "adapter")
 
 
+def linear_maps(base: Path) -> dict[str, tuple[int, int]]:
+    """Path in the decoder -> (out, in) of every linear map of the layers and of the self-conditioning."""
+    shapes = text_shapes(parse_config(read_json(base / "config.json")))
+    return {
+        name.removeprefix("model.decoder.").removesuffix(".weight"): (shape[0], shape[1])
+        for name, shape in shapes.items()
+        if name.endswith("_proj.weight") and len(shape) == 2
+    }
+
+
+@pytest.mark.parametrize("kind", ["wide", "packed"])
+@pytest.mark.usefixtures("small_chunks")
+def test_an_adapter_of_peft_is_fused(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    source: Path = request.getfixturevalue(kind)
+    change = factors(linear_maps(source))
+    reads = {path: pair for path, pair in change.items() if path.startswith("layers.")}
+    adapter = write_peft(tmp_path / "adapter", changes={"encoder": reads, "decoder": change})
+    result = fused(source, tmp_path / "result", adapter, dequantize=kind == "packed", dtype="F32")
+    assert distance(logits(result), logits(source, adapter)) < 1e-5
+    assert distance(logits(result), logits(source)) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (
+            {"decoder": QUERY},
+            "the encoder and of the decoder differently.*: use it with --adapter",
+        ),
+        (
+            {"decoder": "layers.9.mlp.up_proj", "encoder": "layers.9.mlp.up_proj"},
+            "layers.9.mlp.up_proj is no linear map",
+        ),
+        ({"decoder": "embed_tokens"}, "embed_tokens is no linear map"),
+        ({"decoder": "self_conditioning.up_proj"}, r"up_proj is \[8, 8\], but the model needs \[64, 64\]"),
+    ],
+)
+def test_an_adapter_of_peft_that_cannot_be_fused_is_named_and_nothing_is_written(
+    base: Path, tmp_path: Path, paths: dict[str, str], message: str
+) -> None:
+    changes = {mode: factors({path.removeprefix("model.decoder."): (8, 8)}) for mode, path in paths.items()}
+    write_peft(tmp_path / "adapter", changes=changes)
+    with pytest.raises(AdapterError, match=message):
+        fused(base, tmp_path / "result", tmp_path / "adapter")
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+def test_changes_of_the_vision_tower_cannot_be_fused(base: Path, tmp_path: Path) -> None:
+    tower = {f"base_model.model.model.encoder.vision_tower.x.lora_{each}.weight": mx.ones((2, 2)) for each in "AB"}
+    write_peft(tmp_path / "adapter", changes={}, extra=tower)
+    with pytest.raises(AdapterError, match=r"cannot be fused: it changes model\.encoder\.vision_tower\.x"):
+        fused(base, tmp_path / "result", tmp_path / "adapter")
+
+
 def test_places_that_must_not_be_written_are_refused(base: Path, adapter: Path, tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(base, source)
@@ -521,7 +576,7 @@ def test_a_full_disk_is_noticed_before_anything_is_written(
 
 
 def test_a_base_that_is_none_is_named(base: Path, adapter: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFoundError, match=r"config\.json"):
+    with pytest.raises(ModelNotFoundError, match="holds an adapter: name its model"):
         fused(adapter, tmp_path / "result", adapter)
     shutil.copytree(base, tmp_path / "base")
     held = tensors(base)
@@ -609,4 +664,4 @@ def low_rank(source: Path, folder: Path) -> None:
             held[f"{module}.{part}"] = mx.array(0.02 * random.standard_normal(size, dtype=np.float32))
     folder.mkdir(exist_ok=True)
     mx.save_safetensors(str(folder / adapters.WEIGHTS), held)
-    (folder / adapters.CONFIG).write_text('{"fine_tune_type": "lora", "lora_parameters": {"scale": 2.0}}')
+    (folder / adapters.ADAPTER_CONFIG).write_text('{"fine_tune_type": "lora", "lora_parameters": {"scale": 2.0}}')

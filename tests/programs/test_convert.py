@@ -24,8 +24,8 @@ from convert_helpers import (
 from mlx_diffgemma_convert.recipe import Recipe, make_quantization, make_recipe
 from tiny import denoised, encoded
 
+from mlx_diffgemma.checkpoint.folder import read_folder
 from mlx_diffgemma.checkpoint.quantization import parse_table
-from mlx_diffgemma.checkpoint.safetensors import read_folder
 from mlx_diffgemma.checkpoint.weights import load_model
 from mlx_diffgemma.files import read_json
 from mlx_diffgemma.model.config import parse_config
@@ -153,17 +153,33 @@ def test_tokenizer_and_template_are_copied_and_strange_files_are_not(tmp_path: P
     assert not found["README.md"].startswith(b"theirs")
 
 
-def test_the_card_names_base_model_command_and_classes(tmp_path: Path) -> None:
+def test_the_card_names_base_model_license_command_and_classes(tmp_path: Path) -> None:
     source = tiny_source(tmp_path / "source")
+    (source / "README.md").write_text("---\nlicense: gemma\nlicense_link: https://example.org/terms\ntags: []\n---\n")
     run(replace(options(source, tmp_path / "result"), name="someone/fine-tune", repository=True, target="me/four-bit"))
     card = (tmp_path / "result" / "README.md").read_text()
     front, body = card.split("---\n")[1:3]
-    for line in ("license: apache-2.0", "library_name: mlx", "pipeline_tag: text-generation"):
+    for line in (
+        "license: gemma",
+        "license_link: https://example.org/terms",
+        "library_name: mlx",
+        "pipeline_tag: text-generation",
+    ):
         assert f"{line}\n" in front
     assert "base_model: someone/fine-tune\nbase_model_relation: quantized\n" in front
     assert 'mlx_diffgemma.generate --model me/four-bit "' in body
     assert "| experts | 4 bits, group 64 |" in body
     assert "| embed | 8 bits, group 64 |" in body
+
+
+def test_the_card_of_a_local_folder_claims_neither_a_base_model_nor_a_license(tmp_path: Path) -> None:
+    run(options(tiny_source(tmp_path / "source"), tmp_path / "result"))
+    card = (tmp_path / "result" / "README.md").read_text()
+    front, body = card.split("---\n")[1:3]
+    assert "license" not in front
+    assert "base_model" not in front
+    assert "Converted from the local folder `source` with" in body
+    assert "google" not in card
 
 
 def test_the_closing_lines_add_up(tmp_path: Path) -> None:
@@ -178,6 +194,18 @@ def test_the_closing_lines_add_up(tmp_path: Path) -> None:
     assert 0.05 < (lines["experts"].error or 0) < 0.15
     assert 0.002 < (lines["attention"].error or 0) < 0.02
     assert lines["other"].error == lines["vision"].error == 0
+
+
+def test_an_entry_that_merging_left_over_plain_weights_is_dropped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = tiny_source(tmp_path / "source")
+    run(options(source, tmp_path / "expected"))
+    edit_json(source / "config.json", {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}})
+    run(options(source, tmp_path / "result"))
+    assert "ignoring quantization_config in config.json: the files hold no packed weights" in caplog.messages
+    for name in ("config.json", "model.safetensors.index.json"):
+        assert (tmp_path / "result" / name).read_bytes() == (tmp_path / "expected" / name).read_bytes()
 
 
 def test_what_transformers_saves_gives_the_same_result(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def case(tmp_path: Path) -> Case:
 
 def identities(folder: Path) -> dict[str, tuple[int, int]]:
     """Return shard -> (inode, modification time), which are equal if it was not written again."""
-    return {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in folder.glob("*.safetensors")}
+    return {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in folder.glob("model-*.safetensors")}
 
 
 def stop_after(case: Case, shards: int) -> dict[str, tuple[int, int]]:
@@ -102,7 +102,7 @@ def test_nan_and_inf_are_named(case: Case, name: str, bad: float) -> None:
     with pytest.raises(WeightsError, match=rf"{name}\S* in model.safetensors holds NaN or Inf"):
         run(case.options)
     assert not case.destination.exists()
-    assert not list(case.partial.glob("*.unfinished"))
+    assert not list(case.partial.glob(".partial-*"))
 
 
 def truncate(source: Path) -> None:
@@ -138,6 +138,12 @@ def claim_other_sizes(source: Path) -> None:
 
 
 def pack(source: Path) -> None:
+    """Pack one tensor, as MLX does."""
+    name = "model.decoder.layers.1.mlp.up_proj"
+    held = tensors(source)
+    for ending, array in zip(("weight", "scales", "biases"), mx.quantize(held[f"{name}.weight"]), strict=True):
+        held[f"{name}.{ending}"] = array
+    rewrite(source, held)
     edit_json(source / "config.json", {"quantization": {"group_size": 64, "bits": 4}})
 
 
@@ -158,7 +164,7 @@ def break_generation_config(source: Path) -> None:
         (scramble_header, WeightsError, "damaged header"),
         (drop_a_tensor, WeightsError, r"no model\.decoder\.layers\.1\.mlp\.up_proj\.weight"),
         (claim_other_sizes, WeightsError, "but config.json implies"),
-        (pack, ConvertError, "already quantized: convert the bf16 checkpoint"),
+        (pack, ConvertError, r"already quantized \(it has .*up_proj.scales\): convert the bf16 checkpoint"),
         (forget_config, ModelNotFoundError, "has no config.json"),
         (break_generation_config, ConfigError, "not valid JSON"),
     ],
@@ -186,7 +192,7 @@ def test_a_disk_that_is_too_small_is_noticed_at_the_start(case: Case, monkeypatc
     with pytest.raises(ConvertError, match=r"has 100\.00 kB free, and the conversion needs \d+\.\d+ kB"):
         run(case.options)
     assert not case.destination.exists()
-    assert not list(case.partial.glob("*.safetensors"))
+    assert not list(case.partial.glob("model-*.safetensors"))
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
@@ -207,7 +213,7 @@ def test_a_disk_that_fills_up_leaves_what_is_finished_and_resumes(
         with pytest.raises(ConvertError, match=r"the disk is full while writing .*run the same command again"):
             run(case.options)
     assert not case.destination.exists()
-    assert not list(case.partial.glob("*.unfinished"))
+    assert not list(case.partial.glob(".partial-*"))
     run(case.options)
     assert finished.items() <= identities(case.destination).items()
 
@@ -277,6 +283,17 @@ def test_a_small_file_that_a_killed_run_was_writing_is_not_in_the_result(case: C
     temporary.write_text("{")
     run(case.options)
     assert files(case.destination).keys() == files(case.destination.with_name("expected")).keys()
+
+
+def test_a_run_that_was_killed_while_it_wrote_its_first_record_is_begun_again(case: Case) -> None:
+    case.partial.mkdir()
+    record = case.partial / "progress.json"
+    with replacing(record) as temporary:
+        temporary.write_text("{")
+    record.rename(temporary)
+    run(case.options)
+    assert not case.partial.exists()
+    assert not list(case.destination.glob(".partial-*"))
 
 
 def test_changed_options_start_over(case: Case, caplog: pytest.LogCaptureFixture) -> None:

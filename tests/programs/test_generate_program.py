@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -175,6 +176,18 @@ def test_an_adapter_that_is_none_is_refused_before_the_weights_are_read():
     done = call(generate.main, "hi", "--adapter", "nowhere", env=environment())
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(b"error: no adapter at nowhere: it is a folder with adapters.safe")
+
+
+def test_a_quantization_that_config_claims_and_the_files_do_not_have_is_one_line(demo: Path, tmp_path: Path):
+    shutil.copytree(demo, tmp_path / "model")
+    config = json.loads((demo / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    arguments = ("--model", tmp_path / "model", "-n", "4", "--max-steps", "1", "--allow-empty", "What is 1 + 2?")
+    done = call(generate.main, *arguments, env=environment())
+    assert done.returncode == 0
+    claims = [line for line in done.stderr.decode().splitlines() if "quantization_config" in line]
+    assert claims == ["warning: ignoring quantization_config in config.json: the files hold no packed weights"]
 
 
 def test_no_prompt_on_a_terminal_is_a_usage_error():

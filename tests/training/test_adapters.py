@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,26 @@ def test_the_files_are_those_of_mlx_lm_and_nothing_else(tmp_path: Path) -> None:
         "lora_parameters": {"rank": 3, "scale": 2.0, "dropout": 0.0, "keys": [*ATTENTION, *DENSE]},
         "data": "here",
     }
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """Let no file grow beyond 100 bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_a_disk_that_is_full_is_one_line_and_leaves_no_partial_file(tmp_path: Path) -> None:
+    (tmp_path / "adapters.safetensors").write_text("old")
+    with pytest.raises(
+        AdapterError, match=r"cannot be saved in .*: check its permissions and the free space"
+    ) as caught:
+        written(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("adapters.safetensors", "old")]
 
 
 # rank, keys, layers

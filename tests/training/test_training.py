@@ -20,7 +20,7 @@ from trainable import TAUGHT, Followed, flat, follow, plan, prepared, write_data
 
 from mlx_diffgemma import load
 from mlx_diffgemma.checkpoint.adapters import ATTENTION, DENSE, EXPERTS, LoRA, load_adapter
-from mlx_diffgemma.errors import DataError, DiffGemmaError, OptionError, OutOfMemoryError, TrainingError
+from mlx_diffgemma.errors import AdapterError, DataError, DiffGemmaError, OptionError, OutOfMemoryError, TrainingError
 from mlx_diffgemma.training import run as running
 from mlx_diffgemma.training.batches import Batches
 from mlx_diffgemma.training.forward import checkpointed, plain
@@ -285,6 +285,16 @@ def test_a_save_that_was_cut_off_leaves_a_state(planned: Callable[..., TrainingP
     assert {path.name for path in wanted.out.iterdir()} == {
         "state", "adapters.safetensors", "adapter_config.json", "log.jsonl", "loss.png",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_with_an_adapter_of_peft_is_left_as_it_is(planned: Callable[..., TrainingPlan], resume: bool) -> None:
+    wanted = planned(resume=resume)
+    wanted.out.mkdir()
+    (wanted.out / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(AdapterError, match="holds an adapter of PEFT, which cannot be trained further here: fuse it"):
+        prepared(wanted)
+    assert [file.name for file in wanted.out.iterdir()] == ["adapter_config.json"]
 
 
 def test_a_training_that_is_done_has_nothing_to_go_on_with(planned: Callable[..., TrainingPlan]) -> None:

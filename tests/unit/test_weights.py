@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,11 +143,53 @@ def only_the_encoders_copies(plain: Arrays) -> Arrays:
     }
 
 
-@pytest.mark.parametrize("spell", [dict, google, one_tensor_per_expert, with_tied_copies, only_the_encoders_copies])
+def wrapped(prefix: str) -> Callable[[Arrays], Arrays]:
+    """What a tool leaves that saves a wrapper of the model instead of the model."""
+    return lambda plain: {prefix + name: array for name, array in with_tied_copies(plain).items()}
+
+
+def compiled_inside(plain: Arrays) -> Arrays:
+    return {name.replace("model.decoder.", "model.decoder._orig_mod."): array for name, array in plain.items()}
+
+
+def without_a_head(plain: Arrays) -> Arrays:
+    """What saving the model without its head leaves."""
+    return {name.removeprefix("model."): array for name, array in google(plain).items()}
+
+
+def in_float32(plain: Arrays) -> Arrays:
+    return {name: array.astype(mx.float32) for name, array in google(plain).items()}
+
+
+WRAPPERS = ["_orig_mod.", "module.", "base_model.model.", "module._orig_mod.", "language_model."]
+SPELLINGS = [
+    *[dict, google, one_tensor_per_expert, with_tied_copies, only_the_encoders_copies],
+    *[*map(wrapped, WRAPPERS), compiled_inside, without_a_head, in_float32],
+]
+
+
+@pytest.mark.parametrize("spell", SPELLINGS)
 def test_every_spelling_of_unquantized_weights_is_the_same_model(
     tmp_path: Path, reference: DiffusionGemma, plain: Arrays, spell: Any
 ) -> None:
     assert_same(load_model(write(tmp_path, spell(plain)), "float32"), reference)
+
+
+def test_a_head_that_is_packed_on_its_own_is_a_copy(tmp_path: Path, plain: Arrays) -> None:
+    """The embedding stays as it is: the head lends it no scales."""
+    files, _, entry = packed_as(Packing("v1", 4), plain)
+    embedding = "model.decoder.embed_tokens"
+    head = {f"lm_head.{part}": files.pop(f"{embedding}.{part}") for part in ("weight", "scales", "biases")}
+    files[f"{embedding}.weight"] = plain[f"{embedding}.weight"]
+    raw = RAW | {"quantization": entry}
+    expected = load_model(write(tmp_path / "without", files, raw), "float32")
+    assert_same(load_model(write(tmp_path / "with", {**files, **head}, raw), "float32"), expected)
+
+
+def test_one_parameter_under_two_names_is_refused(tmp_path: Path, plain: Arrays) -> None:
+    arrays = {**plain, f"module.{NORM}": plain[NORM]}
+    with pytest.raises(WeightsError, match=rf"{NORM} and module.{NORM} are the same parameter"):
+        load_model(write(tmp_path, arrays), "float32")
 
 
 def test_missing_encoder_scalars_are_the_decoders(tmp_path: Path, plain: Arrays) -> None:
@@ -321,7 +364,7 @@ def test_an_expert_that_is_missing_is_named(tmp_path: Path, plain: Arrays) -> No
 
 def test_packed_weights_without_a_quantization_entry_are_refused(tmp_path: Path, plain: Arrays) -> None:
     files, _, _ = packed_as(Packing("v1", 4), plain)
-    with pytest.raises(QuantizationError, match=r"config\.json has no quantization entry"):
+    with pytest.raises(QuantizationError, match=r"config\.json has no quantization entry of MLX"):
         load_model(write(tmp_path, files), "float32")
 
 
@@ -338,12 +381,53 @@ def test_a_wrong_bit_width_is_found_by_shape(tmp_path: Path, plain: Arrays) -> N
         ({"quantization": {"group_size": 64}}, "no 'bits'"),
         ({"quantization": {"group_size": 64, "bits": 4, "mode": "iq4"}}, "unsupported quantization mode 'iq4'"),
         ({"quantization": {"group_size": 64, "bits": 4, "mode": "mxfp4"}}, "mode mxfp4 is 4 bits in groups of 32"),
-        ({"quantization_config": {"quant_method": "fp8"}}, "unsupported quantization 'fp8'"),
+        ({"quantization": [4]}, "quantization must be an object"),
+        (
+            {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 64}},
+            "no quantization entry of MLX",
+        ),
     ],
 )
 def test_unsupported_quantization_is_named(tmp_path: Path, plain: Arrays, entry: Any, message: str) -> None:
+    files, _, _ = packed_as(Packing("v1", 4), plain)
     with pytest.raises(QuantizationError, match=message):
-        load_model(write(tmp_path, plain, RAW | entry), "float32")
+        load_model(write(tmp_path, files, RAW | entry), "float32")
+
+
+STALE: dict[str, dict[str, Any]] = {
+    "bitsandbytes": {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
+    "MLX": {"quantization": {"group_size": 64, "bits": 4}, "quantization_config": {"group_size": 64, "bits": 4}},
+    "impossible": {"quantization": {"group_size": 7, "bits": 3.5}},
+}
+
+
+@pytest.mark.parametrize("entry", STALE)
+def test_an_entry_over_plain_weights_is_ignored_with_one_line(
+    tmp_path: Path, reference: DiffusionGemma, plain: Arrays, entry: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What merging an adapter leaves in config.json."""
+    model = load_model(write(tmp_path, plain, RAW | STALE[entry]), "float32")
+    keys = " and ".join(STALE[entry])
+    assert caplog.messages == [f"ignoring {keys} in config.json: the files hold no packed weights"]
+    assert_same(model, reference)
+
+
+def test_packed_weights_with_their_entry_under_the_second_name_alone(tmp_path: Path, plain: Arrays) -> None:
+    files, meant, entry = packed_as(Packing("v2", 4), plain)
+    model = load_model(write(tmp_path / "packed", files, RAW | {"quantization_config": entry}), "float32")
+    assert_same(model, load_model(write(tmp_path / "meant", meant), "float32"))
+
+
+@pytest.mark.parametrize(
+    ("added", "tool"),
+    [("qweight", "GPTQ or AWQ"), ("weight.absmax", "bitsandbytes"), ("SCB", "bitsandbytes")],
+)
+def test_weights_that_another_tool_packed_are_named_with_the_tool(
+    tmp_path: Path, plain: Arrays, added: str, tool: str
+) -> None:
+    arrays = {**plain, f"model.decoder.layers.0.mlp.up_proj.{added}": mx.zeros((4,), mx.uint8)}
+    with pytest.raises(QuantizationError, match=rf"packed by {tool} \(.*{added}\).*: convert the 16-bit checkpoint"):
+        load_model(write(tmp_path, arrays), "float32")
 
 
 def test_weights_are_not_held_twice(tmp_path: Path, plain: Arrays) -> None:
