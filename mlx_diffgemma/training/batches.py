@@ -105,12 +105,24 @@ class Batches:
             weights[row, cut.prompt if self.mask_prompt else 1 : cut.tokens.size] = 1
         starts = np.array([cut.start for cut in cuts], np.int32)
         noisy = corrupt(canvas, self.vocabulary, rng, self.noise_power)
-        return Batch(*map(mx.array, (tokens, weights, starts, canvas, noisy)))
+        predicted = counted_positions(weights, len(cuts) * STRIDE)
+        return Batch(*map(mx.array, (tokens, weights, starts, canvas, noisy, predicted)))
 
 
 def padded_length(length: int) -> int:
     """Round up to a multiple of STRIDE."""
     return -(-length // STRIDE) * STRIDE
+
+
+def counted_positions(weights: npt.NDArray[np.float32], multiple: int) -> Ids:
+    """Return where the weights are not 0, as indices of the flattened array; zeros fill it up to a multiple.
+
+    Few lengths are compiled, and the first weight is always 0.
+    """
+    counted = np.flatnonzero(weights)
+    filled = np.zeros(-(-counted.size // multiple) * multiple, np.int32)
+    filled[: counted.size] = counted
+    return filled
 
 
 def cut_example(example: Example, canvas: int, rng: np.random.Generator) -> CutExample:

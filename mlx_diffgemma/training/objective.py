@@ -3,7 +3,7 @@
 1  The clean sequence is encoded once; its keys and values are the canvas's prefix, gradients included.
 2  With conditioning, a first pass over the noisy canvas, without gradient, gives the signal of the second.
 3  The second pass predicts every position of the canvas, noisy or not; all positions count the same.
-4  The encoder predicts each next token of the clean sequence.
+4  The encoder predicts each next token of the clean sequence that counts; logits are computed for no other.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ class Batch(NamedTuple):
     """[B, C] the block: clean tokens, the end token, padding"""
     noisy: mx.array
     """[B, C] the block after corruption"""
+    predicted: mx.array
+    """[P] where the tokens are whose causal prediction counts, as indices of B * L tokens; then zeros, whose weight is 0"""
 
 
 class Losses(NamedTuple):
@@ -52,13 +54,15 @@ def losses(model: DiffusionGemma, batch: Batch, run: TrainingRun, *, conditioned
         signal = model.soft_embedding(mx.softmax(predicted, axis=-1, precise=True))
     denoised = denoise(model, noisy, prefix, signal, run)
     canvas = _nats(model, denoised, batch.canvas, cap).mean()
-    following = _nats(model, hidden[:, :-1], batch.tokens[:, 1:], cap)
-    counted = batch.weights[:, 1:].flatten()
+    # A token is predicted by the hidden state before it.
+    before = hidden.reshape(-1, hidden.shape[-1])[mx.maximum(batch.predicted - 1, 0)]
+    following = _nats(model, before, batch.tokens.flatten()[batch.predicted], cap)
+    counted = batch.weights.flatten()[batch.predicted]
     causal = (following * counted).sum() / mx.maximum(counted.sum(), 1.0)
     return Losses(canvas + causal_weight * causal, canvas, causal)
 
 
 def _nats(model: DiffusionGemma, hidden: mx.array, targets: mx.array, cap: float) -> mx.array:
-    """Return the cross-entropy in nats of each target [B, L] under hidden [B, L, D] -> [B * L]"""
+    """Return the cross-entropy in nats of each of N targets under hidden states [.., D] -> [N]"""
     raw = model.raw_logits(hidden.reshape(-1, hidden.shape[-1]))
     return cross_entropy(raw, targets.flatten(), cap, model.kernels)

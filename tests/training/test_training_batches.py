@@ -164,8 +164,24 @@ def test_the_causal_loss_counts_tokens_and_no_padding(mask_prompt: bool, first: 
 def test_shapes_and_kinds_are_those_of_a_batch() -> None:
     batch = batches(mixed(50), 3).batch(0)
     length = batch.tokens.shape[1]
-    assert [array.shape for array in batch] == [(3, length), (3, length), (3,), (3, CANVAS), (3, CANVAS)]
-    assert [array.dtype for array in batch] == [mx.int32, mx.float32, mx.int32, mx.int32, mx.int32]
+    assert [array.shape for array in batch[:-1]] == [(3, length), (3, length), (3,), (3, CANVAS), (3, CANVAS)]
+    assert [array.dtype for array in batch] == [mx.int32, mx.float32, *[mx.int32] * 4]
+
+
+@pytest.mark.parametrize("mask_prompt", [False, True])
+def test_predicted_are_the_tokens_that_count_filled_up_by_one_that_does_not(mask_prompt: bool) -> None:
+    found = batches(mixed(50), 3, mask_prompt=mask_prompt)
+    sizes = set()
+    for index in range(20):
+        batch = found.batch(index)
+        weights, predicted = np.array(batch.weights).flatten(), np.array(batch.predicted)
+        counted = np.flatnonzero(weights)
+        assert np.array_equal(predicted[: counted.size], counted)
+        assert not weights[predicted[counted.size :]].any()
+        assert predicted.size % (3 * STRIDE) == 0
+        assert predicted.size - counted.size < 3 * STRIDE
+        sizes.add(predicted.size)
+    assert len(sizes) <= 3
 
 
 def test_lengths_are_padded_to_the_stride_and_no_further() -> None:

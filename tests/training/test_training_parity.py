@@ -16,6 +16,7 @@ from collections.abc import Mapping
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 from tiny import FIXTURES, PARITY, denoised, encoded, random_model
@@ -106,6 +107,27 @@ def test_padded_batches_equal_the_runtime_row_by_row(conditioned: bool, run: Tra
         assert difference(logits[one], found) < TOLERANCE
 
 
+def test_the_causal_loss_is_the_weighted_mean_over_all_positions() -> None:
+    """The fast loss computes logits for the tokens that count alone; here all are computed, and most weigh nothing."""
+    model, batch = random_model(), random_batch()
+    weights = mx.where(mx.arange(40) >= 7, batch.weights, 0.0)
+    answers = batch._replace(weights=weights, predicted=mx.array([*np.flatnonzero(weights).tolist(), 0, 0, 0]))
+
+    def slow(batch: Batch) -> mx.array:
+        cap = model.config.final_logit_softcapping
+        hidden, _ = encode(model, batch.tokens, plain)
+        logits = cap * mx.tanh(model.raw_logits(hidden[:, :-1]) / cap)
+        nats = nn.losses.cross_entropy(logits, batch.tokens[:, 1:])
+        return (nats * batch.weights[:, 1:]).sum() / batch.weights.sum()
+
+    def fast(batch: Batch) -> mx.array:
+        return losses(model, batch, plain, conditioned=False, causal_weight=1.0).causal
+
+    (first, expected), (second, found) = (nn.value_and_grad(model, each)(answers) for each in (slow, fast))
+    assert second.item() == pytest.approx(first.item(), rel=1e-6)
+    assert too_far(dict(tree_flatten(found)), dict(tree_flatten(expected)), len(model.layers), 1e-5) == {}
+
+
 @conditioning
 def test_checkpointing_changes_no_gradient(conditioned: bool) -> None:
     """To 1e-5: it computes the same, but adds up what reaches a layer from its two passes in another order."""
@@ -144,7 +166,12 @@ def recorded_batch(recorded: Mapping[str, mx.array]) -> Batch:
     positions = mx.arange(recorded["tokens"].shape[1])
     counted = (positions >= 1) & (positions < recorded["lengths"][:, None])
     return Batch(
-        recorded["tokens"], counted.astype(mx.float32), recorded["starts"], recorded["canvas"], recorded["noisy"]
+        tokens=recorded["tokens"],
+        weights=counted.astype(mx.float32),
+        starts=recorded["starts"],
+        canvas=recorded["canvas"],
+        noisy=recorded["noisy"],
+        predicted=mx.array(np.flatnonzero(counted)),
     )
 
 
@@ -156,7 +183,8 @@ def random_batch() -> Batch:
     )
     positions = mx.arange(40)
     counted = (positions >= 1) & (positions < mx.array([[9], [21], [37]]))
-    return Batch(tokens, counted.astype(mx.float32), mx.array([3, 8, 25]), canvas, noisy)
+    weights, predicted = counted.astype(mx.float32), mx.array(np.flatnonzero(counted))
+    return Batch(tokens, weights, mx.array([3, 8, 25]), canvas, noisy, predicted)
 
 
 def as_stored(gradient: mx.array, stored: mx.array, directions: mx.array) -> mx.array:
