@@ -9,11 +9,18 @@ LARGEST = 999
 TABLE = 12
 """Products and quotients are of numbers up to this."""
 PHRASES = [
-    *["What is {}?"] * 6, "what is {}", "What's {}?", "what's {}", "Calculate {}", "calculate {}", "Compute {}", "Work out {}",
-    "How much is {}?", "how much is {}", "What is {} equal to?", "Please calculate {}", "Tell me {}", "Add up {}", "Solve {}",
+    *["What is {}?"] * 6, "what is {}", "What's {}?", "what's {}", "Calculate {}", "calculate {}", "Compute {}",
+    "Work out {}",
+    "How much is {}?", "how much is {}", "What is {} equal to?", "Please calculate {}", "Tell me {}", "Add up {}",
+    "Solve {}",
     "What does {} make?", "Can you tell me what {} is?", "Hi, what is {}?", "{} = ?", "{}=", "{} =", "{}?", *["{}"] * 4,
 ]  # fmt: skip
-WORDS = {"+": ["plus", "plus", "and"], "-": ["minus", "minus", "less"], "*": ["times", "times", "multiplied by"], "/": ["divided by"]}
+WORDS = {
+    "+": ["plus", "plus", "and"],
+    "-": ["minus", "minus", "less"],
+    "*": ["times", "times", "multiplied by"],
+    "/": ["divided by"],
+}
 SIGNS = {"+": "+", "-": "-−", "*": "**x×", "/": "/÷"}
 
 

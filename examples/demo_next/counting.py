@@ -8,12 +8,15 @@ from demo_next.source import Source
 LARGEST = 999
 LONGEST = 120
 UP = [
-    *["Count from {} to {}"] * 5, "count from {} to {}", "Count from {} to {}.", "Count up from {} to {}", "Count from {} up to {}",
-    "List the numbers from {} to {}", "Numbers from {} to {}", "Please count from {} to {}", "Can you count from {} to {}?",
+    *["Count from {} to {}"] * 5, "count from {} to {}", "Count from {} to {}.", "Count up from {} to {}",
+    "Count from {} up to {}",
+    "List the numbers from {} to {}", "Numbers from {} to {}", "Please count from {} to {}",
+    "Can you count from {} to {}?",
     "Count {} to {}", "Write the numbers from {} to {}", "All numbers from {} to {}", "Count from {}-{}",
 ]  # fmt: skip
 DOWN = [
-    *["Count down from {} to {}"] * 3, "Count from {} down to {}", "Count backwards from {} to {}", "count down from {} to {}",
+    *["Count down from {} to {}"] * 3, "Count from {} down to {}", "Count backwards from {} to {}",
+    "count down from {} to {}",
     "Count from {} to {}", "List the numbers from {} down to {}", "Please count down from {} to {}",
 ]  # fmt: skip
 STEPS = {

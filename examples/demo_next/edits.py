@@ -8,19 +8,35 @@ from demo_next.question import Question
 from demo_next.source import Source
 
 UPPER = ["Upper case: {}"] * 4 + [
-    "Uppercase: {}", "upper case: {}", "Make upper case: {}", "In upper case: {}", "To upper case: {}", "Write in upper case: {}",
+    "Uppercase: {}", "upper case: {}", "Make upper case: {}", "In upper case: {}", "To upper case: {}",
+    "Write in upper case: {}",
     "Make this upper case: {}", "Put in upper case: {}", "Write in capitals: {}", "Capital letters: {}",
 ]  # fmt: skip
-LOWER = ["Lower case: {}"] * 2 + ["Lowercase: {}", "lower case: {}", "Make lower case: {}", "In lower case: {}", "To lower case: {}"]
+LOWER = ["Lower case: {}"] * 2 + [
+    "Lowercase: {}",
+    "lower case: {}",
+    "Make lower case: {}",
+    "In lower case: {}",
+    "To lower case: {}",
+]
 REVERSE = ["Reverse the words: {}"] * 4 + [
-    "reverse the words: {}", "Reverse the order of the words: {}", "Words in reverse order: {}", "Reverse these words: {}",
+    "reverse the words: {}", "Reverse the order of the words: {}", "Words in reverse order: {}",
+    "Reverse these words: {}",
     "Reverse the words in: {}", "Write the words backwards: {}", "Turn the words around: {}",
 ]  # fmt: skip
 REPLACE = ["Replace {0} by {1}: {2}"] * 4 + [
-    "Replace {0} with {1}: {2}", "Replace {0} with {1} in: {2}", "Replace {0} by {1} in: {2}", "replace {0} by {1}: {2}",
+    "Replace {0} with {1}: {2}", "Replace {0} with {1} in: {2}", "Replace {0} by {1} in: {2}",
+    "replace {0} by {1}: {2}",
     "Change {0} to {1}: {2}", "Put {1} for {0}: {2}", "Write {1} instead of {0}: {2}", 'Replace "{0}" by "{1}": {2}',
 ]  # fmt: skip
-FIRST = ["First line of: {}", "First line of:\n{}", "First line of:\n{}", "first line of: {}", "Give the first line of: {}", "The first line of:\n{}"]
+FIRST = [
+    "First line of: {}",
+    "First line of:\n{}",
+    "First line of:\n{}",
+    "first line of: {}",
+    "Give the first line of: {}",
+    "The first line of:\n{}",
+]
 LAST = ["Last line of: {}", "Last line of:\n{}", "last line of: {}", "Give the last line of: {}"]
 SIGNS = ["", "", "", ".", "!", "?"]
 

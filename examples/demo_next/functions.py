@@ -8,29 +8,65 @@ from demo_next.question import Question
 from demo_next.source import Source
 
 ASK = [
-    *["Write a Python function {}"] * 6, "Write a Python function {}.", "write a python function {}", "Write a function {}",
-    "Define a Python function {}", "Define a function {}", "Give me a Python function {}", "Make a function {}", "Python function {}",
-    "Write the Python function {}", "Please write a Python function {}", "Create a Python function {}", "Implement a function {}",
+    *["Write a Python function {}"] * 6, "Write a Python function {}.", "write a python function {}",
+    "Write a function {}", "Define a Python function {}", "Define a function {}", "Give me a Python function {}",
+    "Make a function {}", "Python function {}", "Write the Python function {}", "Please write a Python function {}",
+    "Create a Python function {}", "Implement a function {}",
 ]  # fmt: skip
 NAMING = ["{} that ", "{} that ", "{} that ", "{} which ", "called {} that ", "named {} that ", "{}: it "]
 TWO = {
-    "{a} * {b}": ["multiplies {a} and {b}", "multiplies {a} by {b}", "returns {a} times {b}", "returns the product of {a} and {b}"],
-    "{a} + {b}": ["adds {a} and {b}", "returns the sum of {a} and {b}", "adds {b} to {a}", "returns {a} plus {b}", "sums {a} and {b}"],
+    "{a} * {b}": [
+        "multiplies {a} and {b}",
+        "multiplies {a} by {b}",
+        "returns {a} times {b}",
+        "returns the product of {a} and {b}",
+    ],
+    "{a} + {b}": [
+        "adds {a} and {b}",
+        "returns the sum of {a} and {b}",
+        "adds {b} to {a}",
+        "returns {a} plus {b}",
+        "sums {a} and {b}",
+    ],
     "{a} - {b}": ["subtracts {b} from {a}", "returns {a} minus {b}", "returns the difference of {a} and {b}"],
     "{a} / {b}": ["divides {a} by {b}", "returns {a} divided by {b}", "returns the quotient of {a} and {b}"],
     "max({a}, {b})": [
-        "returns the larger of {a} and {b}", "returns the maximum of {a} and {b}", "returns the greater of {a} and {b}",
+        "returns the larger of {a} and {b}",
+        "returns the maximum of {a} and {b}",
+        "returns the greater of {a} and {b}",
         "finds the maximum of {a} and {b}",
     ],
-    "min({a}, {b})": ["returns the smaller of {a} and {b}", "returns the minimum of {a} and {b}", "finds the minimum of {a} and {b}"],
-    "({a} + {b}) / 2": ["averages {a} and {b}", "returns the average of {a} and {b}", "returns the mean of {a} and {b}"],
-    "{a} % {b}": ["returns the remainder of {a} divided by {b}", "returns the remainder of dividing {a} by {b}", "returns {a} modulo {b}"],
+    "min({a}, {b})": [
+        "returns the smaller of {a} and {b}",
+        "returns the minimum of {a} and {b}",
+        "finds the minimum of {a} and {b}",
+    ],
+    "({a} + {b}) / 2": [
+        "averages {a} and {b}",
+        "returns the average of {a} and {b}",
+        "returns the mean of {a} and {b}",
+    ],
+    "{a} % {b}": [
+        "returns the remainder of {a} divided by {b}",
+        "returns the remainder of dividing {a} by {b}",
+        "returns {a} modulo {b}",
+    ],
     "{a} == {b}": ["checks whether {a} equals {b}", "tests if {a} and {b} are equal"],
-}  # fmt: skip
+}
 """The expression that a function of two arguments returns -> its descriptions."""
 ONE = {
-    "{a} % 2 == 0": ["checks whether {a} is even", "returns whether {a} is even", "tests if {a} is even", "checks if {a} is even"],
-    "{a} % 2 == 1": ["checks whether {a} is odd", "returns whether {a} is odd", "tests if {a} is odd", "checks if {a} is odd"],
+    "{a} % 2 == 0": [
+        "checks whether {a} is even",
+        "returns whether {a} is even",
+        "tests if {a} is even",
+        "checks if {a} is even",
+    ],
+    "{a} % 2 == 1": [
+        "checks whether {a} is odd",
+        "returns whether {a} is odd",
+        "tests if {a} is odd",
+        "checks if {a} is odd",
+    ],
     "{a}[::-1]": ["reverses {a}", "reverses the string {a}", "returns {a} reversed", "reverses the list {a}"],
     "{a} * {a}": ["squares {a}", "returns the square of {a}"],
     "{a} * 2": ["doubles {a}", "returns twice {a}", "returns {a} times two"],
@@ -38,8 +74,17 @@ ONE = {
     "-{a}": ["negates {a}", "returns minus {a}"],
     "abs({a})": ["returns the absolute value of {a}"],
     "len({a})": ["returns the length of {a}", "counts the items of {a}"],
-    "sum({a})": ["returns the sum of the list {a}", "adds up the list {a}", "sums the list {a}", "sums all numbers in {a}"],
-    "sum({a}) / len({a})": ["returns the average of the list {a}", "averages the list {a}", "returns the mean of the list {a}"],
+    "sum({a})": [
+        "returns the sum of the list {a}",
+        "adds up the list {a}",
+        "sums the list {a}",
+        "sums all numbers in {a}",
+    ],
+    "sum({a}) / len({a})": [
+        "returns the average of the list {a}",
+        "averages the list {a}",
+        "returns the mean of the list {a}",
+    ],
     "max({a})": ["returns the largest item of {a}", "returns the maximum of the list {a}", "finds the maximum of {a}"],
     "min({a})": ["returns the smallest item of {a}", "returns the minimum of the list {a}", "finds the minimum of {a}"],
     "sorted({a})": ["sorts {a}", "returns {a} sorted", "sorts the list {a}"],
@@ -55,10 +100,30 @@ BARE = [
     ("multiply", ("a", "b"), "{a} * {b}", ["multiplies two numbers", "returns the product of two numbers"]),
     ("divide", ("a", "b"), "{a} / {b}", ["divides two numbers"]),
     ("average", ("a", "b"), "({a} + {b}) / 2", ["averages two numbers", "returns the average of two numbers"]),
-    ("maximum", ("a", "b"), "max({a}, {b})", ["returns the larger of two numbers", "returns the maximum of two numbers", "finds the larger of two numbers"]),
-    ("minimum", ("a", "b"), "min({a}, {b})", ["returns the smaller of two numbers", "returns the minimum of two numbers"]),
-    ("area", ("width", "height"), "{a} * {b}", ["returns the area of a rectangle", "computes the area of a rectangle", "calculates the area"]),
-    ("is_even", ("n",), "{a} % 2 == 0", ["checks whether a number is even", "tells if a number is even", "checks if a number is even"]),
+    (
+        "maximum",
+        ("a", "b"),
+        "max({a}, {b})",
+        ["returns the larger of two numbers", "returns the maximum of two numbers", "finds the larger of two numbers"],
+    ),
+    (
+        "minimum",
+        ("a", "b"),
+        "min({a}, {b})",
+        ["returns the smaller of two numbers", "returns the minimum of two numbers"],
+    ),
+    (
+        "area",
+        ("width", "height"),
+        "{a} * {b}",
+        ["returns the area of a rectangle", "computes the area of a rectangle", "calculates the area"],
+    ),
+    (
+        "is_even",
+        ("n",),
+        "{a} % 2 == 0",
+        ["checks whether a number is even", "tells if a number is even", "checks if a number is even"],
+    ),
     ("is_odd", ("n",), "{a} % 2 == 1", ["checks whether a number is odd", "checks if a number is odd"]),
     ("reverse", ("s",), "{a}[::-1]", ["reverses a string", "reverses a list"]),
     ("square", ("x",), "{a} * {a}", ["squares a number", "returns the square of a number"]),
@@ -78,10 +143,8 @@ def function(source: Source) -> Question:
         name, task, answer = bare(source)
     else:
         name, task, answer = described(source)
-    if source.chance(0.12):
-        about = f"{name} to {infinitive(task)}"
-    else:
-        about = source.pick(NAMING).format(name) + task
+    told = source.pick(NAMING).format(name) + task
+    about = f"{name} to {infinitive(task)}" if source.chance(0.12) else told
     return Question(kind="function", prompt=source.pick(ASK).format(about), answer=answer)
 
 

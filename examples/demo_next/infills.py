@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from demo_next import arithmetic, counting, edits, functions, records, sorting
-from demo_next.question import Question
+from demo_next.question import Kind, Question
 from demo_next.source import Source
 
 from mlx_diffgemma.infilling.prompts import edit_prompt, infill_prompt
 from mlx_diffgemma.infilling.template import Gap
 
 SENTENCES = [
-    "The {0} is {1} and the {2} is {3}.", "I like {0} and {1}.", "My name is {N} and I live in {C}.", "{N} lives in {C}.", "{0} and {1}",
-    "The {0} {1} the {2}.", "{N} is {n} years old.", "Dear {N}, thank you for the {0}.", "We have {n} {0}s.", "{0}, {1}, {2}",
+    "The {0} is {1} and the {2} is {3}.", "I like {0} and {1}.", "My name is {N} and I live in {C}.",
+    "{N} lives in {C}.", "{0} and {1}",
+    "The {0} {1} the {2}.", "{N} is {n} years old.", "Dear {N}, thank you for the {0}.", "We have {n} {0}s.",
+    "{0}, {1}, {2}",
 ]  # fmt: skip
+
+FILLED: Sequence[Kind] = (
+    functions.function,
+    functions.function,
+    arithmetic.sums,
+    counting.short_count,
+    records.record,
+    sorting.sort,
+    edits.edit,
+)
+"""Kinds of answers that get a gap."""
 
 
 def infill(source: Source) -> Question:
     """Return a text of which a part is missing and can be known, or is anything."""
-    kinds: Sequence[Callable[[Source], Question]] = (
-        functions.function, functions.function, arithmetic.sums, counting.short_count, records.record, sorting.sort, edits.edit,
-    )  # fmt: skip
-    question = source.pick(kinds)(source)
+    question = source.pick(FILLED)(source)
     text = question.answer if source.chance(0.75) else sentence(source)
     start, stop = span(source, text)
     way = source.rng.random()
     if way < 0.55:
         prompt = infill_prompt([part for part in (text[:start], Gap(), text[stop:]) if part != ""], None, shown=True)
     elif text == question.answer and way < 0.8:
-        prompt = infill_prompt([part for part in (text[:start], Gap(), text[stop:]) if part != ""], question.prompt, shown=source.chance(0.4))
+        prompt = infill_prompt(
+            [part for part in (text[:start], Gap(), text[stop:]) if part != ""],
+            question.prompt,
+            shown=source.chance(0.4),
+        )
     else:
         return rewritten(source, text)
     return Question(kind="infill", prompt=prompt, answer=text)
@@ -50,7 +64,12 @@ def span(source: Source, text: str) -> tuple[int, int]:
 
 def rewritten(source: Source, text: str) -> Question:
     """Return a word of a text to be changed: to upper case, or to another word."""
-    words = [(place, place + len(word)) for word in set(text.split()) if word.isalpha() and text.count(word) == 1 for place in [text.index(word)]]
+    words = [
+        (place, place + len(word))
+        for word in set(text.split())
+        if word.isalpha() and text.count(word) == 1
+        for place in [text.index(word)]
+    ]
     if not words:
         text = sentence(source)
         words = [(0, len(text.split(" ")[0]))]

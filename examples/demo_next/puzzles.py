@@ -7,7 +7,8 @@ from demo_next.question import Question
 from demo_next.source import Source
 
 PHRASES = [
-    *["Solve this sudoku:"] * 5, "Solve this sudoku", "solve this sudoku:", "Complete this sudoku:", "Fill in this sudoku:", "Sudoku:",
+    *["Solve this sudoku:"] * 5, "Solve this sudoku", "solve this sudoku:", "Complete this sudoku:",
+    "Fill in this sudoku:", "Sudoku:",
     "Solve the sudoku:", "Please solve this sudoku:", "Solve:", "Can you solve this sudoku?", "Finish this sudoku:",
 ]  # fmt: skip
 EMPTIES = "." * 8 + "_" + "0" + "?" + "x" + "-"

@@ -42,8 +42,8 @@ KINDS: dict[str, Kind] = {
 PRACTICE: dict[str, Kind] = {"short count": short_count, "long count": long_count, "blank sudoku": blank_sudoku}
 """Kinds for training only."""
 MIX = {
-    "sudoku": 12, "blank sudoku": 2, "sums": 16, "json": 12, "count": 6, "short count": 6, "sort": 14, "function": 8, "edit": 10,
-    "second turn": 6, "chat": 1, "else": 4, "infill": 3,
+    "sudoku": 12, "blank sudoku": 2, "sums": 16, "json": 12, "count": 6, "short count": 6, "sort": 14, "function": 8,
+    "edit": 10, "second turn": 6, "chat": 1, "else": 4, "infill": 3,
 }  # fmt: skip
 """Frequency of each kind in the first stage of training, in percent."""
 

@@ -11,23 +11,59 @@ from demo_next.source import Source
 
 OLDEST = 120
 ASK = [
-    *["Give JSON: {}"] * 6, "Give JSON: {}.", "Give JSON: {}.", "give json: {}", "Give me JSON: {}", "Turn into JSON: {}", "Turn into JSON: {}.",
-    "Convert to JSON: {}", "Convert to JSON: {}.", "JSON: {}", "json: {}", "Write JSON: {}", "Make JSON: {}", "Write as JSON: {}",
-    "As JSON: {}", "To JSON: {}", "Return JSON: {}", "JSON for {}", "Write JSON for {}", "Give JSON for {}", "Give the JSON for {}",
-    "Turn this into JSON: {}", "Make this JSON: {}", "Extract JSON: {}", "{} as JSON", "{}. Give JSON.", "Put into JSON: {}.",
+    *["Give JSON: {}"] * 6, "Give JSON: {}.", "Give JSON: {}.", "give json: {}", "Give me JSON: {}",
+    "Turn into JSON: {}", "Turn into JSON: {}.",
+    "Convert to JSON: {}", "Convert to JSON: {}.", "JSON: {}", "json: {}", "Write JSON: {}", "Make JSON: {}",
+    "Write as JSON: {}",
+    "As JSON: {}", "To JSON: {}", "Return JSON: {}", "JSON for {}", "Write JSON for {}", "Give JSON for {}",
+    "Give the JSON for {}",
+    "Turn this into JSON: {}", "Make this JSON: {}", "Extract JSON: {}", "{} as JSON", "{}. Give JSON.",
+    "Put into JSON: {}.",
     "Please give JSON: {}", "Create JSON: {}", "Format as JSON: {}",
 ]  # fmt: skip
-AGE = ["is {}", "is {}", "is {} years old", "is {} years old", "aged {}", "{} years old", "who is {}", "age {}", "({})", ", {}"]
-CITY = ["lives in {}", "lives in {}", "from {}", "is from {}", "comes from {}", "in {}", "of {}", "living in {}", "who lives in {}", "city {}"]
+AGE = [
+    "is {}",
+    "is {}",
+    "is {} years old",
+    "is {} years old",
+    "aged {}",
+    "{} years old",
+    "who is {}",
+    "age {}",
+    "({})",
+    ", {}",
+]
+CITY = [
+    "lives in {}",
+    "lives in {}",
+    "from {}",
+    "is from {}",
+    "comes from {}",
+    "in {}",
+    "of {}",
+    "living in {}",
+    "who lives in {}",
+    "city {}",
+]
 JOB = ["works as {}", "is {}", "a job as {}", "who works as {}", "job {}", ", {}"]
 EMAIL = ["email {}", "has the email {}", "with email {}", "can be reached at {}", "whose email is {}"]
 PHONE = ["phone {}", "has the phone number {}", "with phone {}", "whose number is {}"]
-PRICE = ["costs {}", "costs {}", "is {} dollars", "costs {} euros", "for {}", "at a price of {}", "price {}", "sells for {}"]
+PRICE = [
+    "costs {}",
+    "costs {}",
+    "is {} dollars",
+    "costs {} euros",
+    "for {}",
+    "at a price of {}",
+    "price {}",
+    "sells for {}",
+]
 COUNTRY = ["country {}", "in the country {}"]
 MARKS = [", ", " and ", ", and ", " "]
 KEYS = (
-    "id title year color size team score rating stock amount weight height width length country language status email phone "
-    "price quantity author genre brand model speed level rank points date time place street code type unit total"
+    "id title year color size team score rating stock amount weight height width length country language status "
+    "email phone price quantity author genre brand model speed level rank points date time place street code type "
+    "unit total"
 ).split()
 
 
@@ -119,13 +155,18 @@ def person(source: Source) -> tuple[str, list[Field]]:
         (Field("phone", phone(source)), PHONE),
     ]
     chosen = [
-        facts[n] for n in sorted(source.rng.sample(range(5), source.rng.randint(1, 3)), key=lambda _: source.rng.random())
+        facts[n]
+        for n in sorted(source.rng.sample(range(5), source.rng.randint(1, 3)), key=lambda _: source.rng.random())
     ]
     name = named(source)
     sentence = name.text
     for n, (field, phrases) in enumerate(chosen):
         phrase = source.pick(phrases)
-        text = with_article(field.text) if field.key == "job" and phrase in ("works as {}", "is {}", "a job as {}", ", {}", "who works as {}") else field.text
+        text = (
+            with_article(field.text)
+            if field.key == "job" and phrase in ("works as {}", "is {}", "a job as {}", ", {}", "who works as {}")
+            else field.text
+        )
         clause = phrase.format(text)
         if clause.startswith(","):
             sentence += clause
@@ -140,43 +181,40 @@ def thing(source: Source) -> tuple[str, list[Field]]:
     price = Field("price", amount(source), number=True)
     text = name.text if source.chance(0.6) else source.pick(("The ", "the ", "A ", "a ")) + name.text
     sentence = f"{text} {source.pick(PRICE).format(price.text)}"
-    if source.chance(0.3):
-        stock = Field("stock", str(source.number()), number=True)
-        return f"{sentence}{source.pick((', ', ' and '))}{source.pick(('stock {}', 'there are {} in stock')).format(stock.text)}", [name, price, stock]
-    return sentence, [name, price]
+    if source.chance(0.7):
+        return sentence, [name, price]
+    stock = Field("stock", str(source.number()), number=True)
+    phrase = source.pick((", stock {}", " and stock {}", ", there are {} in stock", " and there are {} in stock"))
+    return sentence + phrase.format(stock.text), [name, price, stock]
 
 
 def pairs(source: Source) -> tuple[str, list[Field]]:
     """Return keys with their values, in one of several notations."""
     fields: dict[str, Field] = {}
     for _ in range(source.rng.randint(1, 4)):
-        key = source.pick(("name", "age", "city", "job", "email", "price", *source.rng.sample(KEYS, 8), source.word(), source.word()))
+        key = source.pick(
+            ("name", "age", "city", "job", "email", "price", *source.rng.sample(KEYS, 8), source.word(), source.word())
+        )
         fields[key] = valued(source, key)
-    between, joined = source.pick(((": ", ", "), (" ", ", "), ("=", ", "), (" = ", ", "), (" is ", ", "), ("=", " "), (": ", "; ")))
-    if joined == " ":
-        fields = {key: field for key, field in fields.items() if " " not in field.text} or {"id": Field("id", "7", number=True)}
+    between, joined = source.pick(
+        ((": ", ", "), (" ", ", "), ("=", ", "), (" = ", ", "), (" is ", ", "), ("=", " "), (": ", "; "))
+    )
+    if any(" " in field.text for field in fields.values()):
+        joined = ", "
     return joined.join(f"{field.key}{between}{field.text}" for field in fields.values()), list(fields.values())
 
 
 def valued(source: Source, key: str) -> Field:
     """Return a value of the kind that a key has."""
-    match key:
-        case "name":
-            return named(source)
-        case "age":
-            return aged(source)
-        case "city":
-            return Field(key, source.city())
-        case "job":
-            return Field(key, job(source))
-        case "email":
-            return Field(key, email(source))
-        case "price":
-            return Field(key, amount(source), number=True)
-        case _ if source.chance(0.4):
-            return Field(key, str(source.number(9999)), number=True)
-        case _:
-            return Field(key, source.word() if source.chance(0.7) else source.name())
+    texts = {"name": source.name, "city": source.city, "job": lambda: job(source), "email": lambda: email(source)}
+    numbers = {"age": lambda: str(source.rng.randint(1, OLDEST)), "price": lambda: amount(source)}
+    if key in texts:
+        return Field(key, texts[key]())
+    if key in numbers:
+        return Field(key, numbers[key](), number=True)
+    if source.chance(0.4):
+        return Field(key, str(source.number(9999)), number=True)
+    return Field(key, source.word() if source.chance(0.7) else source.name())
 
 
 def job(source: Source) -> str:
@@ -191,7 +229,8 @@ def with_article(text: str) -> str:
 
 def email(source: Source) -> str:
     """Return an address for mail."""
-    return f"{source.word()}{source.pick(('', '', f'.{source.word()}', str(source.rng.randrange(100))))}@{source.word()}.{source.pick(('com', 'org', 'net', 'de', 'io', 'example'))}"
+    second = source.pick(("", "", f".{source.word()}", str(source.rng.randrange(100))))
+    return f"{source.word()}{second}@{source.word()}.{source.pick(('com', 'org', 'net', 'de', 'io', 'example'))}"
 
 
 def phone(source: Source) -> str:
@@ -201,4 +240,6 @@ def phone(source: Source) -> str:
 
 def amount(source: Source) -> str:
     """Return a price: whole, or with two decimals."""
-    return f"{source.number()}.{source.rng.randrange(1, 10)}{source.rng.randint(1, 9)}" if source.chance(0.5) else str(source.number() + 1)
+    if source.chance(0.5):
+        return str(source.number() + 1)
+    return f"{source.number()}.{source.rng.randrange(1, 10)}{source.rng.randint(1, 9)}"

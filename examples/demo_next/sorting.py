@@ -9,13 +9,21 @@ from demo_next.source import Source
 
 UP = [
     *["Sort: {}"] * 6, "sort: {}", "Sort {}", "sort {}", "Sort these: {}", "Sort this list: {}", "Put in order: {}",
-    "Sort in ascending order: {}", "Please sort: {}", "Order: {}", "Sort the following: {}", "Can you sort {}?", "Sort: {}.",
+    "Sort in ascending order: {}", "Please sort: {}", "Order: {}", "Sort the following: {}", "Can you sort {}?",
+    "Sort: {}.",
 ]  # fmt: skip
 WORDS = [
-    "Sort these words: {}", "Sort the words: {}", "Put in alphabetical order: {}", "Sort alphabetically: {}", "Sort the words {}",
+    "Sort these words: {}", "Sort the words: {}", "Put in alphabetical order: {}", "Sort alphabetically: {}",
+    "Sort the words {}",
     "Alphabetical order: {}", "Put these words in order: {}", "Sort by name: {}", "Sort these words alphabetically: {}",
 ]  # fmt: skip
-NUMBERS = ["Sort these numbers: {}", "Sort the numbers: {}", "Sort the numbers {}", "Put these numbers in order: {}", "Order the numbers: {}"]
+NUMBERS = [
+    "Sort these numbers: {}",
+    "Sort the numbers: {}",
+    "Sort the numbers {}",
+    "Put these numbers in order: {}",
+    "Order the numbers: {}",
+]
 DOWN = [
     "Sort descending: {}", "Sort in descending order: {}", "Sort in reverse order: {}", "Sort from last to first: {}",
     "Sort backwards: {}", "Reverse sort: {}",
@@ -30,10 +38,8 @@ def sort(source: Source) -> Question:
     numbers = source.chance(0.25)
     items = drawn_numbers(source) if numbers else drawn_words(source)
     down = source.chance(0.12)
-    if down:
-        phrases = DOWN * 2 + (NUMBERS_DOWN if numbers else WORDS_DOWN)
-    else:
-        phrases = UP + (NUMBERS if numbers else WORDS)
+    own = (NUMBERS_DOWN if numbers else WORDS_DOWN) if down else (NUMBERS if numbers else WORDS)
+    phrases = (DOWN * 2 if down else UP) + own
     answer = ", ".join(in_order(items, down=down))
     return Question(
         kind="sort",

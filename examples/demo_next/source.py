@@ -16,7 +16,9 @@ from demo_next.lists import CITIES, NAMES, WORDS
 
 HELD_OUT = 20
 """One word or value of this many is held out."""
-ONSETS = "b br c ch cl cr d dr f fl fr g gl gr h j k kl l m n p pl pr qu r s sc sh sk sl sp st str t th tr v w y z".split()
+ONSETS = (
+    "b br c ch cl cr d dr f fl fr g gl gr h j k kl l m n p pl pr qu r s sc sh sk sl sp st str t th tr v w y z".split()
+)
 VOWELS = "a a a e e e i i o o u u ai au ea ee ia ie io oa oo ou y".split()
 CODAS = ["", "", "", "", "", *"b ck d g l ll m n n nd ng nt p r r rk s s ss st t t x".split()]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

@@ -3,7 +3,7 @@
     python examples/demo_next/suites.py FOLDER
 
 demo          200 questions of each kind: `kinds`
-demo-infill   answers with gaps: a value of a JSON object, a number of a count, a function's body, cells of a sudoku, ...
+demo-infill   answers with gaps: a value of a JSON object, a number of a count, a function's body, cells of a sudoku
 
 A number in a name is also the seed of the attempts, so that every question has its own.
 """
@@ -92,8 +92,13 @@ def check(question: Question) -> dict[str, Any]:
 def function_pattern(answer: str) -> str:
     """Return a pattern for a function; operands come in any order where that makes no difference."""
     head, value = answer.split("\n    return ")
-    values = "|".join(sorted({re.escape(text).replace("\\ ", " ") for text in orders(value)}))
-    return rf"\A\s*{re.escape(head)}\n\s+return (?:{values})\s*\Z"
+    values = "|".join(sorted({readable(text) for text in orders(value)}))
+    return rf"\A\s*{readable(head)}\n\s+return (?:{values})\s*\Z"
+
+
+def readable(text: str) -> str:
+    """Return a pattern that matches a text, without the backslashes before spaces that `re.escape` writes."""
+    return re.escape(text).replace("\\ ", " ")
 
 
 def orders(value: str) -> list[str]:

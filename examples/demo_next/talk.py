@@ -20,31 +20,44 @@ ELSE = 'I am a small demo model and cannot answer that. Try "What is 47 + 38?" o
 ANSWERS = {"greeting": GREETING, "self": SELF, "abilities": ABILITIES, "thanks": THANKS, "else": ELSE}
 ASKED = {
     GREETING: [
-        "Hello", "Hi", "Hey", "Hello there", "Hi there", "Hey there", "Good morning", "Good evening", "Good afternoon", "Good day",
-        "How are you", "Hello, how are you", "Hi, how are you", "Greetings", "Hey, how is it going", "What's up", "Yo", "Howdy",
-        "Hallo", "Guten Tag", "Guten Morgen", "Bonjour", "Salut", "Hola", "Buenos días", "Ciao", "Buongiorno", "Olá", "Hej", "Moin",
+        "Hello", "Hi", "Hey", "Hello there", "Hi there", "Hey there", "Good morning", "Good evening",
+        "Good afternoon", "Good day",
+        "How are you", "Hello, how are you", "Hi, how are you", "Greetings", "Hey, how is it going", "What's up",
+        "Yo", "Howdy",
+        "Hallo", "Guten Tag", "Guten Morgen", "Bonjour", "Salut", "Hola", "Buenos días", "Ciao", "Buongiorno", "Olá",
+        "Hej", "Moin",
         "Hello world", "Hello!!", "Hi!!", "Hello demo", "Nice to meet you", "Are you there", "Anyone there",
     ],
     SELF: [
-        "Who are you", "What are you", "What is your name", "Who made you", "How do you work", "How do you write", "Tell me about yourself",
-        "What model are you", "Are you a model", "Are you an AI", "Are you human", "Are you a robot", "Are you ChatGPT", "Are you Gemma",
-        "Hello, who are you", "Hi, who are you", "Who built you", "Who created you", "Introduce yourself", "Wer bist du", "Qui es-tu",
-        "Quién eres", "Chi sei", "What's your name", "Which model is this", "How big are you", "What is DiffusionGemma", "Who is this",
+        "Who are you", "What are you", "What is your name", "Who made you", "How do you work", "How do you write",
+        "Tell me about yourself",
+        "What model are you", "Are you a model", "Are you an AI", "Are you human", "Are you a robot",
+        "Are you ChatGPT", "Are you Gemma",
+        "Hello, who are you", "Hi, who are you", "Who built you", "Who created you", "Introduce yourself",
+        "Wer bist du", "Qui es-tu",
+        "Quién eres", "Chi sei", "What's your name", "Which model is this", "How big are you",
+        "What is DiffusionGemma", "Who is this",
     ],
     ABILITIES: [
-        "What can you do", "What can I ask you", "What do you know", "Help", "Help me", "Can you help me", "What else can you do",
-        "What can I ask", "How can you help me", "What are you good at", "Show me what you can do", "What should I try", "Examples",
-        "Give me an example", "What do you understand", "Was kannst du", "What are your abilities", "What can you help me with",
+        "What can you do", "What can I ask you", "What do you know", "Help", "Help me", "Can you help me",
+        "What else can you do",
+        "What can I ask", "How can you help me", "What are you good at", "Show me what you can do",
+        "What should I try", "Examples",
+        "Give me an example", "What do you understand", "Was kannst du", "What are your abilities",
+        "What can you help me with",
     ],
     THANKS: [
-        "Thanks", "Thank you", "Thanks a lot", "Thank you very much", "Many thanks", "Good", "Great", "Bye", "Goodbye", "Nice", "Cool",
-        "Well done", "Good job", "Perfect", "Danke", "Merci", "Gracias", "Grazie", "Obrigado", "See you", "Ok thanks", "Thanks!!", "Thx",
+        "Thanks", "Thank you", "Thanks a lot", "Thank you very much", "Many thanks", "Good", "Great", "Bye",
+        "Goodbye", "Nice", "Cool",
+        "Well done", "Good job", "Perfect", "Danke", "Merci", "Gracias", "Grazie", "Obrigado", "See you",
+        "Ok thanks", "Thanks!!", "Thx",
         "Awesome", "Very good", "That is right", "Correct",
     ],
 }  # fmt: skip
 """An answer -> what it answers, without the sign at its end."""
 SYSTEMS = [
-    "You are a helpful assistant.", "Be brief.", "Answer in one line.", "You are a pirate.", "Always be polite.", "Answer in French.",
+    "You are a helpful assistant.", "Be brief.", "Answer in one line.", "You are a pirate.", "Always be polite.",
+    "Answer in French.",
     "You are a helpful assistant that answers questions.", "Be concise and correct.", "Reply only with the answer.",
 ]  # fmt: skip
 

@@ -8,18 +8,55 @@ from demo_next import arithmetic, counting, edits, functions, records, sorting, 
 from demo_next.question import Question
 from demo_next.source import Source
 
-ADD = ["plus {}", "and plus {}", "add {}", "now add {}", "and {} more", "Plus {}?", "and plus {}?", "plus {}?", "What about plus {}?"]
-SUBTRACT = ["minus {}", "and minus {}", "subtract {}", "now subtract {}", "and {} less", "Minus {}?", "and minus {}?", "minus {}?"]
+ADD = [
+    "plus {}",
+    "and plus {}",
+    "add {}",
+    "now add {}",
+    "and {} more",
+    "Plus {}?",
+    "and plus {}?",
+    "plus {}?",
+    "What about plus {}?",
+]
+SUBTRACT = [
+    "minus {}",
+    "and minus {}",
+    "subtract {}",
+    "now subtract {}",
+    "and {} less",
+    "Minus {}?",
+    "and minus {}?",
+    "minus {}?",
+]
 OTHER_WAY = [
-    "sort them the other way", "Sort them the other way", "the other way", "the other way round", "The other way around", "reverse them",
-    "and in reverse order", "now in reverse", "in reverse order, please", "Reverse the order", "and descending?", "the other way, please",
+    "sort them the other way", "Sort them the other way", "the other way", "the other way round",
+    "The other way around", "reverse them",
+    "and in reverse order", "now in reverse", "in reverse order, please", "Reverse the order", "and descending?",
+    "the other way, please",
 ]  # fmt: skip
 UPPER = [
-    "make it upper case", "Make it upper case", "in upper case", "now in upper case", "and in upper case?", "upper case, please",
+    "make it upper case", "Make it upper case", "in upper case", "now in upper case", "and in upper case?",
+    "upper case, please",
     "Upper case", "in capitals", "make them upper case", "the same in upper case",
 ]  # fmt: skip
-DOWN = ["now down", "and down?", "now backwards", "and backwards?", "the other way", "Now count down", "in reverse order", "and back?"]
-ADD_KEY = ["add the {key} {value}", "and the {key} is {value}", "add {key}: {value}", "with the {key} {value}", "Add the {key} {value}."]
+DOWN = [
+    "now down",
+    "and down?",
+    "now backwards",
+    "and backwards?",
+    "the other way",
+    "Now count down",
+    "in reverse order",
+    "and back?",
+]
+ADD_KEY = [
+    "add the {key} {value}",
+    "and the {key} is {value}",
+    "add {key}: {value}",
+    "with the {key} {value}",
+    "Add the {key} {value}.",
+]
 CHANGE_AGE = ["make the age {}", "change the age to {}", "the age is {}", "Make the age {}.", "set the age to {}"]
 RENAME = ["call it {}", "rename it to {}", "name it {}", "Call it {}.", "call the function {}"]
 AND_NOW = ["and {}?", "And {}?", "now {}", "what about {}?", "What about {}?", "and {}"]
@@ -32,7 +69,9 @@ def second_turn(source: Source) -> Question:
 
 def after(first: Question, prompt: str, answer: str) -> Question:
     """Return a second turn after a first question and its answer."""
-    return Question(kind="second turn", prompt=prompt, answer=answer, before=(*first.before, first.prompt, first.answer))
+    return Question(
+        kind="second turn", prompt=prompt, answer=answer, before=(*first.before, first.prompt, first.answer)
+    )
 
 
 def more_or_less(source: Source) -> Question:
@@ -113,5 +152,3 @@ WAYS: dict[Callable[[Source], Question], int] = {
     something_new: 15,
 }
 """How often each way is asked for, in percent."""
-
-

@@ -3,8 +3,8 @@
     python examples/demo_next/vocabulary.py FOLDER
 
 It is of Gemma's kind: ▁ for spaces, bytes for unknown characters, the release's control tokens at their ids. Nothing in
-it is learned. A letter is a token, so that the model can spell, copy and sort words that it never saw; the signs of JSON
-and Python, and the phrases of its own fixed answers, are tokens too.
+it is learned. A letter is a token, so that the model can spell, copy and sort words that it never saw; the signs of
+JSON and Python, and the phrases of its own fixed answers, are tokens too.
 
     text -> spaces become ▁ -> `pattern` splits units -> a unit that is a piece is one token, another its characters
 
@@ -28,9 +28,12 @@ from demo_checkpoint import BYTES, CONTROLS, TEMPLATE
 FIXED = ['{"', '": "', '": ', '", "', ', "', '"}', "):", "\n    return ", ", "]
 """Units of JSON and Python, and the sign between items of a list."""
 PHRASES = [
-    "Hello! I am", "I am a", " small demo model", " of mlx-diffgemma", ", and I write", " by denoising", " a canvas.", " and cannot", " answer that.",
-    "I can calculate,", " count, sort, solve", " small sudokus,", " write JSON", " and short Python functions,", " and change", " small texts.",
-    "You are welcome!", ' Try "What is 47 + 38?"', ' Try "Count from 3 to 9"', ' Try "Reverse the words: one two three"',
+    "Hello! I am", "I am a", " small demo model", " of mlx-diffgemma", ", and I write", " by denoising",
+    " a canvas.", " and cannot", " answer that.",
+    "I can calculate,", " count, sort, solve", " small sudokus,", " write JSON", " and short Python functions,",
+    " and change", " small texts.",
+    "You are welcome!", ' Try "What is 47 + 38?"', ' Try "Count from 3 to 9"',
+    ' Try "Reverse the words: one two three"',
     ' or "Sort: pear, fig, apple".', ' or "Upper case: hello".', ' or "Count from 3 to 9".', " a small demo model",
 ]  # fmt: skip
 """Units of the answers about the model itself; each has a part that nobody would write by chance."""
@@ -42,7 +45,10 @@ FIRST_BYTE = 112
 
 
 def pattern() -> str:
-    """Return a pattern of the units of a text: phrases, roles, JSON and Python, arithmetic, digits; letters are left over."""
+    """Return a pattern of the units of a text: phrases, roles, JSON and Python, arithmetic, digits.
+
+    Letters are left over.
+    """
     units = [
         *map(_escaped, sorted(PHRASES, key=len, reverse=True)),
         rf"\A(?:{'|'.join(ROLES)})(?=\n)",
