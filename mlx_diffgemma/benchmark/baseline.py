@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass
 
@@ -159,8 +159,8 @@ class Autoregressive:
     def _tokens(self, case: Case) -> list[int]:
         """Return the ids of a prompt, with the system prompt and the thinking of the case or of the command line."""
         system = case.options.get("system") if self.choice.system is None else self.choice.system
-        messages = [] if system is None else [{"role": "system", "content": system}]
-        messages.append({"role": "user", "content": case.prompt or ""})
+        messages: list[Mapping[str, str]] = [] if system is None else [{"role": "system", "content": system}]
+        messages += case.conversation
         with _as_baseline():
             return prompt_tokens(
                 self.contents, messages, thinking=self.choice.thinking or bool(case.options.get("thinking"))

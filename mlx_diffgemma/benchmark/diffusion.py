@@ -144,7 +144,7 @@ class Diffusion:
             if case.template:
                 self.session.stream_infill(case.template, case.prompt, config).close()
             else:
-                self.session.stream(case.prompt or "", config).close()
+                self.session.stream(case.asked, config).close()
         except PromptError as error:
             return str(error)
         except DiffGemmaError as error:
@@ -167,7 +167,7 @@ class Diffusion:
         if case.template:
             answer = self.session.infill(case.template, case.prompt, config)
         else:
-            answer = self.session.generate(case.prompt or "", config)
+            answer = self.session.generate(case.asked, config)
         seconds = time.perf_counter() - begin
         stats = answer.stats
         return Reply(

@@ -101,6 +101,12 @@ def test_a_prompt_that_the_template_refuses_is_one_line(greedy: Autoregressive, 
         answered(load_baseline(BaselineChoice(model=str(folder))), "Hello", 8, seed=0)
 
 
+def test_a_conversation_reaches_the_model(sampled: Autoregressive) -> None:
+    said = case("Hello", messages=({"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}))
+    instructed = case("Hello", options={"system": "Be brief."})
+    assert sampled.reply(said, 12, seed=0).text == sampled.reply(instructed, 12, seed=0).text
+
+
 def test_a_prompt_may_have_its_own_system_prompt_and_thinking(sampled: Autoregressive) -> None:
     instructed = replace(sampled, choice=replace(sampled.choice, system="Be brief."))
     own = case("Hello", options={"system": "Be brief."})

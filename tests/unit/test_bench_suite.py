@@ -151,6 +151,18 @@ def test_a_line_may_set_any_option_of_a_generation(tmp_path: Path) -> None:
     assert read.template == ()
 
 
+def test_a_line_may_have_a_conversation(tmp_path: Path) -> None:
+    said = [
+        {"role": "user", "content": [{"type": "text", "text": "What is 1 + 2?"}]},
+        {"role": "assistant", "content": "3"},
+        {"role": "user", "content": "plus 4"},
+    ]
+    [case] = read_suite(written(tmp_path, json.dumps({"messages": said, "check": {"exact": "7"}}))).cases
+    assert case.asked == case.messages == ({**said[0], "content": "What is 1 + 2?"}, said[1], said[2])
+    assert case.conversation == list(case.messages)
+    assert case.prompt is None
+
+
 def test_a_line_may_have_a_template_whose_gaps_take_the_constraint(tmp_path: Path) -> None:
     lines = [
         {"template": "1 <gap:2> 4<gap>", "check": {"exact": "1 2 3 4"}},
@@ -174,6 +186,12 @@ def test_a_line_may_have_a_template_whose_gaps_take_the_constraint(tmp_path: Pat
         ({"template": "<gap:3-2>"}, "a gap of 3 to 2 tokens: "),
         ({"template": ["a"]}, "template must be text that says something, not ['a']"),
         ({"template": "<gap>", "prompt": ""}, "prompt must be text that says something, not ''"),
+        ({"messages": []}, "the conversation is empty: give it at least one message"),
+        ({"messages": [{"role": "user"}]}, "message 1: the user message has no content: give a text"),
+        (
+            {"messages": [{"role": "user", "content": "a"}], "prompt": "b"},
+            "give messages alone, or a prompt or a template without them",
+        ),
         ({"prompt": "a", "group": 3}, "group must be text that says something, not 3"),
     ],
 )
