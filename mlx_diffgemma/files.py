@@ -12,6 +12,10 @@ from typing import Any, NamedTuple, cast
 from mlx_diffgemma.errors import ConfigError, DataError, ModelNotFoundError
 
 
+_NAME_END = 50
+"""How many characters of a file's name are in that of its temporary file."""
+
+
 class JsonLine(NamedTuple):
     """One line of a file with a JSON value per line."""
 
@@ -30,7 +34,8 @@ def replacing(path: Path) -> Generator[Path]:
     The file is flushed to the disk before it is renamed. It gets the permissions of a new file: a block that wants
     those of the old file sets them. Raises OSError.
     """
-    temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    # A name has at most 255 bytes, and `path` may use them all.
+    temporary = path.with_name(f".partial-{os.getpid()}-{path.name[-_NAME_END:]}")
     try:
         yield temporary
         with temporary.open("rb") as file:

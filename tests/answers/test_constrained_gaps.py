@@ -152,7 +152,7 @@ def test_lengths_in_which_nothing_matches_are_not_tried() -> None:
         (lambda: Gap(regex=3), "a gap: regex=3 must be text"),  # pyright: ignore[reportArgumentType]
         (lambda: Gap(regex="\ud800"), "must be text"),
         (lambda: Gap(json_schema="nowhere.json"), "the schema nowhere.json cannot be read"),
-        (lambda: Gap(constraint=Regex("a"), regex="b"), "give either constraint or regex, json_schema or choices"),
+        (lambda: Gap(constraint=Regex("a"), regex="b"), "a gap: constraint and regex cannot both be kept"),
     ],
 )
 def test_a_gap_that_cannot_be_is_refused(make: object, message: str) -> None:
