@@ -29,6 +29,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+INTERRUPTED = 130
+
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
@@ -84,7 +86,7 @@ def table(all_judged: Sequence[Judged]) -> Table:
         own = [judged for judged in all_judged if kind in (judged.kind, "all")]
         codes = Counter(judged.outcome.code for judged in own)
         faulty, longest = sum(bool(judged.faults) for judged in own), max(judged.outcome.seconds for judged in own)
-        counts = (len(own), *(codes[code] for code in (0, 1, 2, 130)), faulty)
+        counts = (len(own), *(codes[code] for code in (0, 1, 2, INTERRUPTED)), faulty)
         result.add_row(kind, *map(str, counts), f"{longest:.1f} s")
     return result
 
@@ -112,6 +114,8 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
         for judged in run_cases(names, 0 if arguments.reader else arguments.processes, workspace):
             all_judged.append(judged)
             progress.update(task, advance=1, description=judged.case.name)
+            if judged.outcome.code == INTERRUPTED:
+                console.print(f"{judged.case.name}: Ctrl-C was needed", highlight=False, markup=False)
             if judged.faults:
                 keep(judged, arguments.failures, workspace / "originals")
                 console.print(f"{judged.case.name}: {'; '.join(judged.faults)}", highlight=False, markup=False)

@@ -121,10 +121,10 @@ def read_schema(source: SchemaSource) -> Mapping[str, Any]:
     if not isinstance(source, str | Path):
         raise ConstraintError(f"json_schema={source!r} is no dict, file or pydantic model")
     try:
-        schema = json.loads(Path(source).expanduser().read_text(encoding="utf-8"))
+        schema = json.loads(Path(source).expanduser().read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConstraintError(f"the schema {source} cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConstraintError(f"the schema {source} is not JSON: {error}") from None
     if not isinstance(schema, Mapping):
         raise ConstraintError(f"the schema {source} must be an object, not {schema!r:.60}")

@@ -63,7 +63,7 @@ class ChatTemplate:
                 enable_thinking=thinking,
                 **self._roles,
             )
-        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
             raise TokenizerError(f"the chat template refused the conversation: {error}") from error
 
     @cached_property
