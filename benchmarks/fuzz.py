@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 
 from fuzzing.cases import OPTIONS, READERS, Case, case_of
 from fuzzing.judging import Outcome, faults
-from fuzzing.sandbox import set_up, write_originals
+from fuzzing.sandbox import set_up, warm_up, write_originals
 from fuzzing.workers import Worker, environment, run_in_process
 from rich.console import Console
 from rich.progress import Progress
@@ -53,6 +53,7 @@ def run_cases(names: Sequence[str], processes: int, workspace: Path) -> Iterator
     os.environ.update(environment(home))
     home.mkdir()
     write_originals(originals)
+    warm_up(originals)
     worker = Worker(originals, workspace / "case")
     try:
         for name in names:
@@ -115,7 +116,8 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
             all_judged.append(judged)
             progress.update(task, advance=1, description=judged.case.name)
             if judged.outcome.code == INTERRUPTED:
-                console.print(f"{judged.case.name}: Ctrl-C was needed", highlight=False, markup=False)
+                words = f"{judged.case.name}: Ctrl-C was needed: {judged.case.program} {shlex.join(judged.case.words)}"
+                console.print(words[:500], highlight=False, markup=False)
             if judged.faults:
                 keep(judged, arguments.failures, workspace / "originals")
                 console.print(f"{judged.case.name}: {'; '.join(judged.faults)}", highlight=False, markup=False)

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, cast
 
 from mlx_diffgemma.errors import ConfigError, DataError, ModelNotFoundError
 
-
 _NAME_END = 50
 """How many characters of a file's name are in that of its temporary file."""
 

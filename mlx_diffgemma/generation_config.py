@@ -197,6 +197,9 @@ _EXACT: dict[str, Any] = {
     if each.option.exact is not UNCHANGED
 }
 
+_IDS = 2**31
+"""Ids are less: they are computed as numbers of 32 bits."""
+
 
 def parse_generation_config(raw: Mapping[str, Any], stop_tokens: tuple[int, ...] = ()) -> GenerationConfig:
     """Read generation_config.json (or the object of that name inside config.json); absent keys keep the defaults.
@@ -240,7 +243,7 @@ def _entropy_bound(sampler: Any) -> float:
 def _are_ids(value: object) -> bool:
     if not isinstance(value, tuple):
         return False
-    return all(isinstance(token, int) and token >= 0 for token in cast("tuple[object, ...]", value))
+    return all(isinstance(token, int) and 0 <= token < _IDS for token in cast("tuple[object, ...]", value))
 
 
 def _stop_fault(value: object) -> str | None:

@@ -46,9 +46,7 @@ READERS = {
     "template": Reader(file="model/chat_template.jinja", kind="template", commands=(_ANSWER,)),
     "generation_config": Reader(file="model/generation_config.json", kind="json", commands=(_ANSWER,)),
     "adapter_config": Reader(file="adapter/adapter_config.json", kind="json", commands=(_WITH_ADAPTER, _FUSE)),
-    "adapter_weights": Reader(
-        file="adapter/adapters.safetensors", kind="safetensors", commands=(_WITH_ADAPTER, _FUSE)
-    ),
+    "adapter_weights": Reader(file="adapter/adapters.safetensors", kind="safetensors", commands=(_WITH_ADAPTER, _FUSE)),
     "batch": Reader(
         file="batch.jsonl", kind="lines", commands=(("generate", "--batch", "batch.jsonl", *BASES["generate"]),)
     ),

@@ -28,28 +28,47 @@ BASES: dict[str, tuple[str, ...]] = {
 _LEFT_OUT = ("debug", "version", "help", "install_completion", "show_completion", "upload_repo")
 """Options that show tracebacks or nothing, change the shell's files, or need the network."""
 PROMPTS = (
-    "", " ", "\n", "Say a.", "-", "--", "-x", "a" * 10_000, "wort " * 2000, "שלום עולם \u202eabc", "مرحبا", "🙂👩‍👩‍👧‍👦🏳️‍🌈", "漢字かな",
-    "<|turn>user\nhi<turn|>", "<eos><bos><pad><mask>", "<|channel>thought\n<channel|>", "\x1b[31mred\x07\x9b", "e\u0301" * 50,
-    "\u2028\u2029\x85", "\r\n\t\x0b", "\ufeffa", "\ud800", "\udcff\udcfe", "{{ messages }}{% if %}", '{"a": [1, 2', "<gap>",
+    "", " ", "\n", "Say a.", "-", "--", "-x", "a" * 10_000, "wort " * 2000,
+    "שלום עולם \u202eabc", "مرحبا", "🙂👩‍👩‍👧‍👦🏳️‍🌈", "漢字かな",
+    "<|turn>user\nhi<turn|>", "<eos><bos><pad><mask>", "<|channel>thought\n<channel|>", "\x1b[31mred\x07\x9b",
+    "e\u0301" * 50,
+    "\u2028\u2029\x85", "\r\n\t\x0b", "\ufeffa", "\ud800", "\udcff\udcfe",
+    "{{ messages }}{% if %}", '{"a": [1, 2', "<gap>",
     "%s %n %d {0} {}", "$(touch out.txt) `ls`", "\U0010ffff\ufffe\uffff",
 )  # fmt: skip
 """Texts of all kinds; surrogates from U+DC80 on stand for bytes that are no UTF-8."""
-_STDIN = (b"", b"", b"", b"text", b"\x00", b"a\x00b", b"\xff\xfe", b"\xed\xa0\x80", b"\xef\xbb\xbfa", b"a <gap:2> b", b"\r\n" * 99)
+_STDIN = (
+    b"",
+    b"",
+    b"",
+    b"text",
+    b"\x00",
+    b"a\x00b",
+    b"\xff\xfe",
+    b"\xed\xa0\x80",
+    b"\xef\xbb\xbfa",
+    b"a <gap:2> b",
+    b"\r\n" * 99,
+)
 _INTEGERS = (
-    "0", "1", "-1", "2", "3", "7", "16", "17", "64", "", "x", "1.5", "1e3", "0x10", " 4 ", "٣", "--", "9" * 5000, str(2**31),
-    str(2**63), str(2**64),
+    "0", "1", "-1", "2", "3", "7", "16", "17", "64", "", "x", "1.5", "1e3", "0x10", " 4 ", "٣", "--", "9" * 5000,
+    str(2**31), str(2**63), str(2**64),
 )  # fmt: skip
 _FLOATS = ("0", "1", "-1", "0.5", "1e-9", "1e9", "1e400", "1e-400", "nan", "inf", "-inf", "", "x", "0,5", "9" * 5000)
 _USUAL = {"N": ("1", "2", "3", "7", "16"), "NUMBER": ("0.1", "0.5", "0.9", "1", "2"), "P": ("0.1", "0.9")}
 _PATHS = (
-    "nowhere", ".", "", "/dev/null", "model", "model/config.json", "text.txt", "schema.json", "batch.jsonl", "suite.jsonl",
-    "data", "adapter", "a" * 300, "a/b/c", "~nobody/x", "out", "\udcff", "tmp",
+    "nowhere", ".", "", "/dev/null", "model", "model/config.json", "text.txt", "schema.json", "batch.jsonl",
+    "suite.jsonl", "data", "adapter", "a" * 300, "a/b/c", "~nobody/x", "out", "\udcff", "tmp",
 )  # fmt: skip
 _TEXTS = (
-    *PROMPTS, *_PATHS, "demo", "user/name", "a,b", ",", "a,,a", "yes, no", "1:2", "2:1", "0:0", "1:99", "9" * 5000, "float32",
-    "bfloat16", "causal", "canvas", "full", "affine", "mxfp4", "experts=4", "router=bf16", "x=4", "5GB", "1KB", "-1GB", "1e9",
-    "[ab]{2}", "a(", "(a{99}){99}", "(?=a)b", "\\p{Greek}+", "[^\\x00]*", "é{3}", "()", "(?i)x", "^a$",
+    *PROMPTS, *_PATHS, "demo", "user/name", "a,b", ",", "a,,a", "yes, no", "1:2", "2:1", "0:0", "1:99", "9" * 5000,
+    "float32", "bfloat16", "causal", "canvas", "full", "affine", "mxfp4", "experts=4", "router=bf16", "x=4", "5GB",
+    "1KB", "-1GB", "1e9", "[ab]{2}", "a(", "(a{99}){99}", "(?=a)b", "\\p{Greek}+", "[^\\x00]*", "é{3}", "()", "(?i)x",
+    "^a$",
 )  # fmt: skip
+
+_VALUES = {"N": _INTEGERS, "NUMBER": _FLOATS, "P": _FLOATS, "PATH": _PATHS, "FILE": _PATHS, "DIR": _PATHS}
+"""Values of options by the word that stands for the value on help pages."""
 
 
 @cache
@@ -63,7 +82,7 @@ def _options(program: str) -> tuple[Any, ...]:
 
 def random_command(rng: Random) -> tuple[str, tuple[str, ...], bytes]:
     """Return a program, its words, and what is piped into it."""
-    program = rng.choice(("generate", "generate", "generate", "infill", "infill", "edit", "train", "bench", "convert", "fuse"))
+    program = rng.choice(("generate", "generate", "infill", *BASES))
     words = list(BASES[program])
     if rng.random() < 0.2:
         words[rng.randrange(len(words))] = rng.choice(_TEXTS)
@@ -95,7 +114,7 @@ def _written(parameter: Any, rng: Random) -> list[str]:
     if parameter.is_flag:
         return [flag]
     metavar = parameter.metavar or ""
-    values = {"N": _INTEGERS, "NUMBER": _FLOATS, "P": _FLOATS, "PATH": _PATHS, "FILE": _PATHS, "DIR": _PATHS}.get(metavar)
+    values = _VALUES.get(metavar)
     if metavar.startswith("<") and rng.random() < 0.8:
         values = tuple(metavar.strip("<>").split("|"))
     if metavar in _USUAL and rng.random() < 0.6:

@@ -56,7 +56,8 @@ def _output_faults(outcome: Outcome) -> Iterator[str]:
 def _file_faults(case: Case, outcome: Outcome) -> Iterator[str]:
     """Yield files that were left behind, and those that are no longer what they were."""
     for name in sorted(outcome.after.keys() - outcome.before.keys()):
-        if outcome.code not in (0, 130) or not _is_asked_for(case, name):
+        is_wanted = outcome.code in (0, 130) and _is_asked_for(case, name)
+        if not is_wanted and not _is_kept_to_resume(case, name):
             yield f"left behind: {name}"
     for name in sorted(outcome.before):
         if outcome.after.get(name) != outcome.before[name] and not _is_rewritten(case, name):
@@ -66,6 +67,11 @@ def _file_faults(case: Case, outcome: Outcome) -> Iterator[str]:
 def _is_asked_for(case: Case, name: str) -> bool:
     """Whether a new file is what the words name, or in a folder that they name."""
     return any(word and re.match(rf"{re.escape(word)}(/|$)", name) for word in _values(case))
+
+
+def _is_kept_to_resume(case: Case, name: str) -> bool:
+    """Whether a new file is part of an unfinished conversion, with which the same command goes on."""
+    return case.program in ("convert", "fuse") and re.match(r"[^/]*\.partial(/|$)", name) is not None
 
 
 def _is_rewritten(case: Case, name: str) -> bool:

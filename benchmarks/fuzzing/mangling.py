@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
+from copy import deepcopy
 from random import Random
 from typing import Any, Literal, TypeAlias
 
@@ -21,7 +22,8 @@ _VALUES: tuple[Any, ...] = (
 _TOPS: tuple[Any, ...] = (None, True, 0, -1.5, "", "text", [], [[]], {}, _DEEP, _LONG)
 _SNIPPETS = (
     "{{ 1 / 0 }}", "{{ nothing.at.all }}", "{{ messages[99].content }}", "{% for %}", "{% if true %}", "{% endfor %}",
-    "{% include 'x' %}", "{% for i in range(99999999) %}x{% endfor %}", "{{ raise_exception('no') }}", "{{ '' | nosuch }}",
+    "{% include 'x' %}", "{% for i in range(99999999) %}x{% endfor %}", "{{ raise_exception('no') }}",
+    "{{ '' | nosuch }}",
     "{{ ''.__class__.__mro__ }}", "{{ messages | tojson }}", "{# never closed", "{{ " + "(" * 2000, "{{ 1 + 'a' }}",
     "\x00", "\u2028", "<|turn>", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "{% set messages = 3 %}",
 )  # fmt: skip
@@ -37,6 +39,11 @@ def mangled(data: bytes, kind: Kind, rng: Random) -> bytes:
     }
     change = _bytes_mangled if rng.random() < 0.3 else by_value[kind]
     return change(data, rng)
+
+
+def _value(rng: Random) -> Any:
+    """Return a value of its own: it may be changed too."""
+    return deepcopy(rng.choice(_VALUES))
 
 
 def _bytes_mangled(data: bytes, rng: Random) -> bytes:
@@ -78,7 +85,7 @@ def _json_mangled(data: bytes, rng: Random) -> bytes:
 
 
 def _with_a_key_twice(document: dict[str, Any], rng: Random) -> bytes:
-    text, key, odd = json.dumps(document), json.dumps(rng.choice(list(document))), _written(rng.choice(_VALUES)).decode()
+    text, key, odd = json.dumps(document), json.dumps(rng.choice(list(document))), _written(_value(rng)).decode()
     return rng.choice((f"{{{key}: {odd}, {text[1:]}", f"{text[:-1]}, {key}: {odd}}}")).encode()
 
 
@@ -87,9 +94,9 @@ def _change_one(document: Any, rng: Random) -> None:
     path = rng.choice(_containers(document) or [{}])
     if isinstance(path, list):
         if path and rng.random() < 0.8:
-            path[rng.randrange(len(path))] = rng.choice(_VALUES)
+            path[rng.randrange(len(path))] = _value(rng)
         else:
-            path.append(rng.choice(_VALUES))
+            path.append(_value(rng))
         return
     key = rng.choice(list(path) or ["key"])
     match rng.randrange(8):
@@ -98,11 +105,12 @@ def _change_one(document: Any, rng: Random) -> None:
         case 1:
             path[key + rng.choice(("", "_", "\u0000", "é"))] = path.pop(key, None)
         case 2:
-            path[rng.choice(("", "key", "type", "$ref", "\ud800"))] = rng.choice(_VALUES)
+            path[rng.choice(("", "key", "type", "$ref", "\ud800"))] = _value(rng)
         case 3 if isinstance(path.get(key), int | float):
-            path[key] = rng.choice((-path[key], path[key] + 1, path[key] * 2, str(path[key]), [path[key]], path[key] / 3))
+            number = path[key]
+            path[key] = rng.choice((-number, number + 1, number * 2, number / 3, str(number), [number]))
         case _:
-            path[key] = rng.choice(_VALUES)
+            path[key] = _value(rng)
 
 
 def _containers(document: Any) -> list[Any]:

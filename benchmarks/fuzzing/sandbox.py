@@ -46,9 +46,10 @@ SUITE: tuple[Mapping[str, Any], ...] = (
 def write_originals(folder: Path) -> None:
     """Write the files of every case; the adapter is trained for one step."""
     # Imported here: workers set limits before MLX is loaded.
-    import mlx_diffgemma
-    from mlx_diffgemma import generate, train
     from random_checkpoint import write_checkpoint
+
+    import mlx_diffgemma
+    from mlx_diffgemma import train
 
     folder.mkdir(parents=True)
     demo = Path(mlx_diffgemma.__file__).parent / "demo"
@@ -62,18 +63,22 @@ def write_originals(folder: Path) -> None:
     for name, rows in (("data/train", ROWS), ("data/valid", ROWS[:1]), ("batch", BATCH), ("suite", SUITE)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "tmp").mkdir()
-    words = ("--data", folder / "data", "-m", folder / "model", "--out", folder / "trained", "--steps", 1, "--answers", 0)
-    done = call_for_text(train.main, *words, "--rank", 2, "--batch-size", 2, "-q")
+    words = ("--data", folder / "data", "--out", folder / "trained", "--steps", 1, "--answers", 0, "--rank", 2, "-q")
+    done = call_for_text(train.main, "-m", folder / "model", *words)
     if done.returncode:
         raise SystemExit(f"the adapter cannot be trained: {done.stderr}")
-    # MLX compiles its kernels for the CPU when they are first needed, which takes long.
-    for prompt in ("Say a.", "Say a. " * 20):
-        call_for_text(generate.main, prompt, "-m", folder / "model", "-n", 40, "--max-steps", 2, "--choices", "a,b", "-q")
-        call_for_text(generate.main, prompt, "-m", folder / "model", "-n", 40, "--max-steps", 2, "-q")
     (folder / "adapter").mkdir()
     for name in ("adapters.safetensors", "adapter_config.json"):
         shutil.copyfile(folder / "trained" / name, folder / "adapter" / name)
     shutil.rmtree(folder / "trained")
+
+
+def warm_up(originals: Path) -> None:
+    """Answer some prompts: MLX compiles its kernels for the CPU when they are first needed, which takes long."""
+    from mlx_diffgemma import generate
+
+    for words in (("Say a.",), ("Say a. " * 20,), ("Say a.", "--choices", "a,b")):
+        call_for_text(generate.main, *words, "-m", originals / "model", "-n", 40, "--max-steps", 2)
 
 
 def set_up(originals: Path, folder: Path, changed: Mapping[str, bytes]) -> None:

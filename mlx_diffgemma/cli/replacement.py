@@ -27,7 +27,7 @@ _ACL_AND_ATTRIBUTES = 0b101
 def require_replaceable(name: str) -> None:
     """Raise DocumentError if a file cannot be replaced without losing something, or not at all."""
     try:
-        status = os.stat(name)
+        status = Path(name).stat()
         if not stat.S_ISREG(status.st_mode):
             raise DocumentError(f"{name} is no regular file: print the result, or name a file to write it into")
         if status.st_nlink > 1:
@@ -71,7 +71,7 @@ def _copy_attributes(path: Path, beside: Path) -> None:
 
 def _keep_owner(beside: Path | int, status: os.stat_result, name: str) -> None:
     """Give a new file, a path or a descriptor, the owner and the group of `status`."""
-    new = os.stat(beside)
+    new = os.fstat(beside) if isinstance(beside, int) else beside.stat()
     if (new.st_uid, new.st_gid) == (status.st_uid, status.st_gid):
         return
     try:

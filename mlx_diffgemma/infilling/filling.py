@@ -94,7 +94,10 @@ def fill_template(
     context = model.config.max_position_embeddings
     needed = len(prompt) + sum(positions_needed(part, capacity) for part in limited) + capacity
     if needed > context:
-        raise PromptError(f"prompt and template need {needed} positions, the model has {context}: shorten the text")
+        raise PromptError(
+            f"the prompt and the text around the gaps need {needed} positions, and the model has {context}: "
+            "give a part of the text, or use a model that reads more"
+        )
     rules = default_rules(model, config)
     setup = FillingSetup(model=model, boundaries=boundaries, config=config, rules=rules, capacity=capacity)
     return _fill_windows(setup, prompt, limited, reuse)

@@ -117,7 +117,7 @@ def _marked_gap(minimum: str | None, maximum: str | None) -> Gap:
 
 
 def _tokens(digits: str) -> int:
-    """Return a number as it is written; one of very many digits, which Python does not read, as one that is too large."""
+    """Return a number as it is written; one that is too long for Python to read becomes one that is too large."""
     digits = digits.lstrip("0") or "0"
     return int(digits) if len(digits) <= len(str(_MOST_TOKENS)) else _MOST_TOKENS + 1
 
