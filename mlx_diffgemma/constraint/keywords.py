@@ -15,7 +15,15 @@ class _Shape(NamedTuple):
     """What a value must be; `text` ends an error message: "must be a list"."""
 
     text: str
-    fits: Callable[[Any], bool]
+    fits: Callable[[object], bool]
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)
 
 
 def _is_list(value: object) -> bool:
@@ -24,6 +32,14 @@ def _is_list(value: object) -> bool:
 
 def _are_texts(value: object) -> bool:
     return _is_list(value) and all(isinstance(each, str) for each in cast("Sequence[object]", value))
+
+
+def _is_filled_list(value: object) -> bool:
+    return _is_list(value) and len(cast("Sequence[object]", value)) > 0
+
+
+def _are_types(value: object) -> bool:
+    return _is_text(value) or (_are_texts(value) and _is_filled_list(value))
 
 
 def _is_number(value: object) -> bool:
@@ -38,16 +54,16 @@ def _has_text_keys(value: object) -> bool:
     return isinstance(value, Mapping) and all(isinstance(key, str) for key in cast("Mapping[object, object]", value))
 
 
-_TEXT = _Shape("a text", lambda value: isinstance(value, str))
+_TEXT = _Shape("a text", _is_text)
 _TEXTS = _Shape("a list of texts", _are_texts)
-_LIST = _Shape("a list that is not empty", lambda value: _is_list(value) and len(value) > 0)
+_LIST = _Shape("a list that is not empty", _is_filled_list)
 _COUNT = _Shape("a whole number from 0 on", _is_count)
 _NUMBER = _Shape("a number", _is_number)
 _SHAPES = {
     "$ref": _TEXT,
     "pattern": _TEXT,
     "format": _TEXT,
-    "type": _Shape("a text or a list of texts", lambda value: isinstance(value, str) or (_are_texts(value) and value)),
+    "type": _Shape("a text or a list of texts", _are_types),
     "required": _TEXTS,
     "enum": _LIST,
     "allOf": _LIST,
@@ -55,7 +71,7 @@ _SHAPES = {
     "oneOf": _LIST,
     "prefixItems": _LIST,
     "properties": _Shape("an object", _has_text_keys),
-    "uniqueItems": _Shape("true or false", lambda value: isinstance(value, bool)),
+    "uniqueItems": _Shape("true or false", _is_flag),
     **dict.fromkeys(("minItems", "maxItems", "minLength", "maxLength"), _COUNT),
     **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), _NUMBER),
 }
