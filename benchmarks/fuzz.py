@@ -79,7 +79,8 @@ def keep(judged: Judged, folder: Path, originals: Path) -> None:
 
 def table(all_judged: Sequence[Judged]) -> Table:
     """Return the counts of exit codes and of faults, per reader and per program."""
-    result = Table("cases", "run", "answered", "refused", "misused", "interrupted", "faults", "longest")
+    result = Table("cases", "run", "answered", "refused", "misused", "Ctrl-C", "faults", "longest", box=None)
+    result.columns[0].no_wrap = True
     for column in result.columns[1:]:
         column.justify = "right"
     kinds = Counter(judged.kind for judged in all_judged)

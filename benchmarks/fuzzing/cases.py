@@ -52,6 +52,11 @@ READERS = {
     ),
     "training": Reader(file="data/train.jsonl", kind="lines", commands=(("train", *BASES["train"]),)),
     "suite": Reader(file="suite.jsonl", kind="lines", commands=(("bench", *BASES["bench"]),)),
+    "text": Reader(
+        file="text.txt",
+        kind="text",
+        commands=(("infill", *BASES["infill"]), ("infill", *BASES["infill"], "--in-place"), ("edit", *BASES["edit"])),
+    ),
     "schema": Reader(
         file="schema.json", kind="json", commands=((*_ANSWER, "-n", "64", "--json-schema", "schema.json"),)
     ),

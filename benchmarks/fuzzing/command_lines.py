@@ -67,6 +67,12 @@ _TEXTS = (
     "^a$",
 )  # fmt: skip
 
+_ATOMS = (
+    "a", "b", "é", "🙂", ".", "[ab]", "[^a]", "[a-", "]", "\\d", "\\w", "\\s", "\\p{L}", "\\x{41}", "\\u0041", "\\",
+    "\\b", "\\1", "(", "(?:", "(?i)", "(?=x)", "(?P<n>", ")", "|", "*", "+", "?", "{3}", "{0}", "{2,}", "{5,2}", "{999}", "^", "$",
+    "\\Z", "\n", "&&", "--",
+)  # fmt: skip
+"""Parts of regular expressions, from which most patterns are made."""
 _VALUES = {"N": _INTEGERS, "NUMBER": _FLOATS, "P": _FLOATS, "PATH": _PATHS, "FILE": _PATHS, "DIR": _PATHS}
 """Values of options by the word that stands for the value on help pages."""
 
@@ -93,6 +99,8 @@ def random_command(rng: Random) -> tuple[str, tuple[str, ...], bytes]:
     if program in ("infill", "edit") and rng.random() < 0.2:
         words[0] = "-"
     named = [each for each in _options(program) if each.param_type_name == "option"]
+    if program in ("generate", "infill") and rng.random() < 0.15:
+        words += _written(next(each for each in named if each.name == "regex"), rng)
     for each in rng.sample(named, rng.choice((0, 1, 1, 2, 3, 5))):
         words += _written(each, rng)
     return program, tuple(map(_as_argument, words)), rng.choice(_STDIN)
@@ -120,4 +128,6 @@ def _written(parameter: Any, rng: Random) -> list[str]:
     if metavar in _USUAL and rng.random() < 0.6:
         values = _USUAL[metavar]
     value = rng.choice(values or _TEXTS)
+    if metavar == "PATTERN" and rng.random() < 0.8:
+        value = "".join(rng.choices(_ATOMS, k=rng.randint(1, 7)))
     return [f"{flag}={value}"] if flag.startswith("--") and rng.random() < 0.3 else [flag, value]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from random import Random
 from typing import Any, Literal, TypeAlias
 
-Kind: TypeAlias = Literal["json", "lines", "safetensors", "template"]
+Kind: TypeAlias = Literal["json", "lines", "safetensors", "template", "text"]
 
 _DEEP, _LONG = "@deep@", "@long@"
 """Stand for JSON that is nested 100,000 times, and for a number of 5,000 digits."""
@@ -20,12 +20,19 @@ _VALUES: tuple[Any, ...] = (
     {"": None}, {"a": {"b": []}}, [1] * 2000, _DEEP, _LONG,
 )  # fmt: skip
 _TOPS: tuple[Any, ...] = (None, True, 0, -1.5, "", "text", [], [[]], {}, _DEEP, _LONG)
-_SNIPPETS = (
+_JINJA = (
     "{{ 1 / 0 }}", "{{ nothing.at.all }}", "{{ messages[99].content }}", "{% for %}", "{% if true %}", "{% endfor %}",
     "{% include 'x' %}", "{% for i in range(99999999) %}x{% endfor %}", "{{ raise_exception('no') }}",
     "{{ '' | nosuch }}",
     "{{ ''.__class__.__mro__ }}", "{{ messages | tojson }}", "{# never closed", "{{ " + "(" * 2000, "{{ 1 + 'a' }}",
     "\x00", "\u2028", "<|turn>", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "{% set messages = 3 %}",
+)  # fmt: skip
+
+
+_GAPS = (
+    "<gap:0>", "<gap:5-2>", f"<gap:{'9' * 5000}>", f"<gap:2-{'9' * 300}>", "<gap:1-60>", "<gap:33>", "<gap:٣>",
+    "<gap:-1>",    "<gap", "<gap><gap><gap>", "<gap:1-9> " * 20, "é" * 50, " <gap> <gap> ", "<|turn>", "<eos>", "\x00", "\r", "\u2028",
+    "wort " * 400,
 )  # fmt: skip
 
 
@@ -35,7 +42,8 @@ def mangled(data: bytes, kind: Kind, rng: Random) -> bytes:
         "json": _json_mangled,
         "lines": _line_mangled,
         "safetensors": _header_mangled,
-        "template": _template_mangled,
+        "template": lambda data, rng: _with_a_snippet(data, _JINJA, rng),
+        "text": lambda data, rng: _with_a_snippet(data, _GAPS, rng),
     }
     change = _bytes_mangled if rng.random() < 0.3 else by_value[kind]
     return change(data, rng)
@@ -155,7 +163,7 @@ def _header_mangled(data: bytes, rng: Random) -> bytes:
     return struct.pack("<Q", len(header)) + header + tensors
 
 
-def _template_mangled(data: bytes, rng: Random) -> bytes:
-    """Put something into a chat template."""
+def _with_a_snippet(data: bytes, snippets: Sequence[str], rng: Random) -> bytes:
+    """Put something into a chat template, or into a text with gaps."""
     at = rng.choice((0, len(data), rng.randrange(len(data))))
-    return data[:at] + rng.choice(_SNIPPETS).encode() + data[at:]
+    return data[:at] + rng.choice(snippets).encode() + data[at:]
