@@ -65,8 +65,8 @@ def _file_faults(case: Case, outcome: Outcome) -> Iterator[str]:
 
 
 def _is_asked_for(case: Case, name: str) -> bool:
-    """Whether a new file is what the words name, or in a folder that they name."""
-    return any(word and re.match(rf"{re.escape(word)}(/|$)", name) for word in _values(case))
+    """Whether a new file is what the words name, in a folder that they name, or a folder on the way to it."""
+    return any((word and f"{name}/".startswith(f"{word}/")) or word.startswith(f"{name}/") for word in _values(case))
 
 
 def _is_kept_to_resume(case: Case, name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,7 @@ def test_a_name_of_no_case_is_refused(tmp_path: Path, name: str) -> None:
         (1, "loading\nerror: no such file\n", {}, GENERATE, []),
         (2, "Usage: x\nTry 'x -h' for help.\n\nError: No such option\n", {}, GENERATE, []),
         (0, "", {"out": "new"}, GENERATE, []),
+        (0, "", {"a": "folder", "a/b": "folder", "a/b/c": "new"}, replace(CONVERT, words=("model", "a/b")), []),
         (0, "", {"text.txt": "new"}, IN_PLACE, []),
         (1, "error: NaN", {"out.partial": "folder", "out.partial/a": "x"}, CONVERT, []),
         (1, "Traceback (most recent call last):\n", {}, GENERATE, ["traceback"]),

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -110,12 +111,12 @@ def test_owner_and_group_stay(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def shared(tmp_path: Path) -> Path:
-    """A folder that everybody may write to, below folders that everybody may enter."""
+def shared() -> Iterator[Path]:
+    """A folder that everybody may write to; pytest's own are below folders that only their owner may enter."""
     as_root()
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o777)
-    return tmp_path
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
 
 
 def test_a_file_of_another_owner_is_refused(shared: Path) -> None:
