@@ -11,6 +11,7 @@ endurance     many generations in one process: speed and memory at the end
 batch         answers per second, one by one and side by side
 conditioning  error of the top-k signal against the exact one
 constraint    what a constraint costs: its automaton, and its part of a denoising step
+fuzz          random command lines and mangled files: answered, or refused in one line
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ COMMANDS = (
     "batch",
     "conditioning",
     "constraint",
+    "fuzz",
 )
 """Every command is a module of this folder with a function `main(parser, words)`."""
 

@@ -86,7 +86,8 @@ class Denoised:
 
     Attached by the session: `pieces` is the text of `best` up to a stop string, one string per position, "" if a token
     has no text. Positions before `thought` belong to the model's thinking, its tags included, and are not part of the
-    answer.
+    answer. `undecided` is the end of the blocks before, which is in none of their texts because a stop string may begin
+    with it.
     """
 
     block: int
@@ -99,6 +100,7 @@ class Denoised:
     end: int | None = None
     pieces: tuple[str, ...] = ()
     thought: int = 0
+    undecided: str = ""
     pinned: tuple[bool, ...] = ()
 
 
@@ -110,7 +112,8 @@ class BlockCommitted:
     probabilities: of each token in the last step; in causal mode by the encoder, without temperature.
 
     Attached by the session: `text` is what the tokens add to the answer, without a stop string and what may become one,
-    `thought` what they add to the model's thinking, which is never part of `text`.
+    `thought` what they add to the model's thinking, which is never part of `text`. `undecided` is the end of the
+    answer so far that is in no `text` yet, because a stop string may begin with it.
     """
 
     block: int
@@ -120,6 +123,7 @@ class BlockCommitted:
     probabilities: tuple[float, ...] = ()
     text: str = ""
     thought: str = ""
+    undecided: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,10 @@ from mlx_diffgemma.errors import ConfigError, DataError, ModelNotFoundError
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 """The first bytes of a file that git-lfs leaves in place of a large one that was not downloaded."""
-
-
 _TEMPORARY = ".partial-"
 """The beginning of the names of files that are being written."""
+_NAME_END = 50
+"""How many characters of a file's name are in that of its temporary file."""
 
 
 class JsonLine(NamedTuple):
@@ -37,7 +37,8 @@ def replacing(path: Path) -> Generator[Path]:
     The file is flushed to the disk before it is renamed. It gets the permissions of a new file: a block that wants
     those of the old file sets them. Raises OSError.
     """
-    temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
+    # A name has at most 255 bytes, and `path` may use them all.
+    temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name[-_NAME_END:]}")
     try:
         yield temporary
         with temporary.open("rb") as file:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, cast
 
-from mlx_diffgemma.constraint.spec import Constraint
+from mlx_diffgemma.constraint.spec import Constraint, require_constraint
 from mlx_diffgemma.errors import ConfigError, OptionError
 from mlx_diffgemma.option import UNCHANGED, Range, above, at_least, check_options, option, option_fields
 
@@ -171,8 +171,8 @@ class GenerationConfig:
             raise OptionError(f"stop={self.stop!r} {wrong}")
         if self.raw and (self.system is not None or self.thinking):
             raise OptionError("raw sends the prompt as it is: leave out system and thinking, or raw")
-        if not isinstance(cast("object", self.constraint), Constraint | None):
-            raise OptionError(f"constraint={self.constraint!r} must be a Regex, a JsonSchema, Choices, or None")
+        if self.constraint is not None:
+            require_constraint(self.constraint)
         if self.stop and self.constraint is not None:
             raise OptionError(
                 "stop cannot be kept with regex, json_schema or choices, which say themselves where the answer ends: "
@@ -196,6 +196,9 @@ _EXACT: dict[str, Any] = {
     for name, each in option_fields(GenerationConfig).items()
     if each.option.exact is not UNCHANGED
 }
+
+_IDS = 2**31
+"""Ids are less: they are computed as numbers of 32 bits."""
 
 
 def parse_generation_config(raw: Mapping[str, Any], stop_tokens: tuple[int, ...] = ()) -> GenerationConfig:
@@ -240,7 +243,7 @@ def _entropy_bound(sampler: Any) -> float:
 def _are_ids(value: object) -> bool:
     if not isinstance(value, tuple):
         return False
-    return all(isinstance(token, int) and token >= 0 for token in cast("tuple[object, ...]", value))
+    return all(isinstance(token, int) and 0 <= token < _IDS for token in cast("tuple[object, ...]", value))
 
 
 def _stop_fault(value: object) -> str | None:

@@ -67,10 +67,8 @@ def configured(base: GenerationConfig, options: Mapping[str, Any]) -> Generation
         _require_known(name)
     said = option_fields(ConstraintOptions)
     values = {name: value for name, value in options.items() if name not in said}
-    constraint = constraint_of(**{name: options[name] for name in said if name in options})
+    constraint = constraint_of(**{name: options[name] for name in (*said, "constraint") if name in options})
     if constraint is not None:
-        if values.get("constraint") is not None:
-            raise OptionError("constraint and regex, json_schema or choices cannot both be kept: give one of them")
         values["constraint"] = constraint
     if isinstance(values.get("stop"), str):
         values["stop"] = (values["stop"],)

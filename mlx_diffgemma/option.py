@@ -16,6 +16,8 @@ from typing import Any, Literal, TypedDict, Union, Unpack, cast, get_args, get_o
 from mlx_diffgemma.errors import OptionError
 
 _METADATA = "option"
+_LARGEST = 2**64
+"""Whole numbers are less: larger ones are not computed with."""
 UNCHANGED = object()
 """The value of `Option.exact` where the reference has the option too."""
 
@@ -161,7 +163,15 @@ def check_options(options: object) -> None:
             continue
         wanted = _mismatch(each, value)
         if wanted is not None:
-            raise OptionError(f"{name}={value!r} must be {wanted}{', or None' * each.optional}")
+            raise OptionError(f"{name}={shown(value)} must be {wanted}{', or None' * each.optional}")
+
+
+def shown(value: object) -> str:
+    """Return a value as an error message shows it, cut at 80 characters."""
+    if isinstance(value, int) and abs(value) >= 10**80:
+        return f"{'-' * (value < 0)}(more than 80 digits)"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _mismatch(each: OptionField, value: object) -> str | None:
@@ -169,6 +179,8 @@ def _mismatch(each: OptionField, value: object) -> str | None:
     kind = _KINDS.get(get_origin(each.type) or each.type)
     if each.values:
         return None if value in each.values else " or ".join(each.values)
+    if isinstance(value, int) and not -_LARGEST < value < _LARGEST:
+        return "a number below 2**64"
     if kind is None or (each.option.infinite and value == math.inf):
         return None
     if not kind.contains(value):

@@ -17,6 +17,8 @@ from mlx_diffgemma.errors import DiffGemmaError
 
 FAILED = 1
 INTERRUPTED = 130
+_LONGEST_ERROR = 800
+"""Characters of a line of error."""
 
 
 @contextmanager
@@ -96,8 +98,12 @@ def stdout_line(line: str) -> None:
 
 
 def complain(message: str) -> None:
-    """Print an expected failure on stderr; line breaks in the message become spaces."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    """Print an expected failure on stderr; line breaks in the message become spaces, a long middle is left out."""
+    line = " ".join(message.split())
+    if len(line) > _LONGEST_ERROR:
+        # What is wrong is said at the beginning, what to do at the end; a value between them may be of any length.
+        line = f"{line[: _LONGEST_ERROR - 200]} ... {line[-200:]}"
+    print(f"error: {line}", file=sys.stderr)  # noqa: T201
 
 
 class _OneLine(logging.Formatter):

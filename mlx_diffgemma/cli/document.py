@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlx_diffgemma.cli.replacement import keep_attributes, require_replaceable
 from mlx_diffgemma.errors import DocumentError, TemplateError
 from mlx_diffgemma.files import replacing
 
@@ -38,10 +38,12 @@ def read_document(name: str) -> Document:
 
 
 def write_document(document: Document, text: str) -> None:
-    """Replace the document's text in its file, completely or not at all; permissions stay, and links are followed.
+    """Replace the document's text in its file, completely or not at all; symbolic links are followed.
 
-    Raises DocumentError if the file has changed since it was read, and leaves it as it is.
+    Raises DocumentError if the file has changed since it was read, or if something besides its text would be lost, and
+    leaves it as it is.
     """
+    require_replaceable(document.name)
     # A link stays a link: the file that it leads to is replaced.
     path = Path(os.path.realpath(document.name))
     try:
@@ -49,7 +51,7 @@ def write_document(document: Document, text: str) -> None:
             # As private as the strictest file until it has the file's own permissions.
             beside.touch(mode=0o600)
             beside.write_bytes(text.encode())
-            beside.chmod(stat.S_IMODE(path.stat().st_mode))
+            keep_attributes(path, beside)
             if _read(path) != document.text.encode():
                 raise DocumentError(f"{document.name} has changed since it was read: it is left as it is")
     except OSError as error:
@@ -86,9 +88,9 @@ def lines_span(text: str, wanted: str) -> tuple[int, int]:
 
     Raises TemplateError if the text has no such lines.
     """
-    match = re.fullmatch(r"(\d+)(?::(\d+))?", wanted)
+    match = re.fullmatch(r"(\d{1,18})(?::(\d{1,18}))?", wanted)
     if match is None:
-        raise TemplateError(f"lines {wanted!r}: give the first and the last, such as 10:20, or one number")
+        raise TemplateError(f"lines {wanted!r:.60}: give the first and the last, such as 10:20, or one number")
     first, last = int(match[1]), int(match[2] or match[1])
     lines = _lines(text)
     if not 1 <= first <= last <= len(lines):
@@ -100,7 +102,7 @@ def lines_span(text: str, wanted: str) -> tuple[int, int]:
 
 def characters_span(wanted: str) -> tuple[int, int]:
     """Return the two numbers of "120:180". Raises TemplateError for anything else."""
-    match = re.fullmatch(r"(\d+):(\d+)", wanted)
+    match = re.fullmatch(r"(\d{1,18}):(\d{1,18})", wanted)
     if match is None:
-        raise TemplateError(f"characters {wanted!r}: give where they begin and end, such as 120:180")
+        raise TemplateError(f"characters {wanted!r:.60}: give where they begin and end, such as 120:180")
     return int(match[1]), int(match[2])

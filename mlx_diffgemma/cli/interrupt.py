@@ -6,7 +6,7 @@ import signal
 from collections.abc import Generator, Iterator
 from types import FrameType, TracebackType
 
-from mlx_diffgemma.events import BlockCommitted, Denoised, Event
+from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event
 
 
 class Interrupt:
@@ -36,15 +36,24 @@ class Interrupt:
             raise KeyboardInterrupt
 
     def until(self, events: Iterator[Event]) -> Iterator[Event]:
-        """Yield `events` until Ctrl-C, then the `accepted_part` of the unfinished canvas, and no Finished."""
-        canvas: Denoised | None = None
+        """Yield `events` until Ctrl-C, then the `accepted_part` of the unfinished canvas, and no Finished.
+
+        Text that was held back because a stop string might begin with it belongs to that part.
+        """
+        before: Event | None = None
         while not self.noted and (event := self._next(events)) is not None:
-            canvas = event if isinstance(event, Denoised) else None
+            # Between two canvases, the last block says what is held back.
+            before = before if isinstance(event, CanvasStarted) else event
             yield event
         if isinstance(events, Generator):
             events.close()
-        if canvas is not None:
-            yield accepted_part(canvas)
+        match before:
+            case Denoised():
+                yield accepted_part(before)
+            case BlockCommitted(block=block, undecided=undecided) if undecided:
+                yield BlockCommitted(block=block + 1, steps=0, tokens=(), last=True, text=undecided)
+            case _:
+                pass
 
     def _next(self, events: Iterator[Event]) -> Event | None:
         try:
@@ -66,6 +75,6 @@ def accepted_part(canvas: Denoised) -> BlockCommitted:
         steps=canvas.step,
         tokens=canvas.best[:length],
         last=True,
-        text="".join(canvas.pieces[canvas.thought : length]),
+        text=canvas.undecided + "".join(canvas.pieces[canvas.thought : length]),
         thought="".join(canvas.pieces[: min(canvas.thought, length)]),
     )

@@ -16,6 +16,7 @@ from mlx_diffgemma.cli.console import INTERRUPTED, stdout_line
 from mlx_diffgemma.cli.document import STDIN, Document, differences, read_document, write_document
 from mlx_diffgemma.cli.interrupt import Interrupt
 from mlx_diffgemma.cli.options import OUTPUT, Chosen
+from mlx_diffgemma.cli.replacement import require_replaceable
 from mlx_diffgemma.cli.request import Request, load_session, refuse
 from mlx_diffgemma.events import BlockCommitted, Event
 from mlx_diffgemma.generation_config import GenerationConfig
@@ -83,6 +84,8 @@ def open_document(revision: Revision) -> Document:
     if revision.file == STDIN and sys.stdin is not None and sys.stdin.isatty():
         refuse("no text: name a file or pipe it in")
     revision.request.over(PERMISSIVE)
+    if output.in_place:
+        require_replaceable(revision.file)
     return read_document(revision.file)
 
 
@@ -146,7 +149,8 @@ def _without_text(events: Iterator[Event]) -> Iterator[Event]:
 def write_text(text: str) -> None:
     """Write `text` to stdout: byte for byte into a pipe, printable and with a final newline on a terminal."""
     if not sys.stdout.isatty():
-        sys.stdout.buffer.write(text.encode())
+        # A diff has the name of the file, which may have bytes that are no text.
+        sys.stdout.buffer.write(text.encode(errors="surrogateescape"))
         sys.stdout.buffer.flush()
     elif text:
         from mlx_diffgemma.display.cells import printable

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable
 
 from mlx_diffgemma.constraint.integers import integer_between
+from mlx_diffgemma.constraint.keywords import Schema, refused
 from mlx_diffgemma.constraint.regex import JSON_CHARACTER, within_json
-from mlx_diffgemma.errors import ConstraintError
-
-Schema: TypeAlias = Mapping[str, Any]
 
 _NUMBER = r"(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 _TIME = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
@@ -27,11 +24,6 @@ _FORMATS = {
     "ipv4": rf"{_UP_TO_255}(?:\.{_UP_TO_255}){{3}}",
 }
 """Every match is valid, but not everything valid matches: 29 February and quoted e-mail addresses are left out."""
-
-
-def refused(pointer: str, reason: str) -> ConstraintError:
-    """Return the error for a part of a schema; `pointer` is its JSON pointer."""
-    return ConstraintError(f"json_schema{f' at {pointer}' if pointer else ''}: {reason}")
 
 
 def repeat_pattern(pattern: str, minimum: int, maximum: int | None) -> str:

@@ -15,8 +15,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from mlx_diffgemma.constraint.keywords import Schema, check_keywords, refused
 from mlx_diffgemma.constraint.regex import JSON_CHARACTER, literal_pattern
-from mlx_diffgemma.constraint.scalars import SCALAR_PATTERNS, Schema, refused, repeat_pattern
+from mlx_diffgemma.constraint.scalars import SCALAR_PATTERNS, repeat_pattern
+from mlx_diffgemma.errors import ConstraintError
 
 _BLANK, _BREAK = " ?", r"(?:\n *| ?)"
 _COMMA, _COLON = f",{_BREAK}", f":{_BLANK}"
@@ -44,7 +46,10 @@ def schema_regex(schema: Schema) -> str:
 
     Raises ConstraintError that names the keyword which cannot be kept, and the JSON pointer of its schema.
     """
-    return _SchemaReader(schema).read(schema, "")
+    try:
+        return _SchemaReader(schema).read(schema, "")
+    except RecursionError:
+        raise ConstraintError("json_schema: it is nested too deeply: give one with fewer levels") from None
 
 
 class _SchemaReader:
@@ -57,8 +62,9 @@ class _SchemaReader:
     def read(self, schema: Any, pointer: str) -> str:
         """Return the pattern of a schema, which is at `pointer` in the root."""
         if not isinstance(schema, Mapping):
-            raise refused(pointer, f"{schema!r} is no schema that can be kept: give it a type")
+            raise refused(pointer, f"{schema!r:.60} is no schema that can be kept: give it a type")
         entries = {key: value for key, value in cast("Schema", schema).items() if key not in _ANNOTATIONS}
+        check_keywords(entries, pointer)
         for keyword in ("$ref", "allOf", "anyOf", "oneOf"):
             if keyword in entries:
                 if other := [key for key in entries if key != keyword]:
@@ -75,11 +81,12 @@ class _SchemaReader:
         branches = cast("Sequence[Any]", value)
         if keyword == "allOf" and len(branches) > 1:
             raise refused(pointer, "'allOf' with more than one schema is not supported: merge them")
+        patterns = [self.read(branch, f"{pointer}/{keyword}/{n}") for n, branch in enumerate(branches)]
         if keyword == "oneOf" and not _are_disjoint([self._resolved(branch, pointer) for branch in branches]):
             raise refused(
                 pointer, "'oneOf' is supported only if types or constants tell its schemas apart: use 'anyOf'"
             )
-        return _either([self.read(branch, f"{pointer}/{keyword}/{n}") for n, branch in enumerate(branches)])
+        return _either(patterns)
 
     def _reference(self, reference: str, pointer: str) -> str:
         if reference in self._references:
@@ -228,15 +235,23 @@ def _are_disjoint(branches: Sequence[Any]) -> bool:
         for other in branches[n + 1 :]:
             if not isinstance(one, Mapping) or not isinstance(other, Mapping):
                 return False
-            kinds = {one.get("type"), other.get("type")}
-            if len(kinds) == 2 and None not in kinds and kinds != {"integer", "number"}:
+            kinds, their_kinds = _number_kinds(one), _number_kinds(other)
+            if kinds and their_kinds and not kinds & their_kinds:
                 continue
+            if (kinds | their_kinds) - {"object"}:
+                return False
             ours, theirs = one.get("properties", {}), other.get("properties", {})
             both = set(one.get("required", ())) & set(other.get("required", ()))
             constants = [(ours[name]["const"], theirs[name]["const"]) for name in both if _constant(ours, theirs, name)]
             if not any(our_value != their_value for our_value, their_value in constants):
                 return False
     return True
+
+
+def _number_kinds(schema: Schema) -> set[str]:
+    """Return the types that a schema names; an integer is a number."""
+    kinds: str | Sequence[str] = schema.get("type", ())
+    return {"number" if kind == "integer" else kind for kind in ([kinds] if isinstance(kinds, str) else kinds)}
 
 
 def _constant(ours: Schema, theirs: Schema, name: str) -> bool:

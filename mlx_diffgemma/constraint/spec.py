@@ -58,15 +58,30 @@ Constraint: TypeAlias = Regex | JsonSchema | Choices
 
 
 def constraint_of(
-    regex: str | None = None, json_schema: SchemaSource | None = None, choices: Sequence[str] | None = None
+    regex: str | None = None,
+    json_schema: SchemaSource | None = None,
+    choices: Sequence[str] | None = None,
+    constraint: Constraint | None = None,
 ) -> Constraint | None:
-    """Return the constraint of which at most one is given. Raises OptionError if there are two."""
-    kinds = {"regex": (Regex, regex), "json_schema": (JsonSchema, json_schema), "choices": (Choices, choices)}
+    """Return the constraint of which at most one is given. Raises OptionError if there are two, or if it is none."""
+    kinds = {
+        "constraint": (require_constraint, constraint),
+        "regex": (Regex, regex),
+        "json_schema": (JsonSchema, json_schema),
+        "choices": (Choices, choices),
+    }
     given = {name: (kind, value) for name, (kind, value) in kinds.items() if value is not None}
     if len(given) > 1:
         first, second, *_ = given
         raise OptionError(f"{first} and {second} cannot both be kept: give one of them")
     return next((cast("Callable[[object], Constraint]", kind)(value) for kind, value in given.values()), None)
+
+
+def require_constraint(value: object) -> Constraint:
+    """Return the value if it is a constraint. Raises OptionError."""
+    if not isinstance(value, Constraint):
+        raise OptionError(f"constraint={value!r:.60} must be a Regex, a JsonSchema, Choices, or None")
+    return value
 
 
 def pattern_of(constraint: Constraint) -> str:
@@ -106,10 +121,10 @@ def read_schema(source: SchemaSource) -> Mapping[str, Any]:
     if not isinstance(source, str | Path):
         raise ConstraintError(f"json_schema={source!r} is no dict, file or pydantic model")
     try:
-        schema = json.loads(Path(source).expanduser().read_text(encoding="utf-8"))
+        schema = json.loads(Path(source).expanduser().read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConstraintError(f"the schema {source} cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConstraintError(f"the schema {source} is not JSON: {error}") from None
     if not isinstance(schema, Mapping):
         raise ConstraintError(f"the schema {source} must be an object, not {schema!r:.60}")

@@ -117,7 +117,7 @@ class Boundaries:
             if closed < stop:
                 bans.append(Ban(slice(closed, stop), self._special))
             if gap.automaton is not None:
-                # The automaton itself demands whole characters, and the space.
+                # The automaton itself demands whole characters in the end, and the space.
                 continue
             if whole_characters:
                 bans.append(Ban(slice(start, stop), self._partial_characters))
@@ -127,17 +127,18 @@ class Boundaries:
                 bans.append(Ban(slice(start, start + 1), banned))
         return [ban for ban in bans if ban.tokens.size]
 
-    def text(self, tokens: Iterable[int], gap: TokenGap) -> str | None:
-        """Return the text of a gap's tokens, without an absorbed space; None if they are no valid text."""
+    def data(self, tokens: Iterable[int], gap: TokenGap) -> bytes | None:
+        """Return the bytes of a gap's tokens, without an absorbed space; None if they are not whole characters.
+
+        Where a canvas ends, a gap with a constraint may be cut inside a character: its automaton demands the rest of
+        the character from the next canvas.
+        """
         data = b"".join(map(self.tokenizer.token_bytes, tokens))
         if gap.absorbs_space:
             if not data.startswith(_SPACE):
                 return None
             data = data[1:]
-        try:
-            return data.decode()
-        except UnicodeDecodeError:
-            return None
+        return data if gap.automaton is not None or _are_whole_characters(data) else None
 
     @property
     def pad(self) -> int:
@@ -182,3 +183,11 @@ class Boundaries:
         # Evaluated now: another thread may use the table.
         mx.eval(ids)
         return ids
+
+
+def _are_whole_characters(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -86,17 +86,17 @@ class Candidate:
         end = end_of(self.best, stop_tokens)
         return self.best if end is None else self.best[: end + 1]
 
-    def fillings(self, task: CanvasTask) -> list[str] | None:
-        """Return the text of each gap, up to an end token; None if the tokens of some gap are no valid text."""
+    def fillings(self, task: CanvasTask) -> list[bytes] | None:
+        """Return the bytes of each gap, up to an end token; None if those of some gap are no valid text."""
         boundaries, stop_tokens = task.setup.boundaries, task.setup.config.stop_tokens
-        texts: list[str] = []
+        fillings: list[bytes] = []
         for (start, stop), gap in zip(self.layout.spans, task.window.gaps, strict=True):
             tokens = self.best[start:stop]
-            text = boundaries.text(tokens[: end_of(tokens, stop_tokens)], gap)
-            if text is None:
+            filling = boundaries.data(tokens[: end_of(tokens, stop_tokens)], gap)
+            if filling is None:
                 return None
-            texts.append(text)
-        return texts
+            fillings.append(filling)
+        return fillings
 
 
 def start_candidate(task: CanvasTask, lengths: tuple[int, ...], *, whole_characters: bool) -> Candidate:

@@ -48,7 +48,8 @@ class _GapProgress(NamedTuple):
 
     number: int = 0
     tokens: int = 0
-    text: str = ""
+    data: bytes = b""
+    """its text; where a canvas ends, the last character may be cut"""
 
 
 class _Progress(NamedTuple):
@@ -93,7 +94,10 @@ def fill_template(
     context = model.config.max_position_embeddings
     needed = len(prompt) + sum(positions_needed(part, capacity) for part in limited) + capacity
     if needed > context:
-        raise PromptError(f"prompt and template need {needed} positions, the model has {context}: shorten the text")
+        raise PromptError(
+            f"the prompt and the text around the gaps need {needed} positions, and the model has {context}: "
+            "give a part of the text, or use a model that reads more"
+        )
     rules = default_rules(model, config)
     setup = FillingSetup(model=model, boundaries=boundaries, config=config, rules=rules, capacity=capacity)
     return _fill_windows(setup, prompt, limited, reuse)
@@ -193,13 +197,13 @@ def _report_gaps(
     fillings = winner.fillings(task)
     assert fillings is not None
     total = 0
-    for number, (text, (start, stop)) in enumerate(zip(fillings, winner.layout.spans, strict=True), start=1):
+    for number, (data, (start, stop)) in enumerate(zip(fillings, winner.layout.spans, strict=True), start=1):
         end = end_of(winner.best[start:stop], task.setup.config.stop_tokens)
         count = stop - start if end is None else end
         total += count
-        gap = gap._replace(tokens=gap.tokens + count, text=gap.text + text)
+        gap = gap._replace(tokens=gap.tokens + count, data=gap.data + data)
         if number < len(fillings) or not goes_on:
-            yield GapFilled(gap=gap.number, tokens=gap.tokens, text=gap.text)
+            yield GapFilled(gap=gap.number, tokens=gap.tokens, text=gap.data.decode())
             gap = _GapProgress(number=gap.number + 1)
     return gap, total
 

@@ -14,6 +14,7 @@ from mlx_diffgemma.constraint.spec import Constraint, SchemaSource, constraint_o
 from mlx_diffgemma.errors import OptionError, TemplateError, require_unicode
 
 MARKER = "<gap>"
+_MOST_TOKENS = 10**9
 _CLOSING_BRACKETS = "])}>"
 
 
@@ -36,19 +37,28 @@ class Gap:
     choices: InitVar[Sequence[str] | None] = field(default=None, kw_only=True)
 
     def __post_init__(self, regex: str | None, json_schema: SchemaSource | None, choices: Sequence[str] | None) -> None:
-        if self.min_tokens < 1:
-            raise TemplateError(f"a gap of {self.min_tokens} tokens: it must have at least one")
+        _check_tokens(self.min_tokens)
+        if self.max_tokens is not None:
+            _check_tokens(self.max_tokens)
         if self.max_tokens is not None and self.max_tokens < self.min_tokens:
             raise TemplateError(
                 f"a gap of {self.min_tokens} to {self.max_tokens} tokens: the maximum must not be below the minimum"
             )
         try:
-            said = constraint_of(regex, json_schema, choices)
+            constraint = constraint_of(regex, json_schema, choices, self.constraint)
         except OptionError as error:
             raise TemplateError(f"a gap: {error}") from None
-        if said is not None and self.constraint is not None:
-            raise TemplateError("a gap: give either constraint or regex, json_schema or choices")
-        object.__setattr__(self, "constraint", said or self.constraint)
+        object.__setattr__(self, "constraint", constraint)
+
+
+def _check_tokens(number: object) -> None:
+    """Raise TemplateError for anything but a number of tokens that a text can have."""
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise TemplateError(f"a gap of {number!r:.60} tokens: give a whole number")
+    if number < 1:
+        raise TemplateError(f"a gap of {number} tokens: it must have at least one")
+    if number > _MOST_TOKENS:
+        raise TemplateError(f"a gap of more than {_MOST_TOKENS} tokens: no model can fill it")
 
 
 Part: TypeAlias = str | Gap
@@ -103,7 +113,13 @@ def _marked_parts(text: str, marker: str) -> list[Part]:
 def _marked_gap(minimum: str | None, maximum: str | None) -> Gap:
     if minimum is None:
         return Gap()
-    return Gap(int(minimum), int(maximum or minimum))
+    return Gap(_tokens(minimum), _tokens(maximum or minimum))
+
+
+def _tokens(digits: str) -> int:
+    """Return a number as it is written; one that is too long for Python to read becomes one that is too large."""
+    digits = digits.lstrip("0") or "0"
+    return int(digits) if len(digits) <= len(str(_MOST_TOKENS)) else _MOST_TOKENS + 1
 
 
 def sized(parts: Sequence[Part], tokens: int | None) -> tuple[Part, ...]:

@@ -51,7 +51,9 @@ def stop_rule(config: GenerationConfig) -> StopRule:
     stability = min(config.stability_threshold, config.max_steps)
     rule: StopRule = StableAndConfident(stability_threshold=stability, confidence_threshold=config.confidence_threshold)
     if config.mean_entropy is not None:
-        rule = Unsurprised(rule=rule, mean_entropy=config.mean_entropy, min_steps=config.min_steps)
+        # Steps are counted in 32 bits.
+        first = min(config.min_steps, config.max_steps, 2**31 - 1)
+        rule = Unsurprised(rule=rule, mean_entropy=config.mean_entropy, min_steps=first)
     if config.until_end and config.stop_tokens:
         rule = UntilEnd(rule=rule, stop_tokens=config.stop_tokens)
     return rule

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 THOUGHT_OPEN, THOUGHT_CLOSE = "<|channel>", "<channel|>"
 """The control tokens around the model's thinking."""
+_FAULTS = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError)
+"""What a template may raise besides an error of Jinja; RuntimeError for a macro that calls itself without end."""
 TURN_CLOSE = "<turn|>"
 FALLBACK_TEMPLATE = (
     "{{ bos_token }}"
@@ -63,7 +65,7 @@ class ChatTemplate:
                 enable_thinking=thinking,
                 **self._roles,
             )
-        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        except (TemplateError, *_FAULTS) as error:
             raise TokenizerError(f"the chat template refused the conversation: {error}") from error
 
     @cached_property

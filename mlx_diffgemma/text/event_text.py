@@ -30,9 +30,11 @@ class EventText:
                 return replace(event, pieces=self._tokenizer.pieces(canvas))
             case Denoised(best=best):
                 pieces, thought = self._transcript.pieces(best), self._transcript.thought_positions(best)
-                return replace(event, pieces=self._until_stop.cut(pieces, thought), thought=thought)
+                undecided, pieces = self._until_stop.cut(pieces, thought)
+                return replace(event, pieces=pieces, thought=thought, undecided=undecided)
             case BlockCommitted(tokens=added, last=last):
                 text, thought = self._transcript.add(added, last=last)
-                return replace(event, text=self._until_stop.take(text, last=last), thought=thought)
+                text = self._until_stop.take(text, last=last)
+                return replace(event, text=text, thought=thought, undecided=self._until_stop.held)
             case _:
                 return event

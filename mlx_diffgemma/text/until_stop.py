@@ -34,30 +34,34 @@ class UntilStop:
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = stops
-        self._held = ""
+        self.held = ""
+        """what is not passed on yet"""
         self._is_over = False
 
     def take(self, text: str, *, last: bool) -> str:
         """Take what is added to the answer, and return what is decided. last: the answer ends here."""
         if self._is_over:
             return ""
-        text = self._held + text
+        text, self.held = self.held + text, ""
         match = first_match(text, self._stops)
         if match is not None:
             self._is_over = True
             return text[: match.start]
         shown = len(text) - (0 if last else undecided_length(text, self._stops))
-        self._held = text[shown:]
+        self.held = text[shown:]
         return text[:shown]
 
-    def cut(self, pieces: tuple[str, ...], thought: int) -> tuple[str, ...]:
-        """Return the pieces of a draft with nothing from its first stop string on; the first `thought` are thinking."""
-        match = first_match(self._held + "".join(pieces[thought:]), self._stops)
+    def cut(self, pieces: tuple[str, ...], thought: int) -> tuple[str, tuple[str, ...]]:
+        """Return what is held and the pieces of a draft, with nothing from the first stop string on.
+
+        The first `thought` pieces are thinking.
+        """
+        match = first_match(self.held + "".join(pieces[thought:]), self._stops)
         if match is None:
-            return pieces
-        room = max(0, match.start - len(self._held))
+            return self.held, pieces
+        room = max(0, match.start - len(self.held))
         kept: list[str] = list(pieces[:thought])
         for piece in pieces[thought:]:
             kept.append(piece[:room])
             room -= len(kept[-1])
-        return tuple(kept)
+        return self.held[: match.start], tuple(kept)

@@ -80,6 +80,39 @@ def test_a_gap_longer_than_a_canvas_matches_as_a_whole(wild: Session) -> None:
     assert re.fullmatch("n = [ab]{20,}", "".join(block.text for block in blocks))
 
 
+@pytest.mark.parametrize(
+    ("gap", "pattern"),
+    [
+        (Gap(1, 60), "é{12}"),
+        (Gap(1, 60), "é{20}"),
+        (Gap(1, 60), "xé{20}"),
+        (Gap(40, 45), "漢{5,15}[a-z]*"),
+        (Gap(40, 40), "x🙂{9}[a-z]*"),
+        (Gap(20), "[é漢🙂]+"),
+        (Gap(20, 20), "a[éß]+"),
+        (Gap(), "🙂{1,9}"),
+    ],
+)
+@pytest.mark.parametrize("after", ["", "。"], ids=["open", "closed"])
+def test_a_canvas_may_end_inside_a_character_of_a_gap_that_goes_on(
+    wild: Session, gap: Gap, pattern: str, after: str
+) -> None:
+    """Canvases of 16, two to four bytes per character, one token per byte: the gaps cross one border or two."""
+    parts = ["a ", replace(gap, constraint=Regex(pattern)), *([after] if after else [])]
+    for seed in range(2):
+        result = wild.infill(parts, config=replace(CONFIG, seed=seed, max_steps=2, max_tokens=40))
+        assert re.fullmatch(pattern, result.gaps[0])
+        assert result.text == f"a {result.gaps[0]}{after}"
+
+
+@pytest.mark.parametrize("gap", [Gap(20, 20), Gap(40, 40), Gap(17)])
+@pytest.mark.parametrize("after", ["", "。"], ids=["open", "closed"])
+def test_a_gap_that_goes_on_is_whole_characters_without_a_constraint(wild: Session, gap: Gap, after: str) -> None:
+    result = wild.infill(["a ", gap, *([after] if after else [])], config=replace(CONFIG, max_steps=2, max_tokens=40))
+    assert result.text == f"a {result.gaps[0]}{after}"
+    assert "\ufffd" not in result.text
+
+
 def test_json_in_a_gap_is_valid(wild: Session, tmp_path: Path) -> None:
     schema = tmp_path / "person.json"
     schema.write_text(json.dumps(PERSON))
@@ -119,7 +152,7 @@ def test_lengths_in_which_nothing_matches_are_not_tried() -> None:
         (lambda: Gap(regex=3), "a gap: regex=3 must be text"),  # pyright: ignore[reportArgumentType]
         (lambda: Gap(regex="\ud800"), "must be text"),
         (lambda: Gap(json_schema="nowhere.json"), "the schema nowhere.json cannot be read"),
-        (lambda: Gap(constraint=Regex("a"), regex="b"), "give either constraint or regex, json_schema or choices"),
+        (lambda: Gap(constraint=Regex("a"), regex="b"), "a gap: constraint and regex cannot both be kept"),
     ],
 )
 def test_a_gap_that_cannot_be_is_refused(make: object, message: str) -> None:

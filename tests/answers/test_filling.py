@@ -155,7 +155,12 @@ def test_the_events_come_in_their_order(wild: Session) -> None:
         (replace(CONFIG, mode="causal"), "a<gap>", OptionError, "mode='causal' cannot fill gaps"),
         (replace(CONFIG, verify=0.1), "a<gap>", OptionError, "verify cuts a canvas"),
         (replace(CONFIG, canvas_length=17), "a<gap>", OptionError, "canvas_length=17 is longer than the 16 positions"),
-        (CONFIG, "a " * 400 + "<gap>", PromptError, "prompt and template need [0-9]+ positions, the model has 512"),
+        (
+            CONFIG,
+            "a " * 400 + "<gap>",
+            PromptError,
+            "the prompt and the text around the gaps need [0-9]+ positions, and the model has 512: give a part",
+        ),
         (CONFIG, "a", TemplateError, "the template has no gap"),
         (replace(CONFIG, raw=True, canvas_length=8), "a<gap:3>", None, ""),
         (replace(CONFIG, stop_tokens=()), "a<gap:3>b", None, ""),

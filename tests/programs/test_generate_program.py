@@ -153,6 +153,16 @@ def test_expected_failures_are_one_line_and_exit_1(arguments: tuple[str, ...], s
     assert done.stderr.decode().startswith(message)
 
 
+def test_a_long_value_is_cut_out_of_an_error():
+    done = run("hi", "--json-schema", "a" * 3000)
+    line = done.stderr.decode()
+    assert (done.returncode, line.count("\n")) == (1, 1)
+    assert line.startswith("error: the schema aaaa")
+    assert "aaa ... aaa" in line
+    assert line.endswith("cannot be read: File name too long\n")
+    assert len(line) < 900
+
+
 def test_debug_shows_the_traceback():
     done = run("hi", "--max-tokens", "0", "--debug")
     assert done.returncode == 1

@@ -94,6 +94,13 @@ def test_an_edit_changes_its_lines_only(tmp_path: Path) -> None:
         (INFILL, ("FILE.none",), b"", (1, "error: FILE.none: no such file")),
         (INFILL, ("FILE", "--max-steps", "0"), b"<gap>", (1, "error: max_steps=0 must be at least 1")),
         (INFILL, ("-", "--in-place"), b"<gap>", (2, "error: --in-place needs a file")),
+        (
+            INFILL,
+            ("FILE",),
+            f"<gap:{'9' * 5000}>".encode(),
+            (1, "error: a gap of more than 1000000000 tokens: no model"),
+        ),
+        (EDIT, ("/dev/null", "Do.", "--lines", "1", "--in-place"), b"", (1, "error: /dev/null is no regular file")),
         (INFILL, ("FILE", "--diff", "--in-place"), b"<gap>", (2, "error: --in-place, --diff and --json exclude")),
         (EDIT, ("FILE", "Do."), b"a", (2, "error: say what to rewrite: give either --lines")),
         (EDIT, ("FILE", "Do.", "--lines", "3"), b"a\n", (1, "error: lines 3 are not in the text, which has 1 line")),

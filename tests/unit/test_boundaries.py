@@ -126,10 +126,10 @@ def test_no_part_of_a_character_is_allowed_where_characters_must_be_whole(bounda
 
 def test_the_text_of_a_gap_is_without_the_absorbed_space_and_whole(boundaries: Boundaries) -> None:
     literal = boundaries.tokenizer.literal
-    assert boundaries.text(literal(" 33"), TokenGap(absorbs_space=True)) == "33"
-    assert boundaries.text(literal("33"), TokenGap(absorbs_space=True)) is None
-    assert boundaries.text(literal("漢"), TokenGap()) == "漢"
-    assert boundaries.text(literal("漢")[:-1], TokenGap()) is None
+    assert boundaries.data(literal(" 33"), TokenGap(absorbs_space=True)) == b"33"
+    assert boundaries.data(literal("33"), TokenGap(absorbs_space=True)) is None
+    assert boundaries.data(literal("漢"), TokenGap()) == "漢".encode()
+    assert boundaries.data(literal("漢")[:-1], TokenGap()) is None
 
 
 def test_bans_are_computed_once(boundaries: Boundaries) -> None:

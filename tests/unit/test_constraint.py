@@ -192,6 +192,7 @@ SCHEMAS: list[dict[str, Any]] = [
             {"type": "string", "format": "uuid"},
         ]
     },
+    {"oneOf": [{"type": ["string", "null"], "maxLength": 3}, {"type": ["integer", "boolean"]}]},
     *({"type": "string", "format": name} for name in ("date", "email", "ipv4")),
 ]
 
@@ -253,11 +254,43 @@ def test_json_as_it_is_written(schema: dict[str, Any], text: str, accepted: bool
         ({"type": "integer", "minimum": 5, "maximum": 4}, "no integer lies between 5 and 4"),
         ({"type": "number", "maximum": 4}, "the only limit of a number that is supported"),
         ({"type": "string", "enum": [3]}, "no value is allowed"),
+        ({"type": 3}, "'type' must be a text or a list of texts, not 3"),
+        ({"type": ["string", {}]}, "'type' must be a text or a list of texts"),
+        ({"type": "string", "maxLength": -1}, "'maxLength' must be a whole number from 0 on, not -1"),
+        ({"type": "string", "minLength": True}, "'minLength' must be a whole number from 0 on, not True"),
+        ({"type": "string", "pattern": []}, "'pattern' must be a text, not []"),
+        ({"type": "integer", "minimum": "3"}, "'minimum' must be a number, not '3'"),
+        ({"type": "number", "minimum": float("inf")}, "'minimum' must be a number, not inf"),
+        ({"properties": []}, "'properties' must be an object, not []"),
+        ({"properties": {"a": {"type": "null"}}, "required": [["a"]]}, "'required' must be a list of texts"),
+        ({"properties": {"a": {"anyOf": []}}}, "json_schema at /a: 'anyOf' must be a list that is not empty, not []"),
+        ({"enum": 5}, "'enum' must be a list that is not empty, not 5"),
+        ({"$ref": None}, "'$ref' must be a text, not None"),
+        ({"oneOf": [{"type": ["object", "null"]}, {"type": ["null", "string"]}]}, "an object needs 'properties'"),
+        ({"oneOf": [{"type": ["string", "null"]}, {"type": "null"}]}, "'oneOf' is supported only if"),
     ],
 )
 def test_what_cannot_be_kept_is_named(schema: dict[str, Any], message: str) -> None:
     with pytest.raises(ConstraintError, match=re.escape(message)):
         schema_regex(schema)
+
+
+def test_a_schema_that_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    schema: dict[str, Any] = {"type": "null"}
+    for _ in range(5000):
+        schema = {"type": "array", "items": schema}
+    with pytest.raises(ConstraintError, match="json_schema: it is nested too deeply"):
+        schema_regex(schema)
+    file = tmp_path / "schema.json"
+    file.write_text("[" * 100_000)
+    with pytest.raises(ConstraintError, match=r"schema\.json is not JSON: .*recursion"):
+        read_schema(file)
+
+
+def test_a_byte_order_mark_before_a_schema_is_ignored(tmp_path: Path) -> None:
+    file = tmp_path / "schema.json"
+    file.write_text('\ufeff{"type": "null"}')
+    assert read_schema(file) == {"type": "null"}
 
 
 def test_a_schema_is_a_dict_a_file_or_a_model(tmp_path: Path) -> None:

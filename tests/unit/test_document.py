@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -46,6 +51,140 @@ def test_permissions_and_links_stay(tmp_path: Path) -> None:
     assert link.is_symlink()
     assert file.read_text() == "b"
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
+
+
+def test_the_rights_of_a_program_do_not_stay(tmp_path: Path) -> None:
+    file = a_file(tmp_path, b"a")
+    file.chmod(0o6755)
+    write_document(read_document(str(file)), "b")
+    assert (file.read_text(), stat.S_IMODE(file.stat().st_mode)) == ("b", 0o755)
+
+
+@pytest.mark.skipif(not hasattr(os, "setxattr"), reason="Python sets extended attributes on Linux only")
+def test_extended_attributes_stay(tmp_path: Path) -> None:
+    file = a_file(tmp_path, b"a")
+    os.setxattr(file, "user.tag", b"\x00red")
+    os.setxattr(file, "user.empty", b"")
+    write_document(read_document(str(file)), "b")
+    assert {name: os.getxattr(file, name) for name in os.listxattr(file)} == {"user.tag": b"\x00red", "user.empty": b""}
+
+
+def test_an_attribute_that_cannot_be_kept_is_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = a_file(tmp_path, b"a")
+    monkeypatch.setattr(os, "listxattr", lambda path: ["user.tag"], raising=False)
+    monkeypatch.setattr(os, "getxattr", lambda path, name: b"red", raising=False)
+    monkeypatch.setattr(os, "setxattr", failing(errno.ENOSPC), raising=False)
+    with pytest.raises(DocumentError, match=r"text\.txt cannot be written: No space left on device"):
+        write_document(read_document(str(file)), "b")
+    assert (file.read_text(), names(tmp_path)) == ("a", ["text.txt"])
+
+
+def failing(number: int) -> object:
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+def as_root() -> None:
+    if os.geteuid():
+        pytest.skip("only root can give files to others")
+
+
+@contextmanager
+def as_user(user: int, group: int) -> Iterator[None]:
+    os.setegid(group)
+    os.seteuid(user)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+def test_owner_and_group_stay(tmp_path: Path) -> None:
+    as_root()
+    file = a_file(tmp_path, b"a")
+    os.chown(file, 1234, 2345)
+    write_document(read_document(str(file)), "b")
+    assert (file.read_text(), file.stat().st_uid, file.stat().st_gid) == ("b", 1234, 2345)
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder that everybody may write to; pytest's own are below folders that only their owner may enter."""
+    as_root()
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
+def test_a_file_of_another_owner_is_refused(shared: Path) -> None:
+    file = a_file(shared, b"a")
+    file.chmod(0o666)
+    document = read_document(str(file))
+    with as_user(1234, 2345), pytest.raises(DocumentError, match="belongs to user 0 and group 0, and would no longer"):
+        write_document(document, "b")
+    assert (file.read_text(), names(shared)) == ("a", ["text.txt"])
+
+
+@pytest.mark.parametrize("closed", ["file", "folder"])
+def test_a_file_or_folder_that_may_only_be_read_is_left_as_it_is(shared: Path, closed: str) -> None:
+    file = a_file(shared, b"a")
+    os.chown(file, 1234, 2345)
+    if closed == "file":
+        file.chmod(0o444)
+    else:
+        shared.chmod(0o755)
+    document = read_document(str(file))
+    with as_user(1234, 2345), pytest.raises(DocumentError, match=r"text\.txt cannot be written: Permission denied"):
+        write_document(document, "b")
+    assert (file.read_text(), names(shared)) == ("a", ["text.txt"])
+
+
+def test_a_file_with_two_names_is_refused(tmp_path: Path) -> None:
+    file = a_file(tmp_path, b"a")
+    (tmp_path / "other").hardlink_to(file)
+    with pytest.raises(DocumentError, match=r"text\.txt has 2 hard links, and only this one would be rewritten"):
+        write_document(read_document(str(file)), "b")
+    assert (tmp_path / "other").read_text() == "a"
+
+
+def test_a_file_whose_name_is_as_long_as_names_can_be_is_replaced(tmp_path: Path) -> None:
+    file = tmp_path / ("n" * 255)
+    file.write_bytes(b"a")
+    write_document(read_document(str(file)), "b")
+    assert (file.read_text(), names(tmp_path)) == ("b", [file.name])
+
+
+def test_without_space_the_file_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = a_file(tmp_path, b"a")
+    document = read_document(str(file))
+    monkeypatch.setattr(os, "fsync", failing(errno.ENOSPC))
+    with pytest.raises(DocumentError, match=r"text\.txt cannot be written: No space left on device"):
+        write_document(document, "b")
+    assert (file.read_text(), names(tmp_path)) == ("a", ["text.txt"])
+
+
+@pytest.mark.parametrize("make", [lambda path: path.mkdir(), os.mkfifo, lambda path: path.symlink_to("/dev/null")])
+def test_what_is_no_regular_file_is_refused(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    path = tmp_path / "thing"
+    make(path)
+    with pytest.raises(DocumentError, match="thing is no regular file"):
+        write_document(Document(name=str(path), text=""), "b")
+
+
+def test_links_that_lead_nowhere_are_named(tmp_path: Path) -> None:
+    loop, dangling = tmp_path / "loop", tmp_path / "dangling"
+    loop.symlink_to("loop")
+    dangling.symlink_to("nothing")
+    with pytest.raises(DocumentError, match="loop cannot be read: Too many levels of symbolic links"):
+        read_document(str(loop))
+    with pytest.raises(DocumentError, match="dangling: no such file"):
+        read_document(str(dangling))
+    for path in (loop, dangling):
+        with pytest.raises(DocumentError, match=f"{path.name} cannot be written|{path.name}: no such file"):
+            write_document(Document(name=str(path), text=""), "b")
 
 
 def test_a_file_that_has_changed_is_left_as_it_is(tmp_path: Path) -> None:
@@ -114,4 +253,9 @@ def test_what_names_no_span_is_refused() -> None:
         lines_span("a", "x")
     with pytest.raises(TemplateError, match="characters '5': give where"):
         characters_span("5")
+    # Python reads no number of so many digits.
+    with pytest.raises(TemplateError, match="lines '99"):
+        lines_span("a", "9" * 5000)
+    with pytest.raises(TemplateError, match="characters '0:99"):
+        characters_span("0:" + "9" * 5000)
     assert characters_span("5:9") == (5, 9)

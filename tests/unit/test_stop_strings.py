@@ -196,4 +196,4 @@ def test_a_draft_is_shown_up_to_its_first_stop_string(
 ) -> None:
     until_stop = UntilStop(["END"])
     until_stop.take(before, last=False)
-    assert until_stop.cut(pieces, thought) == expected
+    assert until_stop.cut(pieces, thought)[1] == expected

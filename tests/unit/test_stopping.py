@@ -5,8 +5,10 @@ from __future__ import annotations
 import mlx.core as mx
 import pytest
 
+from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.sampling.schedule import LinearTemperature
 from mlx_diffgemma.sampling.stopping import StableAndConfident, StopRule, Unsurprised, UntilEnd
+from mlx_diffgemma.sampling.strategy import stop_rule
 
 SURE = mx.zeros((1, 3))
 
@@ -58,6 +60,11 @@ def test_low_entropy_ends_a_changing_canvas_after_its_steps() -> None:
     rule = Unsurprised(rule=STABLE, mean_entropy=0.5, min_steps=3)
     assert judgements(rule, [A, B, A, B], mx.array([[0.4, 0.4, 0.4]])) == [False, False, True, True]
     assert judgements(rule, [A, B, A, B], mx.array([[0.6, 0.6, 0.6]])) == [False, False, False, False]
+
+
+def test_steps_that_no_canvas_has_are_never_reached() -> None:
+    rule = stop_rule(GenerationConfig(mean_entropy=0.5, min_steps=2**63, max_steps=2**63, stability_threshold=0))
+    assert judgements(rule, [A, B], mx.array([[0.4, 0.4, 0.4]])) == [False, False]
 
 
 def test_the_rule_inside_still_ends_a_canvas_early() -> None:

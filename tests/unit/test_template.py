@@ -16,6 +16,7 @@ from mlx_diffgemma.infilling.template import Gap, filled, parse, sized
     [
         ("a <gap> b", ("a ", Gap(), " b")),
         ("<gap>", (Gap(),)),
+        (f"<gap:{'0' * 5000}4>x", (Gap(4, 4), "x")),
         ("<gap:40>x", (Gap(40, 40), "x")),
         ("x<gap:5-40>", ("x", Gap(5, 40))),
         ("<gap><gap:2>", (Gap(), Gap(2, 2))),
@@ -56,6 +57,13 @@ def test_a_list_of_texts_and_gaps_is_a_template_too() -> None:
         (lambda: parse(b"\xff<gap>"), "a template holds texts and gaps, not 255"),  # type: ignore[arg-type]
         (lambda: parse("\udcff <gap>"), "the text is not valid Unicode at character 0"),
         (lambda: parse("<gap:0>"), "a gap of 0 tokens: it must have at least one"),
+        (lambda: parse(f"<gap:{'9' * 5000}>"), "a gap of more than 1000000000 tokens: no model can fill it"),
+        (lambda: parse(f"<gap:2-{'9' * 5000}>"), "a gap of more than 1000000000 tokens"),
+        (lambda: Gap(10**5000), "a gap of more than 1000000000 tokens"),
+        (lambda: Gap("3"), "a gap of '3' tokens: give a whole number"),  # type: ignore[arg-type]
+        (lambda: Gap(1, 2.0), "a gap of 2.0 tokens: give a whole number"),  # type: ignore[arg-type]
+        (lambda: Gap(True), "a gap of True tokens: give a whole number"),
+        (lambda: Gap(constraint="a+"), "a gap: constraint='a\\+' must be a Regex"),  # type: ignore[arg-type]
         (lambda: parse("<gap:5-2>"), "a gap of 5 to 2 tokens"),
         (lambda: check_span("abc", (1, 4)), "the span 1:4 is outside the text of 3 characters"),
         (lambda: check_span("abc", (-1, 2)), "the span -1:2 is outside"),

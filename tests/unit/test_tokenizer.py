@@ -277,6 +277,7 @@ def test_a_broken_tokenizer_is_named(demo: Path, tmp_path: Path, name: str, cont
     ("template", "reason"),
     [
         ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "maximum recursion depth exceeded"),
         ("{{ 1 + 'a' }}", "unsupported operand"),
         ("{{ 1 // 0 }}", "by zero"),
         ("{% if %}", "Expected"),

@@ -27,7 +27,7 @@ def call(
     streams = {
         "stdin": io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"),
         "stdout": io.TextIOWrapper(stdout, encoding="utf-8", write_through=True),
-        "stderr": io.TextIOWrapper(stderr, encoding="utf-8", write_through=True),
+        "stderr": io.TextIOWrapper(stderr, encoding="utf-8", errors="backslashreplace", write_through=True),
     }
     environment = os.environ if env is None else env
     with patch.multiple(sys, argv=command, **streams), patch.dict(os.environ, environment, clear=True), _restored():
