@@ -25,8 +25,9 @@ class Completion:
     text: without the thinking, and without the end token or stop string. thought: the thinking. calls: of tools.
     tokens: all of it, thinking and the token that ends it included. probabilities: of each of `tokens`, see
     BlockCommitted. finish_reason: "stop" at an end token or a stop string, "length" at max_tokens, "empty" if the model
-    wrote nothing but padding, "interrupted" if the generation was left early; then of `stats` only the counts are
-    known, times and memory are 0. prefix: the conversation up to the end of the answer, if the call was given a prefix.
+    wrote no text, though it may have finished a thought, "interrupted" if the generation was left early; then of
+    `stats` only the counts are known, times and memory are 0. prefix: the conversation up to the end of the answer, if
+    the call was given a prefix.
     """
 
     text: str
@@ -94,16 +95,26 @@ def fold(events: Iterable[Event], *, seed: int) -> tuple[Completion, tuple[str, 
                 finished = event
             case _:
                 pass
+    text, thought = "".join(block.text for block in blocks), "".join(block.thought for block in blocks)
     completion = Completion(
-        text="".join(block.text for block in blocks),
-        thought="".join(block.thought for block in blocks),
+        text=text,
+        thought=thought,
         tokens=tuple(token for block in blocks for token in block.tokens),
         probabilities=tuple(probability for block in blocks for probability in block.probabilities),
-        finish_reason=finished.reason if finished else "interrupted",
+        finish_reason=_reason(finished, text, thought),
         stats=finished.stats if finished else _counts(prompt_tokens, blocks),
         seed=seed,
     )
     return completion, tuple(gaps)
+
+
+def _reason(finished: Finished | None, text: str, thought: str) -> CompletionReason:
+    """Return why an answer ended; the events do not know whether its tokens have text."""
+    if finished is None:
+        return "interrupted"
+    if text or (thought and finished.reason == "length"):
+        return finished.reason
+    return "empty"
 
 
 def gather(events: Iterable[Event], *, seed: int) -> Completion:

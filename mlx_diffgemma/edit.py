@@ -71,7 +71,7 @@ def edit(
     session, config = start(revision)
     parts = session.edit_template(document.text, span, gap)
     events = session.stream_edit(document.text, instruction, span, config, gap=gap)
-    deliver(revision, document, parts, events, seed=config.seed)
+    deliver(revision, document, parts, events, config)
 
 
 def main() -> None:

@@ -71,7 +71,7 @@ def infill(
     parts = matched(parts, constraint)
     session, config = start(revision)
     events = session.stream_infill(parts, gaps.instruction, config)
-    deliver(revision, document, parts, events, seed=config.seed)
+    deliver(revision, document, parts, events, config)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import signal
+import sys
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def run_work(events: Generator[WriteEvent], *, quiet: bool) -> None:
     from mlx_diffgemma_convert.screen import show_progress, summary_table
 
     with _first_interrupt_only(), closing(events):
-        finished = show_progress(events, console=Console(stderr=True), quiet=quiet)
+        finished = show_progress(events, sys.stderr, quiet=quiet)
     if not quiet:
         Console().print(summary_table(finished))
 

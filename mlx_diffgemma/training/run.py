@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from mlx_diffgemma.checkpoint.adapters import ROUTER, LoRA, adapter_config, attach_adapter, save_adapter
+from mlx_diffgemma.display.bar import Progress
 from mlx_diffgemma.errors import DataError, OptionError, TrainingError, out_of_memory
 from mlx_diffgemma.loading import load
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
@@ -106,12 +107,10 @@ class PreparedTraining:
         return sum(each.size for _, each in flat)
 
 
-def prepare_training(
-    plan: TrainingPlan, progress: Callable[[Iterable[Example], int], Iterable[Example]]
-) -> PreparedTraining:
+def prepare_training(plan: TrainingPlan, progress: Progress) -> PreparedTraining:
     """Check and load everything: phases 1 to 3. Raises DiffGemmaError.
 
-    progress: passes examples on and shows how many of their number have passed.
+    progress: shows the reading of the weights and the data.
     """
     step = saved_step(plan.out / _STATE)
     if step is not None and not plan.resume:
@@ -123,14 +122,15 @@ def prepare_training(
     taught, held_out = read_conversations(plan.data, TRAIN), read_conversations(plan.data, VALID)
     if not taught:
         raise DataError(f"{plan.data} has no training data: put one JSON object per line into {TRAIN}.jsonl")
-    session = load(plan.model, revision=plan.revision, dtype=plan.dtype or ("float32" if plan.lora is None else None))
+    dtype = plan.dtype or ("float32" if plan.lora is None else None)
+    session = load(plan.model, revision=plan.revision, dtype=dtype, progress=progress)
     weights = weights_fingerprint(session.model)
     make_trainable(session.model, plan)
 
     def examples(found: Sequence[Conversation]) -> list[Example]:
         stop_tokens = session.defaults.stop_tokens
         made = tokenize_conversations(found, session.tokenizer, stop_tokens, plan.settings.max_seq_length)
-        return list(progress(made, len(found)))
+        return list(progress("reading the data", made, len(found)))
 
     train_examples, valid_examples = examples(taught), examples(held_out)
     facts = {

@@ -569,9 +569,9 @@ def test_every_option_reaches_the_result(packed: Path, adapter: Path, tmp_path: 
         ("nowhere {result} --adapter {adapter}", "error: no such folder: nowhere"),
         ("{base} {result} --adapter nowhere", "error: no adapter at"),
         ("{base} {result} --adapter {adapter} --revision main", "error: .* a revision goes with"),
-        ("{base} {result}", "Error: Missing option '--adapter'"),
-        ("{base} {result} --adapter {adapter} --dtype float16", "Error: .*'float16' is not one of"),
-        ("{base} {result} --adapter {adapter} --max-shard-size big", "Error: .*'big' is not a size"),
+        ("{base} {result}", "error: missing option '--adapter'"),
+        ("{base} {result} --adapter {adapter} --dtype float16", "error: .*'float16' is not one of"),
+        ("{base} {result} --adapter {adapter} --max-shard-size big", "error: .*'big' is not a size"),
     ],
 )
 def test_failures_are_one_line_and_write_nothing(

@@ -168,7 +168,11 @@ def test_the_demo_answers_where_no_model_is_named():
     assert done.returncode == 0
     assert done.stdout == b'{"name": "Ana", "age": 34, "city": "Rome"}\n'
     assert done.stderr.startswith(b"no --model is named: this is the demo")
-    assert call(generate.main, "Hello", "--quiet", env=environment()).stderr == b""
+    # Also when quiet, because nobody may take the demo for another model; who names it knows.
+    quiet = call(generate.main, "Give JSON: Ana is 34 and lives in Rome.", "--quiet", env=environment())
+    assert quiet.stderr == done.stderr.splitlines(keepends=True)[0]
+    named = call(generate.main, "Hello", "--model", "demo", "--max-tokens", "4", "--quiet", env=environment())
+    assert named.stderr == b""
 
 
 def test_an_adapter_that_is_none_is_refused_before_the_weights_are_read():
@@ -298,12 +302,14 @@ def interrupted(folder: Path, *options: str) -> tuple[int, bytes, bytes]:
 
 
 def test_ctrl_c_in_a_pipe_prints_what_is_settled(tmp_path: Path):
-    assert interrupted(tmp_path) == (130, b"Hello world\n", b"")
+    assert interrupted(tmp_path) == (130, b"Hello world\n", b"interrupted after 3 tokens\n")
+    (tmp_path / "stopped").unlink()
+    assert interrupted(tmp_path, "--quiet") == (130, b"Hello world\n", b"")
 
 
 def test_ctrl_c_with_json_prints_the_object_of_what_is_settled(tmp_path: Path):
     code, stdout, stderr = interrupted(tmp_path, "--json")
-    assert (code, stderr) == (130, b"")
+    assert (code, stderr) == (130, b"interrupted after 3 tokens\n")
     assert json.loads(stdout) == {
         "text": "Hello world",
         "thought": "",

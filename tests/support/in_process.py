@@ -30,7 +30,7 @@ def call(
         "stderr": io.TextIOWrapper(stderr, encoding="utf-8", write_through=True),
     }
     environment = os.environ if env is None else env
-    with patch.multiple(sys, argv=command, **streams), patch.dict(os.environ, environment, clear=True), _restored():
+    with patch.multiple(sys, argv=command, **streams), patch.dict(os.environ, environment, clear=True), restored():
         code = _exit_code(main)
         for stream in streams.values():
             stream.flush()
@@ -61,7 +61,7 @@ def _exit_code(main: Callable[[], object]) -> int:
 
 
 @contextmanager
-def _restored() -> Iterator[None]:
+def restored() -> Iterator[None]:
     """Put signal handlers and the logger of `mlx_diffgemma` back at the end."""
     signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     logger = logging.getLogger("mlx_diffgemma")

@@ -140,7 +140,14 @@ def loading(script: Scripted) -> ModuleType:
     """A module in the place of `mlx_diffgemma.loading` that loads the scripted session whatever is named."""
     module = ModuleType("mlx_diffgemma.loading")
 
-    def load(model: str, *, revision: str | None = None, dtype: str | None = None, adapter: object = None) -> Scripted:
+    def load(
+        model: str,
+        *,
+        revision: str | None = None,
+        dtype: str | None = None,
+        adapter: object = None,
+        progress: object = None,
+    ) -> Scripted:
         time.sleep(script.delay)
         return script
 
