@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from mlx_diffgemma.errors import ConfigError, DataError, ModelNotFoundError
+from mlx_diffgemma.errors import ConfigError, DataError, DiffGemmaError, ModelNotFoundError
 
 
 class JsonLine(NamedTuple):
@@ -28,7 +28,7 @@ def replacing(path: Path) -> Generator[Path]:
 
     The temporary path is in the folder of `path` and has its suffix, because some libraries choose a format by suffix.
     The file is flushed to the disk before it is renamed. It gets the permissions of a new file: a block that wants
-    those of the old file sets them. Raises OSError.
+    those of the old file sets them. Raises OSError, which names the file.
     """
     temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
@@ -36,8 +36,21 @@ def replacing(path: Path) -> Generator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        # A full disk has no name of its own, and the temporary name says nothing to anybody.
+        if error.filename in (None, str(temporary)):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def home_expanded(path: str | Path, error: type[DiffGemmaError]) -> Path:
+    """Return a path whose ~ is replaced with a home folder. Raises `error` for a user that is unknown or has none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise error(f"no such folder: {path} (there is no home folder for ~: give the whole path)") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:

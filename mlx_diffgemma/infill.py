@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mlx_diffgemma.cli.quietly  # noqa: F401  # isort: skip
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated

@@ -8,6 +8,8 @@ from mlx_diffgemma.checkpoint.adapters import load_adapter, read_adapter_config
 from mlx_diffgemma.checkpoint.hub import model_folder
 from mlx_diffgemma.checkpoint.weights import open_checkpoint
 from mlx_diffgemma.display.bar import Progress, no_progress
+from mlx_diffgemma.errors import AdapterError
+from mlx_diffgemma.files import home_expanded
 from mlx_diffgemma.session import Session
 from mlx_diffgemma.text.tokenizer import load_tokenizer
 
@@ -30,7 +32,7 @@ def load(
     # Everything is checked before gigabytes are read.
     checkpoint = open_checkpoint(folder, dtype)
     tokenizer = load_tokenizer(folder)
-    changes = None if adapter is None else Path(adapter).expanduser()
+    changes = None if adapter is None else home_expanded(adapter, AdapterError)
     if changes is not None:
         read_adapter_config(changes)
     loaded = checkpoint.load(progress)

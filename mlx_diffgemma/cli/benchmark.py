@@ -120,9 +120,9 @@ def _put_out(found: Benchmark, report: ReportOptions, *, quiet: bool) -> None:
     """Print the figures on stdout, and draw them. Raises BenchmarkError."""
     from rich.console import Console
 
-    from mlx_diffgemma.benchmark.machine import this_machine
     from mlx_diffgemma.benchmark.plot import save_plot
     from mlx_diffgemma.benchmark.report import as_object, show
+    from mlx_diffgemma.device.machine import this_machine
 
     if report.json:
         stdout_line(json.dumps(as_object(found, this_machine()), ensure_ascii=False))
@@ -134,6 +134,6 @@ def _put_out(found: Benchmark, report: ReportOptions, *, quiet: bool) -> None:
         sys.stdout.flush()
     # An interrupted run may have measured nothing that can be drawn.
     if report.plot is not None and (found.whole or any(model.steps or model.attempts for model in found.models)):
-        save_plot(found, report.plot)
+        save_plot(found, this_machine(), report.plot)
         if not quiet:
             print(f"{report.plot}: the figures as a picture", file=sys.stderr)  # noqa: T201

@@ -30,6 +30,8 @@ _UsageError: Any = typer.BadParameter.__base__
 """What typer raises for a command line that it cannot read; it has no public name in all versions."""
 _PLAINER = {"·": "|", "…": "...", "–": "-", "━": "#", "─": "-", "’": "'", "“": '"', "”": '"'}
 """What stands for a character that the encoding of a stream lacks; "?" for any other."""
+_TEMPORARY = ("TMPDIR", "TMP", "TEMP", "TEMPDIR")
+"""Names of the temporary folder in the environment; one that does not exist is not looked for."""
 _PLAIN = "mlx_diffgemma.plain"
 """The name of the error handler that does it."""
 
@@ -48,6 +50,8 @@ def reported(*, debug: bool, quiet: bool = False) -> Generator[None]:
     logger = logging.getLogger("mlx_diffgemma")
     logger.handlers = [handler]
     logger.setLevel(logging.ERROR if quiet else logging.INFO)
+    # It warns where it cannot keep its cache, for which a picture is no worse.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         yield
     except DiffGemmaError as error:
@@ -55,11 +59,12 @@ def reported(*, debug: bool, quiet: bool = False) -> Generator[None]:
             raise
         complain(str(error))
         raise SystemExit(FAILED) from None
-    except OSError:
-        if debug:
+    except OSError as error:
+        # A file that cannot be read or written has an error with its name; without a name the output is meant.
+        if debug or error.filename is None:
             raise
-        with _written_output():
-            raise
+        complain(f"{error.filename}: {error.strerror}")
+        raise SystemExit(FAILED) from None
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
 
@@ -70,7 +75,6 @@ def _written_output() -> Generator[None]:
     try:
         yield
     except OSError as error:
-        # A file that cannot be read or written has an error with its name; without a name the output is meant.
         if error.filename is not None:
             raise
         # Python would report the error again while flushing at exit, so stdout is replaced by a stream that leads
@@ -106,9 +110,13 @@ class _Forgiving(io.FileIO):
             return memoryview(data).nbytes
 
 
-def _prepare_streams() -> None:
+def _prepare() -> None:
     """Make notes that cannot be written cost no result, and characters that an encoding lacks cost no error."""
     open_streams()
+    for name in _TEMPORARY:
+        # MLX compiles its kernels for the CPU in that folder, and fails without it.
+        if not os.path.isdir(os.environ.get(name, "/")):  # noqa: PTH112 - Path("") would be the current folder
+            del os.environ[name]
     codecs.register_error(_PLAIN, _plainer)
     stderr = sys.stderr
     if isinstance(getattr(getattr(stderr, "buffer", None), "raw", None), io.FileIO):
@@ -131,7 +139,7 @@ def run_program(app: typer.Typer, name: str) -> None:
 
     A usage error is one line and exits with 2.
     """
-    _prepare_streams()
+    _prepare()
     signal.signal(signal.SIGTERM, _terminate)
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
         # See `cli.quietly`.

@@ -28,14 +28,15 @@ def can_draw_losses() -> bool:
     return True
 
 
-def draw_losses(records: Sequence[Record], path: Path) -> None:
-    """Write a picture of the losses over the steps: of the training, raw and smoothed, and held out."""
+def draw_losses(records: Sequence[Record], title: str, path: Path) -> None:
+    """Write a picture of the losses over the steps: of the training, raw and smoothed, and held out. Raises OSError."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogFormatter, MaxNLocator
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=8)
     axes = figure.subplots()
     steps = [record for record in records if record["event"] == "step"]
     held_out = [record for record in records if record["event"] == "evaluation"]
@@ -62,7 +63,7 @@ def draw_losses(records: Sequence[Record], path: Path) -> None:
     axes.grid(visible=True, which="both", alpha=0.2)
     axes.legend(frameon=False)
     with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+        figure.savefig(temporary, dpi=120, metadata={"Title": title})
 
 
 def _smooth(values: Sequence[float]) -> list[float]:

@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from mlx_diffgemma.checkpoint.adapters import ROUTER, LoRA, adapter_config, attach_adapter, save_adapter
+from mlx_diffgemma.device.machine import caption, this_machine
 from mlx_diffgemma.display.bar import Progress
 from mlx_diffgemma.errors import DataError, OptionError, TrainingError, out_of_memory
 from mlx_diffgemma.loading import load
@@ -188,7 +190,8 @@ def run_training(ready: PreparedTraining) -> Generator[TrainingEvent]:
         save_state(plan.out / _STATE, state, ready.facts)
         save_adapter(plan.out, model, config)
         if drawing and log.records:
-            draw_losses(log.records, plan.out / PICTURE)
+            title = caption([plan.model], this_machine(), datetime.now().astimezone().date())
+            draw_losses(log.records, title, plan.out / PICTURE)
 
     remedy = "lower --batch-size and raise --accumulate instead, or add --grad-checkpoint"
     evaluate = ready.held_out.evaluate if ready.held_out else None

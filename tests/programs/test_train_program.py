@@ -75,7 +75,7 @@ def test_a_training_on_a_terminal(model: Path, data: Path, tmp_path: Path) -> No
     assert shown.code == 0
     assert shown.cursor_visible
     [bar] = [row for row in shown.shots[0] if "tokens/s" in row]
-    assert re.fullmatch(r"loss \d+\.\d{4}  [\d,]+ tokens/s  \d+/20  [━─]{20}  0:\d\d left", bar)
+    assert re.fullmatch(r"loss \d+\.\d{4}  [\d,]+ tokens/s  \d+/20  [━─]{20}  [\d:]+ left", bar)
     begun = next(row for row in shown.rows if "parameters trained" in row)
     assert "16 examples, 2 held out, 20 steps of 2" in begun
     evaluations = [row for row in shown.rows if "held out: canvas" in row]
