@@ -31,7 +31,7 @@ def call(
     }
     environment = os.environ if env is None else env
     with patch.multiple(sys, argv=command, **streams), patch.dict(os.environ, environment, clear=True), restored():
-        code = _exit_code(main)
+        code = exit_code(main)
         for stream in streams.values():
             stream.flush()
     return subprocess.CompletedProcess(command, code, stdout.getvalue(), stderr.getvalue())
@@ -45,7 +45,7 @@ def call_for_text(
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
-def _exit_code(main: Callable[[], object]) -> int:
+def exit_code(main: Callable[[], object]) -> int:
     """Return what the interpreter would exit with, printing what it would print."""
     try:
         main()

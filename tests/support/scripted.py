@@ -89,6 +89,14 @@ class Scripted:
                     Path(self.stopped).touch()
                 time.sleep(600)
 
+    def stream_many(
+        self, prompts: Sequence[str], configs: Sequence[GenerationConfig], *, batch_size: int, prefix: None = None
+    ) -> Iterator[tuple[int, Event]]:
+        """Yield the events of one prompt after the other."""
+        for number, (prompt, config) in enumerate(zip(prompts, configs, strict=True)):
+            for event in self.stream(prompt, config):
+                yield number, event
+
     def _events(self, thought: list[str], answer: list[str]) -> Iterator[Event]:
         yield Prefilled(done=3, total=5)
         yield Prefilled(done=5, total=5)
