@@ -40,6 +40,11 @@ class Completion:
     seed: int
     prefix: Prefix | None = field(default=None, compare=False)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no answer: nothing at all, or a thought alone, finished or cut off by max_tokens."""
+        return self.finish_reason == "empty" or (self.finish_reason == "length" and not self.text)
+
     def __str__(self) -> str:
         return self.text
 
@@ -95,26 +100,16 @@ def fold(events: Iterable[Event], *, seed: int) -> tuple[Completion, tuple[str, 
                 finished = event
             case _:
                 pass
-    text, thought = "".join(block.text for block in blocks), "".join(block.thought for block in blocks)
     completion = Completion(
-        text=text,
-        thought=thought,
+        text="".join(block.text for block in blocks),
+        thought="".join(block.thought for block in blocks),
         tokens=tuple(token for block in blocks for token in block.tokens),
         probabilities=tuple(probability for block in blocks for probability in block.probabilities),
-        finish_reason=_reason(finished, text, thought),
+        finish_reason=finished.reason if finished else "interrupted",
         stats=finished.stats if finished else _counts(prompt_tokens, blocks),
         seed=seed,
     )
     return completion, tuple(gaps)
-
-
-def _reason(finished: Finished | None, text: str, thought: str) -> CompletionReason:
-    """Return why an answer ended; the events do not know whether its tokens have text."""
-    if finished is None:
-        return "interrupted"
-    if text or (thought and finished.reason == "length"):
-        return finished.reason
-    return "empty"
 
 
 def gather(events: Iterable[Event], *, seed: int) -> Completion:

@@ -138,7 +138,7 @@ class Finished:
     """The generation is over.
 
     reason: "stop" at an end token or a stop string, "length" at max_tokens, "empty" if the model wrote nothing but
-    padding.
+    padding; with text attached also if it wrote a thought alone and finished it.
     """
 
     reason: FinishReason

@@ -103,7 +103,7 @@ def answer_file(request: Request, file: Path, batch_size: int | None) -> None:
         until_interrupt = takewhile(lambda _: not interrupt.noted, events)
         for index, answer in in_order(_counted(until_interrupt, bar)):
             completion = gather(answer, seed=configs[index].seed)
-            if not completion.text and not configs[index].allow_empty:
+            if completion.is_empty and not configs[index].allow_empty:
                 empty.append(lines[index].where)
             with bar.hidden():
                 stdout_line(completion.to_json(index=index, choices=choices[index]))
@@ -112,8 +112,9 @@ def answer_file(request: Request, file: Path, batch_size: int | None) -> None:
         interrupted(f"{printed} of {len(lines)} answers", quiet=request.quiet)
     if empty:
         shown = "; ".join(empty[:_NAMED]) + (f" and {len(empty) - _NAMED} more" if len(empty) > _NAMED else "")
+        verb = "is" if len(empty) == 1 else "are"
         raise EmptyAnswerError(
-            f"{len(empty)} of {len(lines)} answers are empty: {shown} (--allow-empty accepts empty answers)"
+            f"{len(empty)} of {len(lines)} answers {verb} empty: {shown} (--allow-empty accepts empty answers)"
         )
 
 

@@ -51,7 +51,7 @@ def answer_prompt(request: Request, argument: str | None, *, live: bool, json: b
         stdout_line(completion.to_json(choices=None if was_interrupted else choices))
     if was_interrupted:
         interrupted(tokens_text(len(completion.tokens)), quiet=request.quiet)
-    if not completion.text:
+    if completion.is_empty:
         _note_empty(completion, config, quiet=request.quiet)
     elif not json and not request.quiet:
         report(completion.stats, sys.stderr)

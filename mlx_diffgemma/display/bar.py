@@ -98,6 +98,8 @@ class Bar:
         for done, item in enumerate(items):
             self.show(done)
             yield item
+        self._done = total
+        self._draw()
 
     def show(self, done: int, label: str | None = None) -> None:
         """Show how much is done, and a new label."""

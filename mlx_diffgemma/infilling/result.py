@@ -35,8 +35,7 @@ def gather_filled(parts: Sequence[Part], events: Iterable[Event], *, seed: int) 
     completion, gaps = fold(events, seed=seed)
     text, reason = completion.text, completion.finish_reason
     if reason != "interrupted":
-        text = filled(parts, gaps)
         # Text around the gaps is no answer.
-        reason = ("stop" if reason == "empty" else reason) if any(gaps) else "empty"
+        text, reason = filled(parts, gaps), reason if any(gaps) else "empty"
     fields: dict[str, Any] = {**vars(completion), "text": text, "finish_reason": reason, "gaps": gaps}
     return Infilled(**fields)

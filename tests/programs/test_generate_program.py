@@ -118,6 +118,33 @@ def test_json_is_one_object_with_everything():
     assert answer["stats"]["tokens_per_forward"] == pytest.approx(6 / 9)
 
 
+NOTHING = "the model wrote nothing: "
+
+
+@pytest.mark.parametrize(
+    ("script", "line"),
+    [
+        ({"text": ""}, "ask in other words, or with another --seed"),
+        ({"text": "", "thought": "Hm."}, "only a thought, and no answer after it"),
+        (
+            {"text": "", "thought": "Hm.", "reason": "length"},
+            "its thinking was cut off by max_tokens=77: raise it",
+        ),
+    ],
+)
+def test_an_answer_of_nothing_or_of_a_thought_alone_is_one_line_and_no_success(script: dict[str, Any], line: str):
+    refused = f"error: {NOTHING}{line} (--allow-empty accepts an empty answer)\n"
+    for options in ((), ("--quiet",)):
+        done = run("hi", *options, **script)
+        assert (done.returncode, done.stdout, done.stderr.decode()) == (1, b"", refused)
+    allowed = run("hi", "--allow-empty", **script)
+    assert (allowed.returncode, allowed.stdout, allowed.stderr.decode()) == (0, b"", f"{NOTHING}{line}\n")
+    assert run("hi", "--allow-empty", "--quiet", **script).stderr == b""
+    answer = run("hi", "--json", **script)
+    assert answer.returncode == 1
+    assert json.loads(answer.stdout)["finish_reason"] == ("length" if "reason" in script else "empty")
+
+
 def test_argument_and_piped_text_compose():
     assert run("Translate:", stdin="Bonjour\n", text="<{prompt}>").stdout == b"<Translate:\n\nBonjour\n>\n"
     assert run("Translate:", text="<{prompt}>").stdout == b"<Translate:>\n"

@@ -19,7 +19,16 @@ from pathlib import Path
 from types import ModuleType
 
 from mlx_diffgemma.errors import OutOfMemoryError
-from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, Prefilled, Stats
+from mlx_diffgemma.events import (
+    BlockCommitted,
+    CanvasStarted,
+    Denoised,
+    Event,
+    Finished,
+    FinishReason,
+    Prefilled,
+    Stats,
+)
 from mlx_diffgemma.generation_config import GenerationConfig
 
 END = 1
@@ -71,6 +80,7 @@ class Scripted:
     stopped: str = ""
     wait_at: Sequence[int] = ()
     fail_at: int = 0
+    reason: FinishReason | None = None
     defaults = GenerationConfig(max_tokens=77)
 
     def stream(self, prompt: str, config: GenerationConfig, *, prefix: None = None) -> Iterator[Event]:
@@ -115,7 +125,10 @@ class Scripted:
                 text="".join(part[thinking:]),
                 thought="".join(part[:thinking]),
             )
-        yield Finished(reason="stop", stats=figures(len(pieces) + 1, (self.steps,) * len(blocks)))
+        yield Finished(
+            reason=self.reason or ("stop" if answer else "empty"),
+            stats=figures(len(pieces) + 1, (self.steps,) * len(blocks)),
+        )
 
     def _denoise(self, block: int, part: list[str], thinking: int) -> Iterator[Event]:
         chance = random.Random(block)
