@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import mlx_diffgemma.cli.quietly  # noqa: F401  # isort: skip
+import mlx_diffgemma.cli.quietly  # isort: skip # noqa: F401 # pyright: ignore[reportUnusedImport]
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import mlx_diffgemma.cli.quietly  # noqa: F401  # isort: skip
+import mlx_diffgemma.cli.quietly  # isort: skip # noqa: F401 # pyright: ignore[reportUnusedImport]
 
 from mlx_diffgemma.cli.console import run_program
 from mlx_diffgemma.cli.options import CommonOptions

@@ -119,9 +119,11 @@ def _prepare() -> None:
             del os.environ[name]
     codecs.register_error(_PLAIN, _plainer)
     stderr = sys.stderr
-    if isinstance(getattr(getattr(stderr, "buffer", None), "raw", None), io.FileIO):
-        raw = io.BufferedWriter(_Forgiving(stderr.fileno(), "w", closefd=False))
-        sys.stderr = io.TextIOWrapper(raw, encoding=stderr.encoding, line_buffering=True)
+    buffer = getattr(stderr, "buffer", None)
+    # Without a buffer (PYTHONUNBUFFERED) the file itself is in its place.
+    if isinstance(getattr(buffer, "raw", buffer), io.FileIO):
+        forgiving = io.BufferedWriter(_Forgiving(stderr.fileno(), "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(forgiving, encoding=stderr.encoding, line_buffering=True)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_PLAIN)

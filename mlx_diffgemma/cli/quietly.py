@@ -7,7 +7,7 @@ Where the program is imported by something else, nothing changes.
 from __future__ import annotations
 
 # `signal` is made of it, but imports `enum` first: in that time Ctrl-C would print a traceback.
-import _signal
+import _signal  # pyright: ignore[reportMissingImports]
 import os
 import sys
 

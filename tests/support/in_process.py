@@ -15,7 +15,11 @@ from unittest.mock import patch
 
 
 def call(
-    main: Callable[[], object], *arguments: object, stdin: bytes = b"", env: Mapping[str, str] | None = None
+    main: Callable[[], object],
+    *arguments: object,
+    stdin: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    encoding: str = "utf-8",
 ) -> subprocess.CompletedProcess[bytes]:
     """Call `main` as a console script would, and return its exit code and what it wrote.
 
@@ -26,8 +30,8 @@ def call(
     stdout, stderr = io.BytesIO(), io.BytesIO()
     streams = {
         "stdin": io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"),
-        "stdout": io.TextIOWrapper(stdout, encoding="utf-8", write_through=True),
-        "stderr": io.TextIOWrapper(stderr, encoding="utf-8", write_through=True),
+        "stdout": io.TextIOWrapper(stdout, encoding=encoding, write_through=True),
+        "stderr": io.TextIOWrapper(stderr, encoding=encoding, write_through=True),
     }
     environment = os.environ if env is None else env
     with patch.multiple(sys, argv=command, **streams), patch.dict(os.environ, environment, clear=True), restored():
