@@ -56,6 +56,7 @@ def save_state(folder: Path, state: State, facts: Mapping[str, Any]) -> None:
             folder.rename(old)
         partial.rename(folder)
     except (OSError, RuntimeError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
         raise TrainingError(
             f"the state cannot be saved in {folder} ({error}): check its permissions and the free space"
         ) from error
