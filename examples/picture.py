@@ -51,6 +51,7 @@ def frames(events: Iterable[Event], columns: int = COLUMNS, lines: int = LINES) 
             live = [row for span in ending for row in wrap([span], columns)]
         else:
             live = render(view, columns, lines + 1)
+            view = replace(view, rows=len(live) - 1)
         yield Frame(tuple([*printed, *live][-lines:]), SECONDS[type(event)])
 
 
