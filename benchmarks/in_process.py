@@ -15,7 +15,11 @@ from unittest.mock import patch
 
 
 def call(
-    main: Callable[[], object], *arguments: object, stdin: bytes = b"", env: Mapping[str, str] | None = None
+    main: Callable[[], object],
+    *arguments: object,
+    stdin: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    encoding: str = "utf-8",
 ) -> subprocess.CompletedProcess[bytes]:
     """Call `main` as a console script would, and return its exit code and what it wrote.
 
@@ -26,12 +30,12 @@ def call(
     stdout, stderr = io.BytesIO(), io.BytesIO()
     streams = {
         "stdin": io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"),
-        "stdout": io.TextIOWrapper(stdout, encoding="utf-8", write_through=True),
-        "stderr": io.TextIOWrapper(stderr, encoding="utf-8", errors="backslashreplace", write_through=True),
+        "stdout": io.TextIOWrapper(stdout, encoding=encoding, write_through=True),
+        "stderr": io.TextIOWrapper(stderr, encoding=encoding, errors="backslashreplace", write_through=True),
     }
     environment = os.environ if env is None else env
-    with patch.multiple(sys, argv=command, **streams), patch.dict(os.environ, environment, clear=True), _restored():
-        code = _exit_code(main)
+    with patch.multiple(sys, argv=command, **streams), patch.dict(os.environ, environment, clear=True), restored():
+        code = exit_code(main)
         for stream in streams.values():
             stream.flush()
     return subprocess.CompletedProcess(command, code, stdout.getvalue(), stderr.getvalue())
@@ -45,7 +49,7 @@ def call_for_text(
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
-def _exit_code(main: Callable[[], object]) -> int:
+def exit_code(main: Callable[[], object]) -> int:
     """Return what the interpreter would exit with, printing what it would print."""
     try:
         main()
@@ -61,7 +65,7 @@ def _exit_code(main: Callable[[], object]) -> int:
 
 
 @contextmanager
-def _restored() -> Iterator[None]:
+def restored() -> Iterator[None]:
     """Put signal handlers and the logger of `mlx_diffgemma` back at the end."""
     signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     logger = logging.getLogger("mlx_diffgemma")

@@ -50,7 +50,8 @@ def frames(events: Iterable[Event], columns: int = COLUMNS, lines: int = LINES) 
             ending = [span for span in (view.tail, InkedText(figures, Ink.STATUS)) if span.text]
             live = [row for span in ending for row in wrap([span], columns)]
         else:
-            live = render(view, columns, lines + 1, seconds=0)
+            live = render(view, columns, lines + 1)
+            view = replace(view, rows=len(live) - 1)
         yield Frame(tuple([*printed, *live][-lines:]), SECONDS[type(event)])
 
 

@@ -10,7 +10,9 @@ A name is imported when it is first used, so that the programs answer --help wit
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+
+# Type checkers take it for true. `typing` is not imported: Ctrl-C in that time would print a traceback.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from mlx_diffgemma.completion import Completion

@@ -5,6 +5,8 @@ A program is imported when it is chosen: `mlx_diffgemma -h` and a mistyped name 
 
 from __future__ import annotations
 
+import mlx_diffgemma.cli.quietly  # isort: skip # noqa: F401 # pyright: ignore[reportUnusedImport]
+
 import sys
 from importlib import import_module
 from typing import Annotated, Any

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mlx_diffgemma.cli.quietly  # isort: skip # noqa: F401 # pyright: ignore[reportUnusedImport]
+
 from typing import Annotated
 
 import typer

@@ -25,8 +25,9 @@ class Completion:
     text: without the thinking, and without the end token or stop string. thought: the thinking. calls: of tools.
     tokens: all of it, thinking and the token that ends it included. probabilities: of each of `tokens`, see
     BlockCommitted. finish_reason: "stop" at an end token or a stop string, "length" at max_tokens, "empty" if the model
-    wrote nothing but padding, "interrupted" if the generation was left early; then of `stats` only the counts are
-    known, times and memory are 0. prefix: the conversation up to the end of the answer, if the call was given a prefix.
+    wrote no text, though it may have finished a thought, "interrupted" if the generation was left early; then of
+    `stats` only the counts are known, times and memory are 0. prefix: the conversation up to the end of the answer, if
+    the call was given a prefix.
     """
 
     text: str
@@ -38,6 +39,11 @@ class Completion:
     stats: Stats
     seed: int
     prefix: Prefix | None = field(default=None, compare=False)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no answer: nothing at all, or a thought alone, finished or cut off by max_tokens."""
+        return self.finish_reason == "empty" or (self.finish_reason == "length" and not self.text)
 
     def __str__(self) -> str:
         return self.text

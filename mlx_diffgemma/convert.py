@@ -3,6 +3,8 @@
 With `fuse` the one place where the runtime imports the converter; nothing imports this module.
 """
 
+import mlx_diffgemma.cli.quietly  # isort: skip # noqa: F401 # pyright: ignore[reportUnusedImport]
+
 from mlx_diffgemma_convert.convert_program import app, main
 
 __all__ = ["app", "main"]

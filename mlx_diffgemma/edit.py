@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mlx_diffgemma.cli.quietly  # isort: skip # noqa: F401 # pyright: ignore[reportUnusedImport]
+
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -71,7 +73,7 @@ def edit(
     session, config = start(revision)
     parts = session.edit_template(document.text, span, gap)
     events = session.stream_edit(document.text, instruction, span, config, gap=gap)
-    deliver(revision, document, parts, events, seed=config.seed)
+    deliver(revision, document, parts, events, config)
 
 
 def main() -> None:

@@ -47,6 +47,10 @@ class OutOfMemoryError(DiffGemmaError):
     """The device has too little memory for the model or the context."""
 
 
+class EmptyAnswerError(DiffGemmaError):
+    """The model wrote nothing, or a thought alone, and empty answers are not allowed; raised by the programs only."""
+
+
 class ConvertError(DiffGemmaError):
     """A conversion cannot start or cannot continue; the destination is left as it was."""
 

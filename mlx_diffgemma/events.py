@@ -108,6 +108,8 @@ class Denoised:
 class BlockCommitted:
     """Block `block` is final: `tokens` are its tokens up to the one that ends the answer, which is included.
 
+    Padding is left out: it has no text and is no part of the answer.
+
     steps: the steps of its canvas; 0 for text of a template that was not in a canvas. last: no block follows.
     probabilities: of each token in the last step; in causal mode by the encoder, without temperature.
 
@@ -140,7 +142,7 @@ class Finished:
     """The generation is over.
 
     reason: "stop" at an end token or a stop string, "length" at max_tokens, "empty" if the model wrote nothing but
-    padding.
+    padding; with text attached also if it wrote a thought alone and finished it.
     """
 
     reason: FinishReason

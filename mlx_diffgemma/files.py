@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from mlx_diffgemma.errors import ConfigError, DataError, ModelNotFoundError
+from mlx_diffgemma.errors import ConfigError, DataError, DiffGemmaError, ModelNotFoundError
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 """The first bytes of a file that git-lfs leaves in place of a large one that was not downloaded."""
@@ -35,7 +35,7 @@ def replacing(path: Path) -> Generator[Path]:
 
     The temporary path is in the folder of `path` and has its suffix, because some libraries choose a format by suffix.
     The file is flushed to the disk before it is renamed. It gets the permissions of a new file: a block that wants
-    those of the old file sets them. Raises OSError.
+    those of the old file sets them. Raises OSError, which names the file.
     """
     # A name has at most 255 bytes, and `path` may use them all.
     temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name[-_NAME_END:]}")
@@ -44,6 +44,11 @@ def replacing(path: Path) -> Generator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        # A full disk has no name of its own, and the temporary name says nothing to anybody.
+        if error.filename in (None, str(temporary)):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -51,6 +56,14 @@ def replacing(path: Path) -> Generator[Path]:
 def unfinished_files(folder: Path) -> Iterator[Path]:
     """Yield the temporary files in `folder` that `replacing` left there when its process was killed."""
     yield from folder.glob(f"{_TEMPORARY}*")
+
+
+def home_expanded(path: str | Path, error: type[DiffGemmaError]) -> Path:
+    """Return a path whose ~ is replaced with a home folder. Raises `error` for a user that is unknown or has none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise error(f"no such folder: {path} (there is no home folder for ~: give the whole path)") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:

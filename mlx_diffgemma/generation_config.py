@@ -133,7 +133,9 @@ class GenerationConfig:
         exact=None,
     )
     until_end: bool = option(True, "A canvas need not converge after the end of the answer.", SPEED, exact=False)
-    allow_empty: bool = option(False, "The first token of an answer may end it.", SPEED, exact=True)
+    allow_empty: bool = option(
+        False, "An answer may be empty: its first token may end it, and the exit code is 0.", SPEED, exact=True
+    )
     mean_entropy: float | None = option(
         None,
         "A canvas whose mean entropy is below this many nats is finished though its tokens still change.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mlx_diffgemma.cli.quietly  # isort: skip # noqa: F401 # pyright: ignore[reportUnusedImport]
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -71,7 +73,7 @@ def infill(
     parts = matched(parts, constraint)
     session, config = start(revision)
     events = session.stream_infill(parts, gaps.instruction, config)
-    deliver(revision, document, parts, events, seed=config.seed)
+    deliver(revision, document, parts, events, config)
 
 
 def main() -> None:

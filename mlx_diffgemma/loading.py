@@ -7,6 +7,9 @@ from pathlib import Path
 from mlx_diffgemma.checkpoint.adapters import load_adapter, read_adapter_config
 from mlx_diffgemma.checkpoint.hub import model_folder
 from mlx_diffgemma.checkpoint.weights import open_checkpoint
+from mlx_diffgemma.display.bar import Progress, no_progress
+from mlx_diffgemma.errors import AdapterError
+from mlx_diffgemma.files import home_expanded
 from mlx_diffgemma.session import Session
 from mlx_diffgemma.text.tokenizer import load_tokenizer
 
@@ -17,21 +20,22 @@ def load(
     revision: str | None = None,
     dtype: str | None = None,
     adapter: str | Path | None = None,
+    progress: Progress = no_progress,
 ) -> Session:
     """Load a model from a folder or a Hub repository id; "demo" is the small one in the package.
 
     revision: branch, tag or commit of a Hub repository. dtype: "bfloat16" or "float32" to compute in; None is bfloat16
-    on a GPU and float32 on the CPU. adapter: folder of an adapter to apply to the model. Raises a DiffGemmaError that
-    says what is wrong with the folder.
+    on a GPU and float32 on the CPU. adapter: folder of an adapter to apply to the model. progress: shows the reading of
+    the weights. Raises a DiffGemmaError that says what is wrong with the folder.
     """
     folder = model_folder(model, revision)
     # Everything is checked before gigabytes are read.
     checkpoint = open_checkpoint(folder, dtype)
     tokenizer = load_tokenizer(folder)
-    changes = None if adapter is None else Path(adapter).expanduser()
+    changes = None if adapter is None else home_expanded(adapter, AdapterError)
     if changes is not None:
         read_adapter_config(changes)
-    loaded = checkpoint.load()
+    loaded = checkpoint.load(progress)
     if changes is not None:
         load_adapter(loaded, changes)
     return Session(loaded, tokenizer, checkpoint.defaults)

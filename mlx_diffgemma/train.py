@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mlx_diffgemma.cli.quietly  # isort: skip # noqa: F401 # pyright: ignore[reportUnusedImport]
+
 from mlx_diffgemma.cli.console import run_program
 from mlx_diffgemma.cli.options import CommonOptions
 from mlx_diffgemma.cli.program import add_command, make_app

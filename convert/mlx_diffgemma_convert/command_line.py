@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import signal
+import sys
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import typer
 
 from mlx_diffgemma.cli.options import revision_option
 from mlx_diffgemma.errors import ConvertError
+from mlx_diffgemma.files import home_expanded
 from mlx_diffgemma.option import option
 from mlx_diffgemma_convert.recipe import DTYPE_NAMES
 
@@ -52,10 +54,7 @@ def parse_size(text: str) -> int:
 
 def absolute_path(folder: Path) -> Path:
     """Return an absolute path, with ~ replaced. Raises ConvertError for a user that does not exist."""
-    try:
-        return folder.expanduser().absolute()
-    except RuntimeError as error:
-        raise ConvertError(f"{folder} is not a usable path: {error}") from None
+    return home_expanded(folder, ConvertError).absolute()
 
 
 def source_name(source: str, folder: Path) -> tuple[str, bool]:
@@ -71,7 +70,7 @@ def run_work(events: Generator[WriteEvent], *, quiet: bool) -> None:
     from mlx_diffgemma_convert.screen import show_progress, summary_table
 
     with _first_interrupt_only(), closing(events):
-        finished = show_progress(events, console=Console(stderr=True), quiet=quiet)
+        finished = show_progress(events, sys.stderr, quiet=quiet)
     if not quiet:
         Console().print(summary_table(finished))
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mlx_diffgemma.cli.console import open_streams
+from mlx_diffgemma.cli.console import run_program
 from mlx_diffgemma.cli.options import CommonOptions
 from mlx_diffgemma.cli.program import add_command, make_app
 from mlx_diffgemma.errors import OptionError, QuantizationError
@@ -142,5 +142,4 @@ def _recipe(settings: ConvertSettings) -> Recipe:
 
 def main() -> None:
     """Run the program with the arguments of the command line."""
-    open_streams()
-    app(prog_name="mlx_diffgemma.convert")
+    run_program(app, "mlx_diffgemma.convert")

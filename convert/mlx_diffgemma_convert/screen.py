@@ -3,51 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TextIO
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 from rich.table import Table
 
+from mlx_diffgemma.display.bar import Bar
 from mlx_diffgemma_convert.output import ChunkWritten, WriteEvent, WriteFinished, WriteStarted
 from mlx_diffgemma_convert.summary import TOTAL, readable_size
 
+_MEGABYTE = 1_000_000
 
-def show_progress(events: Iterable[WriteEvent], *, console: Console, quiet: bool) -> WriteFinished:
-    """Run the work to its end and return its result. The progress bar is hidden if `console` is not a terminal."""
+
+def show_progress(events: Iterable[WriteEvent], stderr: TextIO, *, quiet: bool) -> WriteFinished:
+    """Run the work to its end and return its result; only a terminal gets a bar."""
     steps = iter(events)
     # Warnings are printed before the first event: the bar starts after it, so that it cannot overwrite them.
     started = next(steps)
     assert isinstance(started, WriteStarted), "the first event is WriteStarted"
     finished: WriteFinished | None = None
-    with _bar(console, hidden=quiet or not console.is_terminal) as bar:
-        task = bar.add_task("writing", total=started.source_bytes, completed=started.done_bytes)
+    done = started.done_bytes
+    total = -(-started.source_bytes // _MEGABYTE)
+    with Bar("writing", total, stderr, done=done // _MEGABYTE, shown=not quiet, unit=" MB") as bar:
         for event in steps:
             if isinstance(event, ChunkWritten):
-                bar.advance(task, event.source_bytes)
+                done += event.source_bytes
+                bar.show(done // _MEGABYTE)
             elif isinstance(event, WriteFinished):
                 finished = event
     assert finished is not None, "the last event is WriteFinished"
     return finished
-
-
-def _bar(console: Console, *, hidden: bool) -> Progress:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-    )
-    return Progress(*columns, console=console, disable=hidden)
 
 
 def summary_table(finished: WriteFinished) -> Table:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlx_diffgemma.benchmark.results import Benchmark, figures, short_names
+from mlx_diffgemma.device.machine import Machine, caption
 from mlx_diffgemma.errors import BenchmarkError, needs_extra
 from mlx_diffgemma.files import replacing
 
@@ -32,8 +34,11 @@ def check_plot_file(file: Path) -> None:
         raise BenchmarkError(f"the plot {file} cannot be written: there is no folder {file.absolute().parent}")
 
 
-def save_plot(benchmark: Benchmark, file: Path) -> None:
-    """Write the picture, with a panel for everything that was measured. Raises BenchmarkError."""
+def save_plot(benchmark: Benchmark, machine: Machine, file: Path) -> None:
+    """Write the picture, with a panel for everything that was measured. Raises BenchmarkError.
+
+    machine: on which it was measured, today.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -43,6 +48,8 @@ def save_plot(benchmark: Benchmark, file: Path) -> None:
         raise BenchmarkError(f"the plot {file} has nothing to show: neither steps nor answers were measured")
     figure = Figure(figsize=(9, 3.6 * len(panels)), layout="constrained")
     FigureCanvasAgg(figure)
+    title = caption([model.loaded.model for model in benchmark.models], machine, datetime.now().astimezone().date())
+    figure.suptitle(title, fontsize=8)
     axes = figure.subplot_mosaic(panels)
     if steps:
         _draw_steps(axes["canvas"], benchmark, "canvas")
@@ -51,7 +58,7 @@ def save_plot(benchmark: Benchmark, file: Path) -> None:
         _draw_answers(axes["answers"], benchmark)
     try:
         with replacing(file) as temporary:
-            figure.savefig(temporary, dpi=120)
+            figure.savefig(temporary, dpi=120, metadata={"Title": title})
     except OSError as error:
         raise BenchmarkError(f"the plot {file} cannot be written: {error.strerror}") from None
 

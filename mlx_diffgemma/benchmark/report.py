@@ -12,8 +12,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from mlx_diffgemma.benchmark.machine import Machine
 from mlx_diffgemma.benchmark.results import Attempt, Benchmark, Figures, Measured, Point, figures, short_names
+from mlx_diffgemma.device.machine import Machine
 from mlx_diffgemma.display.cells import printable
 
 _NONE = "–"

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from mlx_diffgemma.errors import ModelNotFoundError
+from mlx_diffgemma.files import home_expanded
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "README.md"]
@@ -22,12 +23,11 @@ def model_folder(model: str | Path, revision: str | None = None) -> Path:
     """
     if model == DEMO and revision is None:
         return Path(__file__).parent.with_name(DEMO)
+    path = home_expanded(model, ModelNotFoundError)
     try:
-        path = Path(model).expanduser()
         is_folder, exists = path.is_dir(), path.exists()
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ModelNotFoundError(f"no such folder: {str(model)[:80]!r} ({reason})") from None
+    except OSError as error:
+        raise ModelNotFoundError(f"no such folder: {str(model)[:80]!r} ({error.strerror})") from None
     if is_folder and revision is not None:
         raise ModelNotFoundError(f"{path} is a folder: a revision goes with a Hub repository only")
     if is_folder:
@@ -77,6 +77,11 @@ def _download(repository: str, revision: str | None) -> Path:
         ) from None
     except HfHubHTTPError as error:
         raise ModelNotFoundError(f"the Hub refused {repository}: {error}".splitlines()[0]) from None
+    except RuntimeError:
+        # So says Python where neither HOME nor the list of users has a home folder.
+        raise ModelNotFoundError(
+            f"{repository} is no folder, and there is no home folder for the cache of the Hub: set HF_HOME"
+        ) from None
     except (OSError, HTTPError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelNotFoundError(

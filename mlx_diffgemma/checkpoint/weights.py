@@ -25,6 +25,7 @@ from mlx_diffgemma.checkpoint.names import CheckpointTensors, TensorSource, sort
 from mlx_diffgemma.checkpoint.quantization import ENTRIES, QuantizationTable, parse_table, refuse_foreign
 from mlx_diffgemma.checkpoint.safetensors import FLOATS
 from mlx_diffgemma.checkpoint.scaled import ScaledTensor
+from mlx_diffgemma.display.bar import Progress, no_progress
 from mlx_diffgemma.errors import OptionError, QuantizationError, WeightsError, out_of_memory
 from mlx_diffgemma.files import read_json
 from mlx_diffgemma.generation_config import GenerationConfig, parse_generation_config, token_ids
@@ -76,10 +77,10 @@ class Checkpoint:
     dtype: mx.Dtype
     defaults: GenerationConfig
 
-    def load(self) -> DiffusionGemma:
+    def load(self, progress: Progress = no_progress) -> DiffusionGemma:
         """Read the weights into the model and return it. Raises WeightsError or OutOfMemoryError."""
         with out_of_memory("loading the weights", "choose a smaller quantization, or close other programs"):
-            install_weights(self.model, self.sources, self.dtype)
+            install_weights(self.model, self.sources, self.dtype, progress)
         return self.model
 
 
@@ -184,7 +185,9 @@ def check_dtype(model: nn.Module, dtype: mx.Dtype) -> None:
         )
 
 
-def install_weights(model: nn.Module, sources: Mapping[str, TensorSource], dtype: mx.Dtype) -> None:
+def install_weights(
+    model: nn.Module, sources: Mapping[str, TensorSource], dtype: mx.Dtype, progress: Progress = no_progress
+) -> None:
     """Read the weights into `model` as `dtype`, layer by layer: at most one layer is in memory twice."""
     files = {part.file for source in sources.values() for part in source.parts}
     lazy = {file: _lazy(file) for file in sorted(files)}
@@ -194,11 +197,11 @@ def install_weights(model: nn.Module, sources: Mapping[str, TensorSource], dtype
         array = parts[0] if len(parts) == 1 else mx.concatenate(parts).reshape(source.shape)
         if mx.issubdtype(array.dtype, mx.floating):
             array = array.astype(dtype)
-        layer = _LAYER.search(name)
-        groups.setdefault(layer[1] if layer else "", []).append((name, array))
+        found = _LAYER.search(name)
+        groups.setdefault(found[1] if found else "", []).append((name, array))
     lazy.clear()
-    while groups:
-        _, arrays = groups.popitem()
+    for layer in progress("reading the weights", [*groups], len(groups)):
+        arrays = groups.pop(layer)
         mx.eval([array for _, array in arrays])
         model.load_weights(arrays, strict=False)
     model.eval()

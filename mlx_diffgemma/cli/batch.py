@@ -7,28 +7,31 @@ A line of the file is {"prompt": "..."} or {"messages": [...]}, and may set opti
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from mlx_diffgemma.cli.console import INTERRUPTED, stdout_line
+from mlx_diffgemma.cli.console import interrupted, stdout_line
 from mlx_diffgemma.cli.interrupt import Interrupt
 from mlx_diffgemma.cli.prompt import choice_probabilities
 from mlx_diffgemma.cli.request import Request, load_session
 from mlx_diffgemma.constraint.spec import Choices
-from mlx_diffgemma.errors import ConstraintError, DataError, OptionError, PromptError
-from mlx_diffgemma.events import Event, Finished
+from mlx_diffgemma.errors import ConstraintError, DataError, EmptyAnswerError, OptionError, PromptError
+from mlx_diffgemma.events import BlockCommitted, Event, Finished
 from mlx_diffgemma.files import json_lines
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.generation_options import PERMISSIVE, configured, current_names, require_usable, unknown_option
 from mlx_diffgemma.text.messages import chat_messages
 
 if TYPE_CHECKING:
+    from mlx_diffgemma.display.bar import Bar
     from mlx_diffgemma.session import Prompt
 
 _PROMPTS = ("prompt", "messages")
+_NAMED = 5
+"""Lines with empty answers that the closing message names; the others are counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +81,8 @@ def _line(where: str, row: object) -> BatchLine:
 
 def answer_file(request: Request, file: Path, batch_size: int | None) -> None:
     """Answer the prompts of a file side by side, a JSON line each. Raises DiffGemmaError; SystemExit after Ctrl-C."""
-    from mlx_diffgemma.cli.progress import progress
     from mlx_diffgemma.completion import gather
+    from mlx_diffgemma.display.bar import Bar
     from mlx_diffgemma.generation.prefixes import Prefixes
     from mlx_diffgemma.session import BATCH_SIZE
 
@@ -90,25 +93,46 @@ def answer_file(request: Request, file: Path, batch_size: int | None) -> None:
     session = load_session(request.model, quiet=request.quiet)
     configs = [line.over(request.over(session.defaults)) for line in lines]
     prompts = [line.prompt for line in lines]
-    with Interrupt() as interrupt, progress(len(lines), None if request.quiet else sys.stderr) as report:
+    printed, empty = 0, list[str]()
+    with Interrupt() as interrupt, Bar("answers", len(lines), sys.stderr, shown=not request.quiet) as bar:
         # What is read for the choices of a line is not read again for its answer.
         prefix = Prefixes() if any(isinstance(each.constraint, Choices) for each in configs) else None
         until_noted = takewhile(lambda _: not interrupt.noted, zip(prompts, configs, strict=True))
         choices = [choice_probabilities(session, *asked, prefix) for asked in until_noted]
         events = session.stream_many(prompts, configs, batch_size=batch_size or BATCH_SIZE, prefix=prefix)
         until_interrupt = takewhile(lambda _: not interrupt.noted, events)
-        for index, answer in in_order(until_interrupt, report):
+        for index, answer in in_order(_counted(until_interrupt, bar)):
             completion = gather(answer, seed=configs[index].seed)
-            stdout_line(completion.to_json(index=index, choices=choices[index]))
+            if completion.is_empty and not configs[index].allow_empty:
+                empty.append(lines[index].where)
+            with bar.hidden():
+                stdout_line(completion.to_json(index=index, choices=choices[index]))
+            printed += 1
     if interrupt.noted:
-        raise SystemExit(INTERRUPTED)
+        interrupted(f"{printed} of {len(lines)} answers", quiet=request.quiet)
+    if empty:
+        shown = "; ".join(empty[:_NAMED]) + (f" and {len(empty) - _NAMED} more" if len(empty) > _NAMED else "")
+        verb = "is" if len(empty) == 1 else "are"
+        raise EmptyAnswerError(
+            f"{len(empty)} of {len(lines)} answers {verb} empty: {shown} (--allow-empty accepts empty answers)"
+        )
 
 
-def in_order(events: Iterable[tuple[int, Event]], report: Callable[[int], None]) -> Iterator[tuple[int, list[Event]]]:
+def _counted(events: Iterable[tuple[int, Event]], bar: Bar) -> Iterator[tuple[int, Event]]:
+    """Pass `events` on, and show how many answers are finished and how many tokens are written."""
+    finished = tokens = 0
+    for number, event in events:
+        if isinstance(event, BlockCommitted):
+            tokens += len(event.tokens)
+        finished += isinstance(event, Finished)
+        bar.show(finished, f"answers, {tokens:,} tokens" if tokens else None)
+        yield number, event
+
+
+def in_order(events: Iterable[tuple[int, Event]]) -> Iterator[tuple[int, list[Event]]]:
     """Yield number and events of each finished answer in the order of the prompts.
 
-    `report` is called with the count of finished answers. If `events` end early, finished answers after a gap in the
-    order come last.
+    If `events` end early, finished answers after a gap in the order come last.
     """
     events_of: dict[int, list[Event]] = {}
     waiting: set[int] = set()
@@ -117,7 +141,6 @@ def in_order(events: Iterable[tuple[int, Event]], report: Callable[[int], None])
         events_of.setdefault(number, []).append(event)
         if isinstance(event, Finished):
             waiting.add(number)
-            report(following + len(waiting))
         while following in waiting:
             waiting.remove(following)
             yield following, events_of.pop(following)

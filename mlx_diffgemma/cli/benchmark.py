@@ -20,8 +20,6 @@ from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.option import option
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from mlx_diffgemma.benchmark.results import Benchmark
     from mlx_diffgemma.benchmark.run import BenchmarkPlan
 
@@ -101,33 +99,30 @@ def measure_and_report(plan: BenchmarkPlan, report: ReportOptions, *, quiet: boo
     """Measure and print; after Ctrl-C or an error print what was measured until then, and raise it again."""
     from contextlib import closing
 
-    from rich.console import Console
-
     from mlx_diffgemma.benchmark.run import Findings, run_benchmark
     from mlx_diffgemma.benchmark.screen import with_progress
 
     findings, failure = Findings(), None
-    console = Console(stderr=True, quiet=quiet, soft_wrap=True)
     try:
-        with closing(with_progress(run_benchmark(plan), console=console, quiet=quiet)) as events:
+        with closing(with_progress(run_benchmark(plan), sys.stderr, quiet=quiet)) as events:
             for event in events:
                 findings.add(event)
     except (DiffGemmaError, KeyboardInterrupt) as error:
         failure = error
     found = findings.benchmark(whole=failure is None)
     if found is not None:
-        _put_out(found, report, console)
+        _put_out(found, report, quiet=quiet)
     if failure is not None:
         raise failure
 
 
-def _put_out(found: Benchmark, report: ReportOptions, progress: Console) -> None:
+def _put_out(found: Benchmark, report: ReportOptions, *, quiet: bool) -> None:
     """Print the figures on stdout, and draw them. Raises BenchmarkError."""
     from rich.console import Console
 
-    from mlx_diffgemma.benchmark.machine import this_machine
     from mlx_diffgemma.benchmark.plot import save_plot
     from mlx_diffgemma.benchmark.report import as_object, show
+    from mlx_diffgemma.device.machine import this_machine
 
     if report.json:
         stdout_line(json.dumps(as_object(found, this_machine()), ensure_ascii=False))
@@ -139,5 +134,6 @@ def _put_out(found: Benchmark, report: ReportOptions, progress: Console) -> None
         sys.stdout.flush()
     # An interrupted run may have measured nothing that can be drawn.
     if report.plot is not None and (found.whole or any(model.steps or model.attempts for model in found.models)):
-        save_plot(found, report.plot)
-        progress.print(f"{report.plot}: the figures as a picture", highlight=False, markup=False)
+        save_plot(found, this_machine(), report.plot)
+        if not quiet:
+            print(f"{report.plot}: the figures as a picture", file=sys.stderr)  # noqa: T201

@@ -1,8 +1,14 @@
-"""Streams and exit codes of the programs: one line per error or warning on stderr, a terminal left as it was."""
+"""Streams and exit codes of the programs: results on stdout, one line per error or warning on stderr.
+
+Whatever the streams are (a terminal, a file, a pipe, closed, full), a program ends with an exit code and one line at
+most.
+"""
 
 from __future__ import annotations
 
+import codecs
 import io
+import json
 import logging
 import os
 import signal
@@ -10,15 +16,26 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any, NoReturn
 
 import typer
 
 from mlx_diffgemma.errors import DiffGemmaError
 
 FAILED = 1
+MISUSED = 2
+"""The exit code of usage errors."""
 INTERRUPTED = 130
 _LONGEST_ERROR = 800
 """Characters of a line of error."""
+_UsageError: Any = typer.BadParameter.__base__
+"""What typer raises for a command line that it cannot read; it has no public name in all versions."""
+_PLAINER = {"·": "|", "…": "...", "–": "-", "━": "#", "─": "-", "’": "'", "“": '"', "”": '"'}
+"""What stands for a character that the encoding of a stream lacks; "?" for any other."""
+_TEMPORARY = ("TMPDIR", "TMP", "TEMP", "TEMPDIR")
+"""Names of the temporary folder in the environment; one that does not exist is not looked for."""
+_PLAIN = "mlx_diffgemma.plain"
+"""The name of the error handler that does it."""
 
 
 @contextmanager
@@ -35,6 +52,8 @@ def reported(*, debug: bool, quiet: bool = False) -> Generator[None]:
     logger = logging.getLogger("mlx_diffgemma")
     logger.handlers = [handler]
     logger.setLevel(logging.ERROR if quiet else logging.INFO)
+    # It warns where it cannot keep its cache, for which a picture is no worse.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         yield
     except DiffGemmaError as error:
@@ -44,16 +63,28 @@ def reported(*, debug: bool, quiet: bool = False) -> Generator[None]:
         raise SystemExit(FAILED) from None
     except OSError as error:
         # A file that cannot be read or written has an error with its name; without a name the output is meant.
-        if debug or error.filename is not None:
+        if debug or error.filename is None:
             raise
-        # A closed pipe (`| head`) is no error. Python would report it again while flushing at exit, so stdout is
-        # replaced by a stream that leads nowhere.
+        complain(f"{error.filename}: {error.strerror}")
+        raise SystemExit(FAILED) from None
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+
+
+@contextmanager
+def _written_output() -> Generator[None]:
+    """Say in one line that stdout cannot be written, or nothing if its reader is gone (`| head`)."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        # Python would report the error again while flushing at exit, so stdout is replaced by a stream that leads
+        # nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if not isinstance(error, BrokenPipeError):
             complain(f"the output cannot be written: {error.strerror}")
         raise SystemExit(FAILED) from None
-    except KeyboardInterrupt:
-        raise SystemExit(INTERRUPTED) from None
 
 
 def open_streams() -> None:
@@ -70,18 +101,80 @@ def open_streams() -> None:
             setattr(sys, name, os.fdopen(descriptor, "w", closefd=False))
 
 
-def run_program(app: typer.Typer, name: str) -> None:
-    """Run a program on the command line's arguments, and leave the terminal as it was however the program ends."""
+class _Forgiving(io.FileIO):
+    """A file whose writes never fail: what a full disk, or a pipe without a reader, does not take is lost."""
+
+    def write(self, data: Any, /) -> int:
+        """Write, or drop what cannot be written."""
+        try:
+            return super().write(data) or 0
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def _prepare() -> None:
+    """Make notes that cannot be written cost no result, and characters that an encoding lacks cost no error."""
     open_streams()
+    for name in _TEMPORARY:
+        # MLX compiles its kernels for the CPU in that folder, and fails without it.
+        if not os.path.isdir(os.environ.get(name, "/")):  # noqa: PTH112 - Path("") would be the current folder
+            del os.environ[name]
+    codecs.register_error(_PLAIN, _plainer)
+    stderr = sys.stderr
+    buffer = getattr(stderr, "buffer", None)
+    # Without a buffer (PYTHONUNBUFFERED) the file itself is in its place.
+    if isinstance(getattr(buffer, "raw", buffer), io.FileIO):
+        forgiving = io.BufferedWriter(_Forgiving(stderr.fileno(), "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(forgiving, encoding=stderr.encoding, line_buffering=True)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_PLAIN)
+
+
+def _plainer(error: UnicodeError) -> tuple[str, int]:
+    """Return plainer characters for those that an encoding lacks, and where to go on."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_PLAINER.get(each, "?") for each in error.object[error.start : error.end]), error.end
+
+
+def run_program(app: typer.Typer, name: str) -> None:
+    """Run a program on the command line's arguments, and leave the terminal as it was however the program ends.
+
+    A usage error is one line and exits with 2.
+    """
+    _prepare()
     signal.signal(signal.SIGTERM, _terminate)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # If the encoding lacks a character of the answer, only that character is lost.
-        sys.stdout.reconfigure(errors="replace")
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
+        # See `cli.quietly`.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        app(prog_name=name)
+        with _written_output():
+            code = app(prog_name=name, standalone_mode=False)
+            sys.stdout.flush()
+    except _UsageError as error:
+        _report_misuse(error)
+        raise SystemExit(MISUSED) from None
+    except (KeyboardInterrupt, typer.Abort):
+        raise SystemExit(INTERRUPTED) from None
     finally:
         # A second Ctrl-C must not interrupt the interpreter's shutdown.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise SystemExit(code or 0)
+
+
+def _report_misuse(error: Any) -> None:
+    """Print a usage error of typer's as our own, or the help page that stands for it."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return
+    message = str(error.format_message()).strip().rstrip(".")
+    refusal(message[:1].lower() + message[1:])
+
+
+def refusal(message: str) -> None:
+    """Print a usage error on stderr."""
+    complain(f"{message} (--help lists all options)")
 
 
 def _terminate(number: int, _frame: FrameType | None) -> None:
@@ -90,9 +183,16 @@ def _terminate(number: int, _frame: FrameType | None) -> None:
 
 
 def stdout_line(line: str) -> None:
-    """Write one line to stdout; on a terminal without control characters."""
+    """Write one line of JSON to stdout; on a terminal without control characters.
+
+    A stream whose encoding lacks a character gets all of them as escapes, so that nothing is lost.
+    """
     from mlx_diffgemma.display.cells import printable
 
+    try:
+        line.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        line = json.dumps(json.loads(line))
     sys.stdout.write((printable(line) if sys.stdout.isatty() else line) + "\n")
     sys.stdout.flush()
 
@@ -104,6 +204,13 @@ def complain(message: str) -> None:
         # What is wrong is said at the beginning, what to do at the end; a value between them may be of any length.
         line = f"{line[: _LONGEST_ERROR - 200]} ... {line[-200:]}"
     print(f"error: {line}", file=sys.stderr)  # noqa: T201
+
+
+def interrupted(after: str, *, quiet: bool) -> NoReturn:
+    """End the program after Ctrl-C, saying how far it came."""
+    if not quiet:
+        print(f"interrupted after {after}", file=sys.stderr)  # noqa: T201
+    raise SystemExit(INTERRUPTED)
 
 
 class _OneLine(logging.Formatter):

@@ -70,6 +70,10 @@ def accepted_part(canvas: Denoised) -> BlockCommitted:
     length = canvas.accepted.index(False) if False in canvas.accepted else len(canvas.best)
     if canvas.end is not None:
         length = min(length, canvas.end + 1)
+    else:
+        # Padding at the end of a canvas, and other tokens without text.
+        while length and not canvas.pieces[length - 1]:
+            length -= 1
     return BlockCommitted(
         block=canvas.block,
         steps=canvas.step,

@@ -11,14 +11,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mlx_diffgemma.cli.console import INTERRUPTED, stdout_line
+from mlx_diffgemma.cli.console import interrupted, stdout_line
 from mlx_diffgemma.cli.interrupt import Interrupt
 from mlx_diffgemma.cli.request import Request, load_session, refuse
 from mlx_diffgemma.constraint.spec import Choices
-from mlx_diffgemma.errors import PromptError
+from mlx_diffgemma.errors import EmptyAnswerError, PromptError
 from mlx_diffgemma.generation_options import PERMISSIVE, require_usable
 
 if TYPE_CHECKING:
+    from mlx_diffgemma.completion import Completion
     from mlx_diffgemma.events import Event
     from mlx_diffgemma.generation.prefixes import Prefixes
     from mlx_diffgemma.generation_config import GenerationConfig
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 def answer_prompt(request: Request, argument: str | None, *, live: bool, json: bool) -> None:
     """Load the model, generate, print. Raises DiffGemmaError; SystemExit for usage errors and after Ctrl-C."""
     from mlx_diffgemma.completion import gather
+    from mlx_diffgemma.display.frame import tokens_text
     from mlx_diffgemma.display.terminal import report
     from mlx_diffgemma.generation.prefixes import Prefixes
 
@@ -44,13 +46,29 @@ def answer_prompt(request: Request, argument: str | None, *, live: bool, json: b
     choices = None if prefix is None else choice_probabilities(session, prompt, config, prefix)
     events = _shown(session.stream(prompt, config, prefix=prefix), live=live and not request.quiet, json=json)
     completion = gather(events, seed=config.seed)
-    interrupted = completion.finish_reason == "interrupted"
+    was_interrupted = completion.finish_reason == "interrupted"
     if json:
-        stdout_line(completion.to_json(choices=None if interrupted else choices))
-    elif not interrupted and not request.quiet:
+        stdout_line(completion.to_json(choices=None if was_interrupted else choices))
+    if was_interrupted:
+        interrupted(tokens_text(len(completion.tokens)), quiet=request.quiet)
+    if completion.is_empty:
+        _note_empty(completion, config, quiet=request.quiet)
+    elif not json and not request.quiet:
         report(completion.stats, sys.stderr)
-    if interrupted:
-        raise SystemExit(INTERRUPTED)
+
+
+def _note_empty(completion: Completion, config: GenerationConfig, *, quiet: bool) -> None:
+    """Say in one line that there is no answer, and why. Raises EmptyAnswerError unless the options allow it."""
+    if completion.finish_reason == "length":
+        line = f"the model wrote nothing: its thinking was cut off by max_tokens={config.max_tokens}: raise it"
+    elif completion.thought:
+        line = "the model wrote nothing: only a thought, and no answer after it"
+    else:
+        line = "the model wrote nothing: ask in other words, or with another --seed"
+    if not config.allow_empty:
+        raise EmptyAnswerError(f"{line} (--allow-empty accepts an empty answer)")
+    if not quiet:
+        print(line, file=sys.stderr)  # noqa: T201
 
 
 def _shown(events: Iterator[Event], *, live: bool, json: bool) -> Iterator[Event]:

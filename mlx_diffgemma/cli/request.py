@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mlx_diffgemma.checkpoint.hub import DEMO
-from mlx_diffgemma.cli.console import complain
+from mlx_diffgemma.cli.console import MISUSED, refusal
 from mlx_diffgemma.cli.options import ModelOptions
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.generation_options import configured
@@ -17,8 +16,6 @@ from mlx_diffgemma.generation_options import configured
 if TYPE_CHECKING:
     from mlx_diffgemma.session import Session
 
-MISUSED = 2
-"""The exit code of usage errors, typer's own too."""
 NO_MODEL = "no --model is named: this is the demo, which knows sudokus, sums, JSON, counting, sorting and functions"
 
 
@@ -39,18 +36,19 @@ class Request:
 
 def load_session(model: ModelOptions, *, quiet: bool) -> Session:
     """Return a session with the model that was asked for, or the demo. Raises DiffGemmaError."""
-    from mlx_diffgemma.display.terminal import passing_note
+    from mlx_diffgemma.display.bar import Bar
 
-    if model.model is None and not quiet:
+    # Also when quiet: answers of another model than one thinks are no results. `--model demo` says it is meant.
+    if model.model is None:
         print(NO_MODEL, file=sys.stderr)  # noqa: T201
     name = model.model or DEMO
-    with nullcontext() if quiet else passing_note(f"loading {name}", sys.stderr):
+    with Bar(f"loading {name}", 0, sys.stderr, shown=not quiet) as bar:
         from mlx_diffgemma.loading import load
 
-        return load(name, revision=model.revision, dtype=model.dtype, adapter=model.adapter)
+        return load(name, revision=model.revision, dtype=model.dtype, adapter=model.adapter, progress=bar.passing)
 
 
 def refuse(message: str) -> NoReturn:
     """End the program with a usage error."""
-    complain(f"{message} (--help lists all options)")
+    refusal(message)
     raise SystemExit(MISUSED)

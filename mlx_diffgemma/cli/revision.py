@@ -12,19 +12,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-from mlx_diffgemma.cli.console import INTERRUPTED, stdout_line
+from mlx_diffgemma.cli.console import interrupted, stdout_line
 from mlx_diffgemma.cli.document import STDIN, Document, differences, read_document, write_document
 from mlx_diffgemma.cli.interrupt import Interrupt
 from mlx_diffgemma.cli.options import OUTPUT, Chosen
 from mlx_diffgemma.cli.replacement import require_replaceable
 from mlx_diffgemma.cli.request import Request, load_session, refuse
+from mlx_diffgemma.errors import EmptyAnswerError
 from mlx_diffgemma.events import BlockCommitted, Event
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.generation_options import PERMISSIVE
-from mlx_diffgemma.infilling.template import Part
+from mlx_diffgemma.infilling.template import Gap, Part
 from mlx_diffgemma.option import option
 
 if TYPE_CHECKING:
+    from mlx_diffgemma.infilling.result import Infilled
     from mlx_diffgemma.session import Session
 
 _ANSWERS_ONLY = (
@@ -36,7 +38,6 @@ _ANSWERS_ONLY = (
     "json_schema",
     "choices",
     "until_end",
-    "allow_empty",
     "trim",
     "verify",
     "mode",
@@ -97,7 +98,7 @@ def start(revision: Revision) -> tuple[Session, GenerationConfig]:
 
 
 def deliver(
-    revision: Revision, document: Document, parts: Sequence[Part], events: Iterator[Event], *, seed: int
+    revision: Revision, document: Document, parts: Sequence[Part], events: Iterator[Event], config: GenerationConfig
 ) -> None:
     """Drain `events`, and print or write the result. Raises DiffGemmaError; SystemExit after Ctrl-C."""
     from mlx_diffgemma.display.terminal import report
@@ -105,9 +106,23 @@ def deliver(
 
     output, quiet = revision.output, revision.request.quiet
     with Interrupt() as interrupt:
-        result = gather_filled(parts, _watched(interrupt.until(events), revision), seed=seed)
+        result = gather_filled(parts, _watched(interrupt.until(events), revision), seed=config.seed)
     if result.finish_reason == "interrupted":
-        raise SystemExit(INTERRUPTED)
+        gaps = sum(isinstance(part, Gap) for part in parts)
+        interrupted(f"{len(result.gaps)} of {gaps} gap{'s' * (gaps != 1)}: nothing is written", quiet=quiet)
+    empty = result.finish_reason == "empty" and not config.allow_empty
+    if not (empty and output.in_place):
+        _put_out(revision, document, result)
+    if empty:
+        left = f", {document.name} is left as it is" if output.in_place else ""
+        raise EmptyAnswerError(f"the model wrote nothing{left}: ask in other words (--allow-empty accepts that)")
+    if not quiet and not output.json:
+        report(result.stats, sys.stderr)
+
+
+def _put_out(revision: Revision, document: Document, result: Infilled) -> None:
+    """Print the result on stdout, or write it into the file. Raises DocumentError."""
+    output = revision.output
     if output.in_place:
         write_document(document, result.text)
     elif output.diff:
@@ -116,8 +131,6 @@ def deliver(
         stdout_line(result.to_json())
     elif not _draws(revision):
         write_text(result.text)
-    if not quiet and not output.json:
-        report(result.stats, sys.stderr)
 
 
 def _draws(revision: Revision) -> bool:

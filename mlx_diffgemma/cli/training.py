@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,26 +103,24 @@ def training_plan(
 
 def train_and_report(plan: TrainingPlan, *, quiet: bool) -> None:
     """Prepare, train, report. Raises DiffGemmaError; SystemExit after Ctrl-C."""
-    from rich.console import Console
-
     from mlx_diffgemma.cli.interrupt import Interrupt
+    from mlx_diffgemma.display.bar import Bar
     from mlx_diffgemma.training.run import prepare_training, result_files, run_training
-    from mlx_diffgemma.training.screen import counted, screen
+    from mlx_diffgemma.training.screen import screen
 
-    console = Console(stderr=True, quiet=quiet, soft_wrap=True)
-    ready = prepare_training(plan, lambda items, total: counted(items, total, console=console, quiet=quiet))
-    console.print(
-        f"{ready.trainable:,} parameters trained, {len(ready.train.examples):,} examples, "
-        f"{len(ready.held_out.batches.examples) if ready.held_out else 0:,} held out, {plan.settings.steps:,} steps of "
-        f"{plan.settings.batch_size * plan.settings.accumulate}",
-        highlight=False,
-    )
+    with Bar(f"loading {plan.model}", 0, sys.stderr, shown=not quiet) as bar:
+        ready = prepare_training(plan, bar.passing)
     events, done = run_training(ready), ready.start.step if ready.start else 0
-    with Interrupt() as interrupt, screen(console, plan.settings.steps, done=done, quiet=quiet) as shown:
+    with Interrupt() as interrupt, screen(sys.stderr, plan.settings.steps, done=done, quiet=quiet) as shown:
+        shown.line(
+            f"{ready.trainable:,} parameters trained, {len(ready.train.examples):,} examples, "
+            f"{len(ready.held_out.batches.examples) if ready.held_out else 0:,} held out, "
+            f"{plan.settings.steps:,} steps of {plan.settings.batch_size * plan.settings.accumulate}"
+        )
         for event in events:
             shown.show(event)
             if interrupt.noted:
                 events.close()
-                console.print(f"stopped; {plan.out} is saved, --resume goes on", highlight=False)
+                shown.line(f"stopped; {plan.out} is saved, --resume goes on")
                 raise SystemExit(INTERRUPTED)
-    console.print(f"{plan.out}: {result_files(plan)}", highlight=False)
+        shown.line(f"{plan.out}: {result_files(plan)}")

@@ -7,6 +7,7 @@ of everything that it depends on. A file that cannot be read is built again.
 from __future__ import annotations
 
 import hashlib
+import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
@@ -71,8 +72,14 @@ def automaton_of(
 
 
 def folder() -> Path:
-    """Return where automata are kept: in $XDG_CACHE_HOME, or in the cache folder that the system gives every user."""
-    return user_cache_path("mlx_diffgemma") / "constraints"
+    """Return where automata are kept: in $XDG_CACHE_HOME, or in the cache folder that the system gives every user.
+
+    Where there is none, because the user has no home, it is a path that cannot be written.
+    """
+    try:
+        return user_cache_path("mlx_diffgemma") / "constraints"
+    except RuntimeError:
+        return Path(os.devnull) / "constraints"
 
 
 def _digest(parts: Iterable[bytes]) -> str:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, cast
 from mlx_diffgemma.constraint.regex import literal_pattern
 from mlx_diffgemma.constraint.schema import schema_regex
 from mlx_diffgemma.errors import ConstraintError, OptionError
+from mlx_diffgemma.files import home_expanded
 
 SchemaSource: TypeAlias = Mapping[str, Any] | str | Path | type
 """A JSON schema: a dict, the path of its file, or a pydantic model."""
@@ -121,7 +122,7 @@ def read_schema(source: SchemaSource) -> Mapping[str, Any]:
     if not isinstance(source, str | Path):
         raise ConstraintError(f"json_schema={source!r} is no dict, file or pydantic model")
     try:
-        schema = json.loads(Path(source).expanduser().read_text(encoding="utf-8-sig"))
+        schema = json.loads(home_expanded(source, ConstraintError).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConstraintError(f"the schema {source} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:

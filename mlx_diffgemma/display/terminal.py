@@ -17,7 +17,7 @@ from dataclasses import replace
 from types import FrameType, TracebackType
 from typing import TextIO
 
-from mlx_diffgemma.display.cells import Ink, InkedText, ScreenRow, printable, split_last_row, wrap
+from mlx_diffgemma.display.cells import Ink, InkedText, ScreenRow, printable, split_last_row
 from mlx_diffgemma.display.frame import View, advance, render, summary
 from mlx_diffgemma.events import BlockCommitted, Event, Stats
 
@@ -86,6 +86,7 @@ class _Live:
         self._began = clock()
         self._inks = _UNCOLORED if os.environ.get("NO_COLOR") else _COLORED
         self._view = View()
+        self._width = 0
 
     def __enter__(self) -> _Live:
         self._draw()
@@ -100,7 +101,7 @@ class _Live:
 
     def show(self, event: Event) -> None:
         """Draw the frame after `event`; the text of a finished block is printed above the frame."""
-        self._view = advance(self._view, event)
+        self._view = advance(self._view, event, self._clock() - self._began)
         if isinstance(event, BlockCommitted):
             self._put(BEGIN_FRAME + ERASE_FRAME)
             self._finish(event.thought, Ink.THOUGHT)
@@ -139,7 +140,11 @@ class _Live:
 
     def _draw(self) -> None:
         width, height = self._size()
-        frame = render(self._view, width, height, self._clock() - self._began)
+        if width != self._width:
+            # A terminal of another width breaks the text into other rows.
+            self._width, self._view = width, replace(self._view, rows=0)
+        frame = render(self._view, width, height)
+        self._view = replace(self._view, rows=len(frame) - 1)
         body = "\r\n".join(self._drawn_row(row, width) for row in frame)
         up = f"\x1b[{len(frame) - 1}A" if len(frame) > 1 else ""
         self._put(f"{BEGIN_FRAME}{HIDE_CURSOR}{NO_WRAP}{body}{ERASE_BELOW}{up}\r{WRAP}{END_FRAME}")
@@ -190,24 +195,10 @@ def _hidden_keys(terminal: TextIO) -> Generator[None]:
         signal.signal(signal.SIGTSTP, handler)
 
 
-@contextmanager
-def passing_note(text: str, stderr: TextIO) -> Generator[None]:
-    """Show one line on a terminal while the block runs, and erase it afterwards."""
-    if not is_screen(stderr):
-        yield
-        return
-    width = max(1, os.get_terminal_size(stderr.fileno()).columns - 1)
-    note = wrap([InkedText(printable(text), Ink.STATUS)], width)[0].text
-    stderr.write(f"\x1b[2m{note}\x1b[m\r")
-    stderr.flush()
-    try:
-        yield
-    finally:
-        stderr.write(f"\r{ERASE_ROW}")
-        stderr.flush()
-
-
 def report(stats: Stats, stderr: TextIO) -> None:
-    """Print the figures of a generation in one line."""
-    line = summary(stats)
-    stderr.write(f"\x1b[2m{line}\x1b[m\n" if is_screen(stderr) else f"{line}\n")
+    """Print the figures of a generation in one line, on a terminal as far as they fit."""
+    if is_screen(stderr):
+        line = summary(stats, os.get_terminal_size(stderr.fileno()).columns or 80)
+        stderr.write(f"\x1b[2m{line}\x1b[m\n")
+    else:
+        stderr.write(f"{summary(stats)}\n")

@@ -10,7 +10,7 @@ from typing import cast
 import mlx.core as mx
 
 from mlx_diffgemma.errors import require_numbers
-from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, Prefilled
+from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, FinishReason, Prefilled
 from mlx_diffgemma.generation.job import Job
 from mlx_diffgemma.generation.prefill import following, read_from
 from mlx_diffgemma.generation.timing import Clock
@@ -42,6 +42,8 @@ class Generation:
         self._reused = self.reading.done
         self._clock = Clock()
         self._answer: list[int] = []
+        # How many tokens of the answer are not padding.
+        self._said = 0
         self._block = -1
         self._best: tuple[int, ...] = ()
         self._draft: Draft
@@ -139,12 +141,18 @@ class Generation:
         self.is_over = stopped or not self._remaining
         steps = self.canvas.state.step
         self._clock.committed(steps)
+        # Padding says nothing: it is in the cache, where it changes what follows, but not in the answer.
+        said = [pair for pair in zip(kept, probabilities, strict=True) if pair[0] != self._job.padding]
+        self._said += len(said)
         yield BlockCommitted(
-            block=self._block, steps=steps, tokens=kept, probabilities=probabilities, last=self.is_over
+            block=self._block,
+            steps=steps,
+            tokens=tuple(token for token, _ in said),
+            probabilities=tuple(probability for _, probability in said),
+            last=self.is_over,
         )
         if self.is_over:
-            stats = self._clock.stats(self.reading.total, len(self._answer), reused=self._reused)
-            yield Finished(reason="stop" if stopped else "length", stats=stats)
+            yield self._finished("stop" if stopped else "length")
             return
         if hidden is None:
             self._unread = kept
@@ -161,8 +169,11 @@ class Generation:
         steps = self.canvas.state.step
         self._clock.committed(steps)
         yield BlockCommitted(block=self._block, steps=steps, tokens=(), last=True)
-        stats = self._clock.stats(self.reading.total, len(self._answer), reused=self._reused)
-        yield Finished(reason="stop" if self._answer else "empty", stats=stats)
+        yield self._finished("stop" if self._said else "empty")
+
+    def _finished(self, reason: FinishReason) -> Finished:
+        stats = self._clock.stats(self.reading.total, self._said, reused=self._reused)
+        return Finished(reason=reason, stats=stats)
 
     def catch_up(self) -> None:
         """Encode the last block, which is computed together with the first step of the next canvas."""

@@ -56,13 +56,22 @@ def write(model: DiffusionGemma, job: Job) -> Iterator[Event]:
     else:
         drawn = _drawn_within(constraint, model, last_token, cache, config)
     endings = Endings(tokens=config.stop_tokens, strings=job.stop_strings)
+    said = 0
     for position, (token, probability) in enumerate(drawn):
         stopped = endings.first([token]) is not None
         last = stopped or position + 1 == config.max_tokens
         clock.committed(1)
-        yield BlockCommitted(block=position, steps=1, tokens=(token,), probabilities=(probability,), last=last)
+        is_padding = token == job.padding
+        said += not is_padding
+        yield BlockCommitted(
+            block=position,
+            steps=1,
+            tokens=() if is_padding else (token,),
+            probabilities=() if is_padding else (probability,),
+            last=last,
+        )
         if last:
-            stats = clock.stats(total, position + 1, reused=reused)
+            stats = clock.stats(total, said, reused=reused)
             yield Finished(reason="stop" if stopped else "length", stats=stats)
             return
         endings = endings.after([token])

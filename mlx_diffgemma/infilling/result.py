@@ -16,7 +16,7 @@ class Infilled(Completion):
     """A template with its gaps filled: a Completion whose text is the whole text; `gaps` are the fillings, in order.
 
     tokens, probabilities: of what is generated and of the text between. finish_reason: "length" if a gap at the end of
-    the template reached its longest length, else "stop", or "interrupted".
+    the template reached its longest length, "empty" if nothing is in any gap, else "stop", or "interrupted".
     """
 
     gaps: tuple[str, ...]
@@ -33,6 +33,9 @@ def gather_filled(parts: Sequence[Part], events: Iterable[Event], *, seed: int) 
     end early, it is what was decided until then.
     """
     completion, gaps = fold(events, seed=seed)
-    text = completion.text if completion.finish_reason == "interrupted" else filled(parts, gaps)
-    fields: dict[str, Any] = {**vars(completion), "text": text, "gaps": gaps}
+    text, reason = completion.text, completion.finish_reason
+    if reason != "interrupted":
+        # Text around the gaps is no answer.
+        text, reason = filled(parts, gaps), reason if any(gaps) else "empty"
+    fields: dict[str, Any] = {**vars(completion), "text": text, "finish_reason": reason, "gaps": gaps}
     return Infilled(**fields)

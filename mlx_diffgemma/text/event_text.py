@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event
+from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished
 from mlx_diffgemma.text.tokenizer import Tokenizer
 from mlx_diffgemma.text.transcript import Transcript
 from mlx_diffgemma.text.until_stop import UntilStop
@@ -22,6 +22,7 @@ class EventText:
         self._tokenizer = tokenizer
         self._transcript = Transcript(tokenizer)
         self._until_stop = UntilStop(stop)
+        self._has_text = self._has_thought = False
 
     def attached(self, event: Event) -> Event:
         """Return the event with its text."""
@@ -34,7 +35,12 @@ class EventText:
                 return replace(event, pieces=pieces, thought=thought, undecided=undecided)
             case BlockCommitted(tokens=added, last=last):
                 text, thought = self._transcript.add(added, last=last)
+                self._has_text |= bool(text)
+                self._has_thought |= bool(thought)
                 text = self._until_stop.take(text, last=last)
                 return replace(event, text=text, thought=thought, undecided=self._until_stop.held)
+            case Finished(reason=reason):
+                has_answer = self._has_text or (reason == "length" and self._has_thought)
+                return event if has_answer else replace(event, reason="empty")
             case _:
                 return event

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from mlx_diffgemma.checkpoint.hub import REPOSITORY
 from mlx_diffgemma.errors import DataError, PromptError, TokenizerError, needs_extra, require_unicode
-from mlx_diffgemma.files import json_lines
+from mlx_diffgemma.files import home_expanded, json_lines
 from mlx_diffgemma.text.messages import Message, conversation
 from mlx_diffgemma.text.tokenizer import Tokenizer
 
@@ -46,7 +46,7 @@ class Example:
 
 def read_conversations(data: str, split: str) -> list[Conversation]:
     """Read one split of a data folder or of a Hub dataset; a split that is missing is empty. Raises DataError."""
-    folder = Path(data).expanduser()
+    folder = home_expanded(data, DataError)
     if folder.is_dir():
         return _read_file(folder / f"{split}.jsonl")
     if folder.exists() or not REPOSITORY.fullmatch(data) or data.startswith("."):

@@ -31,7 +31,7 @@ class Batch(NamedTuple):
     noisy: mx.array
     """[B, C] the block after corruption"""
     predicted: mx.array
-    """[P] where the tokens are whose causal prediction counts, as indices of B * L tokens; then zeros, whose weight is 0"""
+    """[P] which of the B * L tokens count for the causal loss, as indices; then zeros, whose weight is 0"""
 
 
 class Losses(NamedTuple):

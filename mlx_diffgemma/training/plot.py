@@ -28,7 +28,7 @@ def can_draw_losses() -> bool:
     return True
 
 
-def draw_losses(records: Sequence[Record], path: Path) -> None:
+def draw_losses(records: Sequence[Record], title: str, path: Path) -> None:
     """Write a picture of the losses over the steps: of the training, raw and smoothed, and held out.
 
     Raises TrainingError.
@@ -39,6 +39,7 @@ def draw_losses(records: Sequence[Record], path: Path) -> None:
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=8)
     axes = figure.subplots()
     steps = [record for record in records if record["event"] == "step"]
     held_out = [record for record in records if record["event"] == "evaluation"]
@@ -66,7 +67,7 @@ def draw_losses(records: Sequence[Record], path: Path) -> None:
     axes.legend(frameon=False)
     try:
         with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=120)
+            figure.savefig(temporary, dpi=120, metadata={"Title": title})
     except OSError as error:
         raise TrainingError(f"{path} cannot be written: {error.strerror or error}") from None
 

@@ -10,9 +10,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +28,8 @@ from mlx_diffgemma.checkpoint.adapters import (
     refuse_foreign_adapter,
     save_adapter,
 )
+from mlx_diffgemma.device.machine import caption, this_machine
+from mlx_diffgemma.display.bar import Progress
 from mlx_diffgemma.errors import DataError, OptionError, TrainingError, out_of_memory
 from mlx_diffgemma.loading import load
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
@@ -113,12 +116,10 @@ class PreparedTraining:
         return sum(each.size for _, each in flat)
 
 
-def prepare_training(
-    plan: TrainingPlan, progress: Callable[[Iterable[Example], int], Iterable[Example]]
-) -> PreparedTraining:
+def prepare_training(plan: TrainingPlan, progress: Progress) -> PreparedTraining:
     """Check and load everything: phases 1 to 3. Raises DiffGemmaError.
 
-    progress: passes examples on and shows how many of their number have passed.
+    progress: shows the reading of the weights and the data.
     """
     refuse_foreign_adapter(plan.out)
     step = saved_step(plan.out / _STATE)
@@ -131,14 +132,15 @@ def prepare_training(
     taught, held_out = read_conversations(plan.data, TRAIN), read_conversations(plan.data, VALID)
     if not taught:
         raise DataError(f"{plan.data} has no training data: put one JSON object per line into {TRAIN}.jsonl")
-    session = load(plan.model, revision=plan.revision, dtype=plan.dtype or ("float32" if plan.lora is None else None))
+    dtype = plan.dtype or ("float32" if plan.lora is None else None)
+    session = load(plan.model, revision=plan.revision, dtype=dtype, progress=progress)
     weights = weights_fingerprint(session.model)
     make_trainable(session.model, plan)
 
     def examples(found: Sequence[Conversation]) -> list[Example]:
         stop_tokens = session.defaults.stop_tokens
         made = tokenize_conversations(found, session.tokenizer, stop_tokens, plan.settings.max_seq_length)
-        return list(progress(made, len(found)))
+        return list(progress("reading the data", made, len(found)))
 
     train_examples, valid_examples = examples(taught), examples(held_out)
     facts = {
@@ -196,7 +198,8 @@ def run_training(ready: PreparedTraining) -> Generator[TrainingEvent]:
         save_state(plan.out / _STATE, state, ready.facts)
         save_adapter(plan.out, model, config)
         if drawing and log.records:
-            draw_losses(log.records, plan.out / PICTURE)
+            title = caption([plan.model], this_machine(), datetime.now().astimezone().date())
+            draw_losses(log.records, title, plan.out / PICTURE)
 
     remedy = "lower --batch-size and raise --accumulate instead, or add --grad-checkpoint"
     evaluate = ready.held_out.evaluate if ready.held_out else None

@@ -72,10 +72,11 @@ def test_the_forbidden_token_does_not_condition_the_next_step() -> None:
     [
         ([[0] * 4, [0] * 4], (), "empty"),
         ([A, A, [0] * 4, [0] * 4], tuple(A), "stop"),
-        ([[0, 1, 0, 0], [0, 1, 0, 0], ENDED, ENDED], (0, 1, 0, 0, *ENDED[:2]), "stop"),
+        ([[0, 1, 0, 0], [0, 1, 0, 0], ENDED, ENDED], (1, *ENDED[:2]), "stop"),
+        ([[0, 0, STOP, 5]] * 2, (STOP,), "stop"),
     ],
 )
-def test_a_canvas_of_padding_ends_the_answer_and_counts_no_token(
+def test_a_canvas_of_padding_ends_the_answer_and_padding_is_no_token_of_it(
     script: list[list[int]], expected: tuple[int, ...], reason: str
 ) -> None:
     job = Job(tokens=[10, 11], config=CONFIG, padding=0)
@@ -84,6 +85,18 @@ def test_a_canvas_of_padding_ends_the_answer_and_counts_no_token(
     finished = of(Finished, events)[0]
     assert (finished.reason, finished.stats.tokens) == (reason, len(expected))
     assert of(BlockCommitted, events)[-1].last
+    for block in of(BlockCommitted, events):
+        assert len(block.probabilities) in (0, len(block.tokens))
+
+
+def test_padding_is_no_token_of_a_causal_answer_either() -> None:
+    config = GenerationConfig(max_tokens=40, mode="causal", seed=1, stop_tokens=())
+    plain = Job(tokens=[10, 11], config=config)
+    drawn = tokens([event for _, event in stream_many(random_model(), [plain])])
+    padding = drawn[3]
+    events = [event for _, event in stream_many(random_model(), [replace(plain, padding=padding)])]
+    assert tokens(events) == tuple(token for token in drawn if token != padding)
+    assert of(Finished, events)[0].stats.tokens == len(tokens(events)) < len(drawn) == 40
 
 
 # canvases that are cut short

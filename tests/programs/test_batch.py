@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from in_process import call_for_text
-from scripted import figures
+from scripted import Scripted, figures, loading
 
 from mlx_diffgemma import generate
 from mlx_diffgemma.cli.batch import in_order, read_batch
@@ -88,15 +91,13 @@ END = Finished(reason="stop", stats=figures())
 
 
 def test_answers_come_in_the_order_of_the_prompts() -> None:
-    counts: list[int] = []
     events: list[tuple[int, Event]] = [(0, BLOCK), (1, BLOCK), (1, END), (2, BLOCK), (2, END), (0, END)]
-    assert [number for number, _ in in_order(events, counts.append)] == [0, 1, 2]
-    assert counts == [1, 2, 3]
+    assert [number for number, _ in in_order(events)] == [0, 1, 2]
 
 
 def test_what_was_finished_before_an_interruption_is_not_lost() -> None:
     events: list[tuple[int, Event]] = [(0, BLOCK), (1, BLOCK), (1, END), (2, BLOCK)]
-    assert list(in_order(events, lambda _: None)) == [(1, [BLOCK, END])]
+    assert list(in_order(events)) == [(1, [BLOCK, END])]
 
 
 def program(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -112,6 +113,29 @@ def test_the_program_prints_a_json_line_for_every_prompt(tmp_path: Path) -> None
     assert [line["finish_reason"] for line in lines] == ["stop", "length"]
     alone = program("--model", "demo", "Hello", "--max-tokens", 5, "--json", "--quiet")
     assert json.loads(alone.stdout)["tokens"] == lines[1]["tokens"]
+
+
+def test_empty_answers_of_a_batch_are_counted_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Scripted(text="{prompt}")
+    monkeypatch.setitem(sys.modules, "mlx_diffgemma.loading", loading(session))
+    file = write(tmp_path, {"prompt": "a"}, {"prompt": "b"}, {"prompt": "c", "allow_empty": True}, *[{"prompt": "d"}])
+    monkeypatch.setattr(Scripted, "_events", silent_for("b", "c", Scripted._events))
+    done = program("--model", "scripted", "--batch", file, "--quiet")
+    reasons = [json.loads(line)["finish_reason"] for line in done.stdout.splitlines()]
+    assert (done.returncode, reasons) == (1, ["stop", "empty", "empty", "stop"])
+    assert done.stderr == (f"error: 1 of 4 answers is empty: {file}, line 2 (--allow-empty accepts empty answers)\n")
+    allowed = program("--model", "scripted", "--batch", file, "--quiet", "--allow-empty")
+    assert (allowed.returncode, allowed.stderr) == (0, "")
+
+
+def silent_for(*texts_and_events: Any) -> Any:
+    """The events of a scripted session that writes nothing for some texts."""
+    *texts, events = texts_and_events
+
+    def written(session: Scripted, thought: list[str], answer: list[str]) -> Iterator[Event]:
+        return events(session, thought, [] if "".join(answer) in texts else answer)
+
+    return written
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import signal
 import subprocess
@@ -68,8 +69,7 @@ def test_on_a_terminal_a_bar_and_then_the_tables(tmp_path: Path) -> None:
     # A key that means nothing: the screen is kept as it was when the answers were being given.
     shown = run_in_terminal(command, (90, 40), environment(), keys=[("demo: answers", b" ")], timeout=120)
     assert (shown.code, shown.cursor_visible) == (0, True)
-    assert any("demo: answers ━" in row or "demo: answers ╺" in row for row in shown.shots[0])
-    assert any("/8 0:00:0" in row for row in shown.shots[0])
+    assert any(re.match(r"demo: answers  \d/8  [━─]{20}", row) for row in shown.shots[0])
     assert "demo: " not in "".join(shown.rows)
     assert f"mlx-diffgemma {mlx_diffgemma.__version__}" in "".join(shown.rows[:2])
     labels = [row.split("  ")[0].strip() for row in shown.rows]

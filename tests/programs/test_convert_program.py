@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import conversion as benchmark
 import huggingface_hub
 import pytest
-from convert_helpers import options, program, tensors, tiny_source
+from convert_helpers import program, tensors, tiny_source
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
-from mlx_diffgemma_convert import conversion, screen
-from mlx_diffgemma_convert.convert_program import app
+from in_process import restored
+from mlx_diffgemma_convert.convert_program import main
 from random_checkpoint import write_checkpoint
-from rich.console import Console
+from terminal import environment, run_in_terminal
 
 from mlx_diffgemma.files import read_json
 
@@ -28,8 +28,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def call(*arguments: str | Path) -> int:
     """Run the program within this process; return its exit code."""
-    with pytest.raises(SystemExit) as stopped:
-        app([str(argument) for argument in arguments], prog_name="mlx_diffgemma.convert")
+    command = ["mlx_diffgemma.convert", *map(str, arguments)]
+    with restored(), patch.object(sys, "argv", command), pytest.raises(SystemExit) as stopped:
+        main()
     assert isinstance(stopped.value.code, int)
     return stopped.value.code
 
@@ -110,7 +111,7 @@ def test_usage_errors_exit_2_and_write_nothing(
     assert call(source, tmp_path / "result", *arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.splitlines()[-1].startswith("Error: ")
+    assert captured.err.splitlines()[-1].startswith("error: ")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -207,10 +208,10 @@ def test_a_repository_without_an_owner_is_refused(
 
 
 def test_the_bar_counts_to_the_end_on_a_terminal(source: Path, tmp_path: Path) -> None:
-    text = io.StringIO()
-    console = Console(file=text, force_terminal=True, width=80)
-    finished = screen.show_progress(
-        conversion.convert(options(source, tmp_path / "result")), console=console, quiet=False
+    shown = run_in_terminal(
+        [sys.executable, "-m", "mlx_diffgemma.convert", str(source), str(tmp_path / "result")], (80, 24), environment()
     )
-    assert finished.summaries[-1].tensor_class == "total"
-    assert re.search(r"writing .*899\.9/899\.9 kB.*0:00:00.*left", text.getvalue())
+    assert shown.code == 0
+    assert re.search(rb"writing  0/1 MB  \xe2\x94\x80", shown.raw)
+    assert not any("writing" in row for row in shown.rows), "the bar is gone at the end"
+    assert any(row.strip().startswith("total") for row in shown.rows)

@@ -36,7 +36,7 @@ def generate(*options: str, size: tuple[int, int] = (80, 24), env: dict[str, str
 @pytest.mark.parametrize("size", [(80, 24), (40, 10), (20, 8), (10, 5), (7, 3), (3, 2), (200, 60)])
 def test_the_terminal_ends_up_as_if_the_text_had_simply_been_written(size: tuple[int, int]):
     shown = generate(size=size)
-    stats = summary(figures(103, (4,) * 5))
+    stats = summary(figures(103, (4,) * 5), size[0])
     assert shown.rows == plain_rows(f"{PROSE}\n{stats}\n", size)
     assert (shown.code, shown.cursor_visible, shown.echo) == (0, True, True)
     assert b"\x1b[?25l" in shown.raw
@@ -53,7 +53,8 @@ def test_blocks_of_any_length_leave_the_same_text(length: int):
 def test_a_frame_shows_the_canvas_row_by_row_and_leaves_nothing_of_the_frame_before():
     env = environment(SCRIPT=script("0123456789abcdefghij\nshort\nfull rows!\n", steps=5, stop_at=5))
     shown = run_in_terminal([*SCRIPTED, "hi"], (10, 20), env, [("full rows!", b"\x03"), ("full rows!", b"\x03")])
-    assert shown.shots[-1] == ["0123456789", "abcdefghij", "short", "full rows!", "", "block 1"]
+    # The frame stays as high as the noise was: the status line does not move.
+    assert shown.shots[-1] == ["0123456789", "abcdefghij", "short", "full rows!", "", "", "", "block 1"]
     # Real terminals, unlike pyte, would erase the last character of a full row.
     assert b"0123456789\x1b[K" not in shown.raw
 
@@ -62,7 +63,7 @@ def test_a_row_that_the_terminal_finds_wider_than_we_do_stays_one_row():
     family = "👨\u200d👩\u200d👧"
     env = environment(SCRIPT=script(f"{family * 4}\nab", steps=4, stop_at=4))
     shown = run_in_terminal([*SCRIPTED, "hi"], (10, 20), env, [("ab", b"\x03"), ("ab", b"\x03")])
-    assert shown.shots[-1][1:] == ["ab", "block 1"]
+    assert [row for row in shown.shots[-1][1:] if row] == ["ab", "block 1"]
 
 
 def test_noise_is_drawn_on_the_way_in_colour():
@@ -85,7 +86,7 @@ def test_no_color_keeps_the_noise_and_drops_the_colours():
 )
 def test_without_live_drawing_the_terminal_gets_the_answer_as_it_is(options: list[str], env: dict[str, str]):
     raw = generate(*options, env={"SCRIPT": script("Hello\nthere"), **env}).raw.decode("latin-1")
-    loading = "\x1b[2mloading scripted\x1b[m\r\r\x1b[K"
+    loading = "\x1b[2mloading scripted\x1b[m\x1b[K\r\r\x1b[K"
     assert raw.removeprefix(loading).startswith("Hello\r\nthere\r\n")
     assert "\x1b[?" not in raw
     assert ("\x1b" in raw) == (env.get("TERM") != "dumb" and options != ["--quiet"])
@@ -116,11 +117,13 @@ def test_a_piped_stdout_gets_the_bytes_and_the_terminal_the_statistics():
 def test_ctrl_c_keeps_the_finished_text_and_restores_the_terminal():
     env = environment(SCRIPT=script(steps=8, wait_at=(1, 5)))
     shown = run_in_terminal([*SCRIPTED, "hi"], (60, 20), env, [("block 2 · step 5", b"\x03")])
-    text = "\n".join(shown.rows)
+    *rows, note = shown.rows
+    text = "\n".join(rows)
+    assert note == "interrupted after 39 tokens"
     assert (shown.code, shown.cursor_visible, shown.echo) == (130, True, True)
     assert text.startswith("Diffusion language models write differently.")
     assert "\n".join(plain_rows(PROSE, (60, 20))).startswith(text)
-    assert shown.raw.endswith(b"\r\n\x1b[?25h")
+    assert shown.raw.endswith(b"\r\n\x1b[?25hinterrupted after 39 tokens\r\n")
 
 
 def test_pressed_twice_ctrl_c_does_not_wait_for_a_slow_step():
@@ -128,7 +131,7 @@ def test_pressed_twice_ctrl_c_does_not_wait_for_a_slow_step():
     keys = [("step 4", b"\x03"), ("step 4", b"\x03")]
     shown = run_in_terminal([*SCRIPTED, "hi"], (60, 20), env, keys)
     assert (shown.code, shown.cursor_visible, shown.echo) == (130, True, True)
-    assert shown.rows == ["Hello world"]
+    assert shown.rows == ["Hello world", "interrupted after 3 tokens"]
 
 
 def test_ctrl_c_while_the_model_loads_leaves_nothing():
@@ -137,10 +140,15 @@ def test_ctrl_c_while_the_model_loads_leaves_nothing():
     assert (shown.code, shown.echo, shown.rows) == (130, True, [])
 
 
-def test_ctrl_c_while_the_prompt_is_read_leaves_nothing():
+def test_ctrl_c_while_the_prompt_is_read_leaves_one_line():
     env = environment(SCRIPT=script(delay=1))
     shown = run_in_terminal([*SCRIPTED, "hi"], (60, 20), env, [("reading the prompt", b"\x03")])
-    assert (shown.code, shown.cursor_visible, shown.echo, shown.rows) == (130, True, True, [])
+    assert (shown.code, shown.cursor_visible, shown.echo, shown.rows) == (
+        130,
+        True,
+        True,
+        ["interrupted after 0 tokens"],
+    )
 
 
 def test_an_error_keeps_the_finished_text_and_restores_the_terminal():

@@ -119,6 +119,33 @@ def test_json_is_one_object_with_everything():
     assert answer["stats"]["tokens_per_forward"] == pytest.approx(6 / 9)
 
 
+NOTHING = "the model wrote nothing: "
+
+
+@pytest.mark.parametrize(
+    ("script", "line"),
+    [
+        ({"text": ""}, "ask in other words, or with another --seed"),
+        ({"text": "", "thought": "Hm."}, "only a thought, and no answer after it"),
+        (
+            {"text": "", "thought": "Hm.", "reason": "length"},
+            "its thinking was cut off by max_tokens=77: raise it",
+        ),
+    ],
+)
+def test_an_answer_of_nothing_or_of_a_thought_alone_is_one_line_and_no_success(script: dict[str, Any], line: str):
+    refused = f"error: {NOTHING}{line} (--allow-empty accepts an empty answer)\n"
+    for options in ((), ("--quiet",)):
+        done = run("hi", *options, **script)
+        assert (done.returncode, done.stdout, done.stderr.decode()) == (1, b"", refused)
+    allowed = run("hi", "--allow-empty", **script)
+    assert (allowed.returncode, allowed.stdout, allowed.stderr.decode()) == (0, b"", f"{NOTHING}{line}\n")
+    assert run("hi", "--allow-empty", "--quiet", **script).stderr == b""
+    answer = run("hi", "--json", **script)
+    assert answer.returncode == 1
+    assert json.loads(answer.stdout)["finish_reason"] == ("length" if "reason" in script else "empty")
+
+
 def test_argument_and_piped_text_compose():
     assert run("Translate:", stdin="Bonjour\n", text="<{prompt}>").stdout == b"<Translate:\n\nBonjour\n>\n"
     assert run("Translate:", text="<{prompt}>").stdout == b"<Translate:>\n"
@@ -179,7 +206,11 @@ def test_the_demo_answers_where_no_model_is_named():
     assert done.returncode == 0
     assert done.stdout == b'{"name": "Ana", "age": 34, "city": "Rome"}\n'
     assert done.stderr.startswith(b"no --model is named: this is the demo")
-    assert call(generate.main, "Hello", "--quiet", env=environment()).stderr == b""
+    # Also when quiet, because nobody may take the demo for another model; who names it knows.
+    quiet = call(generate.main, "Give JSON: Ana is 34 and lives in Rome.", "--quiet", env=environment())
+    assert quiet.stderr == done.stderr.splitlines(keepends=True)[0]
+    named = call(generate.main, "Hello", "--model", "demo", "--max-tokens", "4", "--quiet", env=environment())
+    assert named.stderr == b""
 
 
 def test_an_adapter_that_is_none_is_refused_before_the_weights_are_read():
@@ -321,12 +352,14 @@ def interrupted(folder: Path, *options: str) -> tuple[int, bytes, bytes]:
 
 
 def test_ctrl_c_in_a_pipe_prints_what_is_settled(tmp_path: Path):
-    assert interrupted(tmp_path) == (130, b"Hello world\n", b"")
+    assert interrupted(tmp_path) == (130, b"Hello world\n", b"interrupted after 3 tokens\n")
+    (tmp_path / "stopped").unlink()
+    assert interrupted(tmp_path, "--quiet") == (130, b"Hello world\n", b"")
 
 
 def test_ctrl_c_with_json_prints_the_object_of_what_is_settled(tmp_path: Path):
     code, stdout, stderr = interrupted(tmp_path, "--json")
-    assert (code, stderr) == (130, b"")
+    assert (code, stderr) == (130, b"interrupted after 3 tokens\n")
     assert json.loads(stdout) == {
         "text": "Hello world",
         "thought": "",

@@ -110,7 +110,10 @@ def test_the_umbrella_runs_a_program() -> None:
 def test_an_unknown_program_is_named_with_the_nearest() -> None:
     done = run(*UMBRELLA, "genrate", "hi")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.splitlines()[-1] == "Error: No such command 'genrate'. Did you mean 'generate'?"
+    assert (
+        done.stderr.splitlines()[-1]
+        == "error: no such command 'genrate'. Did you mean 'generate'? (--help lists all options)"
+    )
     assert run(*UMBRELLA).returncode == 2
 
 

@@ -6,14 +6,17 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from in_process import call
+from scripted import figures
 from terminal import environment, run_in_terminal
 
-from mlx_diffgemma import Session, edit, infill, loading
+from mlx_diffgemma import GenerationConfig, Session, edit, infill, loading
+from mlx_diffgemma.events import BlockCommitted, Event, Finished, GapFilled, Prefilled
 
 INFILL, EDIT = ((sys.executable, "-m", f"mlx_diffgemma.{name}") for name in ("infill", "edit"))
 MAIN = {INFILL: infill.main, EDIT: edit.main}
@@ -164,3 +167,33 @@ def test_on_a_terminal_the_text_stands_and_the_gaps_snap_in(tmp_path: Path) -> N
     assert quiet.code == 0
     assert quiet.rows.count(f"+{FILLED}") == 1
     assert FILLED not in quiet.rows
+
+
+class Silent:
+    """A session whose model fills every gap with nothing."""
+
+    defaults = GenerationConfig()
+
+    def stream_infill(self, parts: Any, instruction: str | None, config: GenerationConfig) -> Iterator[Event]:
+        """Yield the events of an empty gap."""
+        yield Prefilled(done=1, total=1)
+        yield BlockCommitted(block=0, steps=1, tokens=(1,), last=True)
+        yield GapFilled(gap=0, tokens=1, text="")
+        yield Finished(reason="stop", stats=figures())
+
+
+def test_gaps_of_nothing_are_no_success_and_leave_the_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "draft"
+    file.write_text("a <gap>")
+    monkeypatch.setattr(loading, "load", lambda *_, **__: Silent())
+    done = run(INFILL, file, *MODEL, "--in-place")
+    assert (done.returncode, file.read_text()) == (1, "a <gap>")
+    assert done.stderr.decode() == (
+        f"error: the model wrote nothing, {file} is left as it is: ask in other words (--allow-empty accepts that)\n"
+    )
+    printed = run(INFILL, file, *MODEL, "--json")
+    assert (printed.returncode, json.loads(printed.stdout)["finish_reason"]) == (1, "empty")
+    allowed = run(INFILL, file, *MODEL, "--in-place", "--allow-empty")
+    assert (allowed.returncode, allowed.stderr, file.read_text()) == (0, b"", "a ")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from mlx_diffgemma.benchmark.machine import Machine
 from mlx_diffgemma.benchmark.results import Attempt, Benchmark, Loaded, Measured, Point, Reply
 from mlx_diffgemma.benchmark.suite import Case
+from mlx_diffgemma.device.machine import Machine
 from mlx_diffgemma.errors import OutOfMemoryError
 from mlx_diffgemma.generation_config import GenerationConfig
 

@@ -19,7 +19,16 @@ from pathlib import Path
 from types import ModuleType
 
 from mlx_diffgemma.errors import OutOfMemoryError
-from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, Prefilled, Stats
+from mlx_diffgemma.events import (
+    BlockCommitted,
+    CanvasStarted,
+    Denoised,
+    Event,
+    Finished,
+    FinishReason,
+    Prefilled,
+    Stats,
+)
 from mlx_diffgemma.generation_config import GenerationConfig
 
 END = 1
@@ -71,6 +80,7 @@ class Scripted:
     stopped: str = ""
     wait_at: Sequence[int] = ()
     fail_at: int = 0
+    reason: FinishReason | None = None
     defaults = GenerationConfig(max_tokens=77)
 
     def stream(self, prompt: str, config: GenerationConfig, *, prefix: None = None) -> Iterator[Event]:
@@ -88,6 +98,14 @@ class Scripted:
                 if self.stopped:
                     Path(self.stopped).touch()
                 time.sleep(600)
+
+    def stream_many(
+        self, prompts: Sequence[str], configs: Sequence[GenerationConfig], *, batch_size: int, prefix: None = None
+    ) -> Iterator[tuple[int, Event]]:
+        """Yield the events of one prompt after the other."""
+        for number, (prompt, config) in enumerate(zip(prompts, configs, strict=True)):
+            for event in self.stream(prompt, config):
+                yield number, event
 
     def _events(self, thought: list[str], answer: list[str]) -> Iterator[Event]:
         yield Prefilled(done=3, total=5)
@@ -107,7 +125,10 @@ class Scripted:
                 text="".join(part[thinking:]),
                 thought="".join(part[:thinking]),
             )
-        yield Finished(reason="stop", stats=figures(len(pieces) + 1, (self.steps,) * len(blocks)))
+        yield Finished(
+            reason=self.reason or ("stop" if answer else "empty"),
+            stats=figures(len(pieces) + 1, (self.steps,) * len(blocks)),
+        )
 
     def _denoise(self, block: int, part: list[str], thinking: int) -> Iterator[Event]:
         chance = random.Random(block)
@@ -140,7 +161,14 @@ def loading(script: Scripted) -> ModuleType:
     """A module in the place of `mlx_diffgemma.loading` that loads the scripted session whatever is named."""
     module = ModuleType("mlx_diffgemma.loading")
 
-    def load(model: str, *, revision: str | None = None, dtype: str | None = None, adapter: object = None) -> Scripted:
+    def load(
+        model: str,
+        *,
+        revision: str | None = None,
+        dtype: str | None = None,
+        adapter: object = None,
+        progress: object = None,
+    ) -> Scripted:
         time.sleep(script.delay)
         return script
 

@@ -14,6 +14,7 @@ from demo_model import architecture
 from demo_model.words import CITIES, NAMES
 from mlx.utils import tree_flatten
 
+from mlx_diffgemma.display.bar import no_progress
 from mlx_diffgemma.training.loop import Pace, Stepped, TrainingEvent
 from mlx_diffgemma.training.run import PreparedTraining, TrainingPlan, prepare_training, run_training
 from mlx_diffgemma.training.settings import TrainingSettings
@@ -100,7 +101,7 @@ class Followed:
 
 def prepared(wanted: TrainingPlan) -> PreparedTraining:
     """`prepare_training` without a bar."""
-    return prepare_training(wanted, lambda examples, _: examples)
+    return prepare_training(wanted, no_progress)
 
 
 def follow(wanted: TrainingPlan, until: int | None = None) -> Followed:

@@ -39,7 +39,7 @@ KINDS: dict[str, LoRA | None] = {"full": None, "LoRA": SMALL}
 def undrawn() -> Iterator[None]:
     """Half a second per save is spared: the picture has a test of its own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "draw_losses", lambda records, file: file.touch())
+        patch.setattr(running, "draw_losses", lambda records, title, file: file.touch())
         yield
 
 

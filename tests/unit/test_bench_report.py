@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import struct
 import sys
 from dataclasses import asdict, replace
@@ -11,12 +12,14 @@ from pathlib import Path
 
 import pytest
 from benched import AUTOREGRESSIVE, DIFFUSION, MACHINE, attempt, found, reply
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from mlx_diffgemma.benchmark.plot import check_plot_file, save_plot
 from mlx_diffgemma.benchmark.report import as_object, notes, show
 from mlx_diffgemma.benchmark.results import Benchmark, Figures, Measured
 from mlx_diffgemma.errors import BenchmarkError
+from mlx_diffgemma.training.plot import draw_losses
 
 PNG = b"\x89PNG\r\n\x1a\n"
 ALONE = """\
@@ -239,7 +242,7 @@ def test_the_picture_is_a_png_with_a_row_for_what_was_measured(
     tmp_path: Path, models: tuple[Measured, ...], height: int
 ) -> None:
     file = tmp_path / "figures.png"
-    save_plot(found(*models), file)
+    save_plot(found(*models), MACHINE, file)
     picture = file.read_bytes()
     assert picture.startswith(PNG)
     assert struct.unpack(">II", picture[16:24]) == (1080, height)
@@ -247,16 +250,32 @@ def test_the_picture_is_a_png_with_a_row_for_what_was_measured(
     assert [path.name for path in tmp_path.iterdir()] == ["figures.png"]
 
 
+def test_the_picture_says_what_was_measured_where_and_when(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles: list[str] = []
+    drawn = Figure.suptitle
+    monkeypatch.setattr(
+        Figure, "suptitle", lambda figure, text, **style: (titles.append(text), drawn(figure, text, **style))
+    )
+    save_plot(found(DIFFUSION, AUTOREGRESSIVE), MACHINE, tmp_path / "figures.png")
+    draw_losses([{"event": "step", "step": 1, "canvas": 1.0, "causal": 1.0}], titles[0], tmp_path / "loss.png")
+    models, machine = titles[0].split("\n")
+    assert models == "models/diffusiongemma-4bit and hub/gemma-4"
+    assert re.fullmatch(r"Apple M9 \(gpu, 32 GiB\), Darwin arm64, mlx-diffgemma 0\.1\.0, .*, \d{4}-\d\d-\d\d", machine)
+    for name in ("figures.png", "loss.png"):
+        assert b"Apple M9" in (tmp_path / name).read_bytes()
+    assert titles == [titles[0]] * 2
+
+
 def test_many_prompts_have_room_for_their_names(tmp_path: Path) -> None:
     names = tuple(f"a prompt of a long name, {number}" for number in range(20))
     asked = tuple(attempt(name) for name in names)
-    save_plot(found(replace(DIFFUSION, attempts=asked), prompts=names), tmp_path / "many.png")
+    save_plot(found(replace(DIFFUSION, attempts=asked), prompts=names), MACHINE, tmp_path / "many.png")
     assert (tmp_path / "many.png").stat().st_size > 8_000
 
 
 def test_there_is_no_picture_of_nothing(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="has nothing to show: neither steps nor answers were measured"):
-        save_plot(found(replace(NO_STEPS, attempts=())), tmp_path / "none.png")
+        save_plot(found(replace(NO_STEPS, attempts=())), MACHINE, tmp_path / "none.png")
 
 
 def test_a_file_that_cannot_be_written_is_refused_beforehand(tmp_path: Path) -> None:
@@ -277,5 +296,5 @@ def test_a_picture_without_matplotlib_says_what_to_install(monkeypatch: pytest.M
 def test_a_folder_in_the_pictures_place_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "figures.png" / "x").mkdir(parents=True)
     with pytest.raises(BenchmarkError, match=r"figures.png cannot be written: Is a directory"):
-        save_plot(found(), tmp_path / "figures.png")
+        save_plot(found(), MACHINE, tmp_path / "figures.png")
     assert [path.name for path in tmp_path.iterdir()] == ["figures.png"]

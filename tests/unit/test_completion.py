@@ -32,6 +32,24 @@ def test_events_become_an_answer(reason: FinishReason) -> None:
     assert (answer.calls, answer.prefix) == ((), None)
 
 
+@pytest.mark.parametrize(
+    ("text", "reason", "is_empty"),
+    [("", "empty", True), ("", "length", True), ("", "stop", False), ("a", "length", False)],
+)
+def test_an_answer_without_text_is_empty_unless_a_stop_string_ended_it(
+    text: str, reason: FinishReason, is_empty: bool
+) -> None:
+    block = BlockCommitted(block=0, steps=1, tokens=(9,), last=True, text=text, thought="Hm.")
+    assert gather([block, Finished(reason=reason, stats=figures())], seed=0).is_empty == is_empty
+
+
+def test_a_template_is_empty_if_nothing_is_in_its_gaps() -> None:
+    end = Finished(reason="stop", stats=figures())
+    nothing, something = (GapFilled(gap=0, tokens=1, text=text) for text in ("", "b"))
+    assert gather_filled(("a", Gap()), [nothing, end], seed=0).finish_reason == "empty"
+    assert gather_filled(("a", Gap(), "c", Gap()), [nothing, something, end], seed=0).finish_reason == "stop"
+
+
 def test_events_that_end_early_are_an_interrupted_answer() -> None:
     answer = gather(BLOCKS, seed=0)
     assert answer.finish_reason == "interrupted"

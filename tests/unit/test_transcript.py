@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scripted import figures
 
+from mlx_diffgemma.events import BlockCommitted, Finished, FinishReason
+from mlx_diffgemma.text.event_text import EventText
 from mlx_diffgemma.text.tokenizer import Tokenizer, load_tokenizer
 from mlx_diffgemma.text.transcript import Transcript
 
@@ -167,3 +170,25 @@ def test_the_pieces_of_a_draft_have_no_headers(tokenizer: Tokenizer) -> None:
     # A canvas that begins within a header.
     transcript.add([THINK_OPEN, *name[:1]], last=False)
     assert "".join(transcript.pieces([*name[1:], *word])) == "Hm."
+
+
+@pytest.mark.parametrize(
+    ("answer", "stop", "reason", "expected"),
+    [
+        ("Yes.", (), "stop", "stop"),
+        ("Yes.", ("Yes",), "stop", "stop"),
+        ("", (), "stop", "empty"),
+        ("", (), "length", "empty"),
+        ("<|channel>thought\nHm.<channel|>", (), "stop", "empty"),
+        ("<|channel>thought\nHm.<channel|>", (), "length", "length"),
+        ("<|channel>thought\nHm.<channel|>Yes.", (), "stop", "stop"),
+    ],
+)
+def test_an_answer_of_no_text_or_of_a_thought_alone_is_empty(
+    tokenizer: Tokenizer, answer: str, stop: tuple[str, ...], reason: FinishReason, expected: str
+) -> None:
+    text = EventText(tokenizer, stop)
+    text.attached(BlockCommitted(block=0, steps=1, tokens=(*ids(tokenizer, answer), END), last=True))
+    finished = text.attached(Finished(reason=reason, stats=figures()))
+    assert isinstance(finished, Finished)
+    assert finished.reason == expected

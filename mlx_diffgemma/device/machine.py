@@ -1,9 +1,11 @@
-"""Describe the machine that a benchmark ran on."""
+"""Describe the machine, for figures that depend on it."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from importlib.metadata import version
 
 import mlx.core as mx
@@ -26,6 +28,11 @@ class Machine:
         memory = "" if self.memory is None else f", {self.memory / 2**30:.0f} GiB"
         versions = f"mlx-diffgemma {self.mlx_diffgemma}, MLX {self.mlx}, mlx-lm {self.mlx_lm}"
         return f"{self.device} ({self.backend}{memory}), {self.system}, {versions}"
+
+
+def caption(models: Sequence[str], machine: Machine, day: date) -> str:
+    """Return what a picture of figures has to say to be worth something later: models, machine, versions, date."""
+    return f"{' and '.join(models)}\n{machine.line()}, {day.isoformat()}"
 
 
 def this_machine() -> Machine:
