@@ -99,6 +99,8 @@ def examples_fingerprint(examples: Iterable[Example]) -> str:
     for example in examples:
         for ids in (example.prompt, example.response):
             digest.update(len(ids).to_bytes(4, "little") + ids.tobytes())
+        if not example.denoised:
+            digest.update(b"text")
     return digest.hexdigest()[:16]
 
 
