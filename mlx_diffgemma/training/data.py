@@ -2,7 +2,7 @@
 
     {"messages": [{"role": ..., "content": ...}, ..., {"role": "assistant", ...}]}    the shapes of text/messages.py
     {"prompt": ..., "completion": ...}                                                texts, or lists of messages
-    {"text": ...}                                                                     no chat template; causal loss alone
+    {"text": ...}                                                                     causal loss alone, no template
 
 A Hub dataset has such rows in splits named train and valid. The last message, the assistant's, is the response; all
 messages before it are the prompt.

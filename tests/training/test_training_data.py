@@ -103,7 +103,9 @@ def test_control_tokens_that_an_answer_spells_are_learnt_as_text(tokenizer: Toke
 
 def test_a_file_that_is_one_array_is_called_one(tmp_path: Path) -> None:
     content = json.dumps([{"prompt": "Who?", "completion": "Ana."}], indent=1)
-    assert refusal(written(tmp_path, content)).startswith(f"{tmp_path}/train.jsonl begins as a JSON array: it needs one")
+    assert refusal(written(tmp_path, content)).startswith(
+        f"{tmp_path}/train.jsonl begins as a JSON array: it needs one"
+    )
 
 
 def test_blank_lines_are_skipped_and_counted(tmp_path: Path) -> None:
@@ -142,7 +144,10 @@ def test_the_splits_are_files_and_one_that_is_missing_is_empty(tmp_path: Path) -
         ("{}", "neither messages "),
         ('{"text": " "}', "the text is empty: write one, or remove the line"),
         ('{"text": ["a whole document"]}', "neither messages "),
-        ('{"conversations": [{"from": "human", "value": "Who?"}]}', "ShareGPT's columns: write them as messages, with "),
+        (
+            '{"conversations": [{"from": "human", "value": "Who?"}]}',
+            "ShareGPT's columns: write them as messages, with ",
+        ),
         ('{"instruction": "Who?", "input": "", "output": "Ana."}', "Alpaca's columns: write instruction and input as "),
         ('{"prompt": [], "chosen": [], "rejected": []}', "columns for preferences, which are not trained: "),
         (json.dumps({"messages": [ASKED, ANSWERED], "tools": [{"type": "function"}]}), "tools are not trained "),

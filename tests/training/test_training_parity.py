@@ -134,7 +134,9 @@ def test_the_canvas_of_a_row_that_is_not_denoised_does_not_count(conditioned: bo
     kept = mx.array([0, 2])
     rows = [array[kept] for array in batch[:5]]
     alone = Batch(*rows, predicted=mx.array(np.flatnonzero(rows[1])), denoised=mx.ones((2,)))
-    found = losses(model, batch._replace(denoised=mx.array([1.0, 0.0, 1.0])), plain, conditioned=conditioned, causal_weight=1.0)
+    found = losses(
+        model, batch._replace(denoised=mx.array([1.0, 0.0, 1.0])), plain, conditioned=conditioned, causal_weight=1.0
+    )
     expected = losses(model, alone, plain, conditioned=conditioned, causal_weight=1.0)
     assert found.canvas.item() == pytest.approx(expected.canvas.item(), rel=1e-5)
     none = losses(model, batch._replace(denoised=mx.zeros((3,))), plain, conditioned=conditioned, causal_weight=1.0)
