@@ -52,13 +52,21 @@ class Completion:
         text = self.text if len(self.text) <= _SHOWN else f"{self.text[: _SHOWN - 1]}…"
         return f"<{type(self).__name__} {text!r} {len(self.tokens)} tokens, {self.finish_reason}>"
 
-    def to_json(self, *, index: int | None = None, choices: Mapping[str, float] | None = None) -> str:
+    def to_json(
+        self,
+        *,
+        index: int | None = None,
+        ids: Mapping[str, str | int] | None = None,
+        choices: Mapping[str, float] | None = None,
+    ) -> str:
         """Return one line of JSON: the fields by name, the statistics null if the answer was interrupted.
 
-        index: the number of the answer in a batch, put first. choices: the probability of each choice, put last.
+        index: the number of the answer in a batch, put first. ids: what the user calls it, put next. choices: the
+        probability of each choice, put last.
         """
         record = {
             **({} if index is None else {"index": index}),
+            **(ids or {}),
             **self._record(),
             **({} if choices is None else {"choices": choices}),
         }

@@ -105,6 +105,10 @@ def json_lines(path: Path) -> Iterator[JsonLine]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             where = f"{path}, line {number}"
+            if number == 1 and line.lstrip().startswith("["):
+                raise DataError(
+                    f"{path} begins as a JSON array: it needs one object per line, as `jq -c '.[]' FILE` writes them"
+                )
             try:
                 value: object = json.loads(line)
             except (ValueError, RecursionError) as error:

@@ -12,6 +12,7 @@ import typer
 
 from mlx_diffgemma.cli.batch import answer_file
 from mlx_diffgemma.cli.console import run_program
+from mlx_diffgemma.cli.encoding import encoding_option
 from mlx_diffgemma.cli.options import OUTPUT, CommonOptions, ExactOptions, GenerationChoices, ModelOptions
 from mlx_diffgemma.cli.program import add_command, make_app
 from mlx_diffgemma.cli.prompt import answer_prompt
@@ -33,6 +34,7 @@ class GenerateOptions:
     batch_size: int | None = option(
         None, "Prompts of a batch that are answered side by side.", OUTPUT, minimum=1, default_text="8"
     )
+    encoding: str | None = encoding_option()
 
 
 @add_command(
@@ -60,10 +62,12 @@ def generate(
     if output.batch is None:
         if output.batch_size is not None:
             refuse("--batch-size belongs to --batch: leave it out, or name a file of prompts")
-        answer_prompt(request, prompt, live=output.live, json=output.json)
+        answer_prompt(request, prompt, live=output.live, json=output.json, encoding=output.encoding)
     else:
         if prompt is not None:
             refuse("--batch takes its prompts from the file: leave PROMPT out")
+        if output.encoding is not None:
+            refuse("--encoding is that of piped text, and JSON lines are UTF-8: leave it out")
         answer_file(request, output.batch, output.batch_size)
 
 

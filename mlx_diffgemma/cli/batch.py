@@ -1,14 +1,14 @@
 """Many prompts from a file, answered side by side, one JSON line each: `mlx_diffgemma generate --batch FILE`.
 
 A line of the file is {"prompt": "..."} or {"messages": [...]}, and may set options of its own: {"prompt": "...",
-"seed": 3, "max_tokens": 64}.
+"seed": 3, "max_tokens": 64}. An id or a custom_id comes back with its answer.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mlx_diffgemma.session import Prompt
 
 _PROMPTS = ("prompt", "messages")
+_IDS = ("id", "custom_id")
 _NAMED = 5
 """Lines with empty answers that the closing message names; the others are counted."""
 
@@ -41,6 +42,8 @@ class BatchLine:
     where: str
     prompt: Prompt
     options: Mapping[str, Any]
+    ids: Mapping[str, str | int] = field(default_factory=dict[str, str | int])
+    """what the user calls the line"""
 
     def over(self, config: GenerationConfig) -> GenerationConfig:
         """Return `config` with the line's own options. Raises OptionError or ConstraintError that names the line."""
@@ -65,7 +68,11 @@ def _line(where: str, row: object) -> BatchLine:
     prompts = [name for name in _PROMPTS if name in entries]
     if len(prompts) != 1:
         raise DataError(f"{where}: give either prompt or messages")
-    options = current_names({name: value for name, value in entries.items() if name not in _PROMPTS})
+    ids = {name: entries[name] for name in _IDS if entries.get(name) is not None}
+    for name, value in ids.items():
+        if not isinstance(value, str | int) or isinstance(value, bool):
+            raise DataError(f"{where}: {name} must be a text or a whole number, not {value!r:.60}")
+    options = current_names({name: value for name, value in entries.items() if name not in (*_PROMPTS, *_IDS)})
     for name in options:
         if wrong := unknown_option(name):
             raise DataError(f"{where}: {wrong}")
@@ -76,7 +83,7 @@ def _line(where: str, row: object) -> BatchLine:
         chat_messages(prompt, None)
     except PromptError as error:
         raise DataError(f"{where}: {error}") from None
-    return BatchLine(where=where, prompt=prompt, options=options)
+    return BatchLine(where=where, prompt=prompt, options=options, ids=ids)
 
 
 def answer_file(request: Request, file: Path, batch_size: int | None) -> None:
@@ -106,7 +113,7 @@ def answer_file(request: Request, file: Path, batch_size: int | None) -> None:
             if completion.is_empty and not configs[index].allow_empty:
                 empty.append(lines[index].where)
             with bar.hidden():
-                stdout_line(completion.to_json(index=index, choices=choices[index]))
+                stdout_line(completion.to_json(index=index, choices=choices[index], ids=lines[index].ids))
             printed += 1
     if interrupt.noted:
         interrupted(f"{printed} of {len(lines)} answers", quiet=request.quiet)

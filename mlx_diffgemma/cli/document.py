@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlx_diffgemma.cli.encoding import codec_of, decoded, encoded
 from mlx_diffgemma.cli.replacement import keep_attributes, require_replaceable
 from mlx_diffgemma.errors import DocumentError, TemplateError
 from mlx_diffgemma.files import replacing
@@ -19,40 +20,40 @@ STDIN = "-"
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """A text and the name of its file; line ends are as in the file."""
+    """A text and the name of its file; line ends are as in the file, a byte order mark is no part of the text."""
 
     name: str
     text: str
+    data: bytes = b""
+    """the content of the file"""
+    codec: str = "utf-8"
+    """reads and writes it"""
 
 
-def read_document(name: str) -> Document:
-    """Read a file, or stdin for "-". Raises DocumentError if it cannot be read or is not UTF-8 text."""
+def read_document(name: str, encoding: str | None = None) -> Document:
+    """Read a file, or stdin for "-", in UTF-8 or in the encoding. Raises DocumentError if that is not possible."""
     data = sys.stdin.buffer.read() if name == STDIN and sys.stdin is not None else _read(Path(name))
-    zero = data.find(0)
-    if zero >= 0:
-        raise DocumentError(f"{name} is not text: it has a zero byte at {zero}")
-    try:
-        return Document(name=name, text=data.decode())
-    except UnicodeDecodeError as error:
-        raise DocumentError(f"{name} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+    codec = codec_of(data, encoding)
+    return Document(name=name, text=decoded(data, name, codec), data=data, codec=codec)
 
 
 def write_document(document: Document, text: str) -> None:
-    """Replace the document's text in its file, completely or not at all; symbolic links are followed.
+    """Replace the document's text in its file, in its encoding, completely or not at all; symbolic links are followed.
 
     Raises DocumentError if the file has changed since it was read, or if something besides its text would be lost, and
     leaves it as it is.
     """
     require_replaceable(document.name)
+    content = encoded(text, document.name, document.codec)
     # A link stays a link: the file that it leads to is replaced.
     path = Path(os.path.realpath(document.name))
     try:
         with replacing(path) as beside:
             # As private as the strictest file until it has the file's own permissions.
             beside.touch(mode=0o600)
-            beside.write_bytes(text.encode())
+            beside.write_bytes(content)
             keep_attributes(path, beside)
-            if _read(path) != document.text.encode():
+            if _read(path) != document.data:
                 raise DocumentError(f"{document.name} has changed since it was read: it is left as it is")
     except OSError as error:
         raise DocumentError(f"{document.name} cannot be written: {error.strerror}") from None

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlx_diffgemma.cli.console import interrupted, stdout_line
+from mlx_diffgemma.cli.encoding import codec_of, decoded
 from mlx_diffgemma.cli.interrupt import Interrupt
 from mlx_diffgemma.cli.request import Request, load_session, refuse
 from mlx_diffgemma.constraint.spec import Choices
@@ -26,15 +27,20 @@ if TYPE_CHECKING:
     from mlx_diffgemma.session import Prompt, Session
 
 
-def answer_prompt(request: Request, argument: str | None, *, live: bool, json: bool) -> None:
-    """Load the model, generate, print. Raises DiffGemmaError; SystemExit for usage errors and after Ctrl-C."""
+def answer_prompt(
+    request: Request, argument: str | None, *, live: bool, json: bool, encoding: str | None = None
+) -> None:
+    """Load the model, generate, print. Raises DiffGemmaError; SystemExit for usage errors and after Ctrl-C.
+
+    encoding: that of the text that is piped in.
+    """
     from mlx_diffgemma.completion import gather
     from mlx_diffgemma.display.frame import tokens_text
     from mlx_diffgemma.display.terminal import report
     from mlx_diffgemma.generation.prefixes import Prefixes
 
     # Everything is checked first: gigabytes are not read for a request that cannot be met.
-    piped = read_stdin()
+    piped = read_stdin(encoding)
     if argument is None and piped is None:
         refuse("no prompt: pass it as an argument or pipe it in")
     prompt = compose(argument, piped)
@@ -94,14 +100,12 @@ def choice_probabilities(
     return session.choose(prompt, config.constraint.texts, replace(config, constraint=None), prefix=prefix)
 
 
-def read_stdin() -> str | None:
-    """Return what is piped in, None if stdin is a terminal or closed. Raises PromptError if it is not UTF-8."""
+def read_stdin(encoding: str | None) -> str | None:
+    """Return what is piped in, None if stdin is a terminal or closed. Raises DocumentError if it is no text."""
     if sys.stdin is None or sys.stdin.isatty():
         return None
-    try:
-        return sys.stdin.buffer.read().decode()
-    except UnicodeDecodeError as error:
-        raise PromptError(f"stdin is not UTF-8 text: {error.reason} at byte {error.start}") from None
+    data = sys.stdin.buffer.read()
+    return decoded(data, "stdin", codec_of(data, encoding))
 
 
 def compose(argument: str | None, piped: str | None) -> str:

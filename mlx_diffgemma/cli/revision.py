@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from mlx_diffgemma.cli.console import interrupted, stdout_line
 from mlx_diffgemma.cli.document import STDIN, Document, differences, read_document, write_document
+from mlx_diffgemma.cli.encoding import encoding_option
 from mlx_diffgemma.cli.interrupt import Interrupt
 from mlx_diffgemma.cli.options import OUTPUT, Chosen
 from mlx_diffgemma.cli.replacement import require_replaceable
@@ -59,6 +60,7 @@ class RevisionOptions:
     diff: bool = option(False, "Print what changes, as a unified diff.", OUTPUT)
     live: bool = option(True, "Draw the canvas while it is denoised, on a terminal.", OUTPUT)
     json: bool = option(False, "Print one JSON object with text, gaps and statistics.", OUTPUT)
+    encoding: str | None = encoding_option()
 
     @property
     def leaves_text_out(self) -> bool:
@@ -87,7 +89,7 @@ def open_document(revision: Revision) -> Document:
     revision.request.over(PERMISSIVE)
     if output.in_place:
         require_replaceable(revision.file)
-    return read_document(revision.file)
+    return read_document(revision.file, output.encoding)
 
 
 def start(revision: Revision) -> tuple[Session, GenerationConfig]:

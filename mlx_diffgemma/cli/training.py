@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from mlx_diffgemma.training.settings import RECIPE, TrainingSettings
 
 if TYPE_CHECKING:
     from mlx_diffgemma.training.run import TrainingPlan
+    from mlx_diffgemma.training.state import State
 
 _TRAINED, _PROGRESS = "What is trained", "Evaluation and saving"
 
@@ -24,7 +25,7 @@ class SourceOptions:
 
     data: str = option(
         MISSING,
-        "Folder with train.jsonl and valid.jsonl, or a Hub dataset: messages, or prompt and completion.",
+        "Folder with train.jsonl and valid.jsonl, or a Hub dataset: messages, prompt and completion, or text.",
         MODEL,
         metavar="NAME",
     )
@@ -117,6 +118,8 @@ def train_and_report(plan: TrainingPlan, *, quiet: bool) -> None:
             f"{len(ready.held_out.batches.examples) if ready.held_out else 0:,} held out, "
             f"{plan.settings.steps:,} steps of {plan.settings.batch_size * plan.settings.accumulate}"
         )
+        if ready.start is not None and (note := longer_note(ready.start, plan.settings)):
+            shown.line(note)
         for event in events:
             shown.show(event)
             if interrupt.noted:
@@ -124,3 +127,14 @@ def train_and_report(plan: TrainingPlan, *, quiet: bool) -> None:
                 shown.line(f"stopped; {plan.out} is saved, --resume goes on")
                 raise SystemExit(INTERRUPTED)
         shown.line(f"{plan.out}: {result_files(plan)}")
+
+
+def longer_note(start: State, settings: TrainingSettings) -> str | None:
+    """Say what more steps than planned do to the learning rate; None if there are no more."""
+    if start.planned in (None, settings.steps):
+        return None
+    old, new = (replace(settings, steps=steps).rate(start.step) for steps in (start.planned, settings.steps))
+    return (
+        f"{settings.steps:,} steps instead of {start.planned:,}: the learning rate is {new:.3g} in step "
+        f"{start.step + 1:,}, by the old plan {old:.3g}"
+    )

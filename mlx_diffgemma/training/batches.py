@@ -44,7 +44,8 @@ class CutExample:
     prompt: int
     """length of the prompt"""
     start: int
-    """index of the block's first token"""
+    """index of the block's first token; the number of tokens where no block is denoised"""
+    denoised: bool = True
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -106,7 +107,8 @@ class Batches:
         starts = np.array([cut.start for cut in cuts], np.int32)
         noisy = corrupt(canvas, self.vocabulary, rng, self.noise_power)
         predicted = counted_positions(weights, len(cuts) * STRIDE)
-        return Batch(*map(mx.array, (tokens, weights, starts, canvas, noisy, predicted)))
+        denoised = np.array([cut.denoised for cut in cuts], np.float32)
+        return Batch(*map(mx.array, (tokens, weights, starts, canvas, noisy, predicted, denoised)))
 
 
 def padded_length(length: int) -> int:
@@ -126,7 +128,10 @@ def counted_positions(weights: npt.NDArray[np.float32], multiple: int) -> Ids:
 
 
 def cut_example(example: Example, canvas: int, rng: np.random.Generator) -> CutExample:
-    """Cut an example after a randomly drawn block of its response."""
+    """Cut an example after a randomly drawn block of its response; a text stays whole."""
+    if not example.denoised:
+        whole = np.concatenate([example.prompt, example.response])
+        return CutExample(tokens=whole, prompt=example.prompt.size, start=whole.size, denoised=False)
     block = int(rng.integers(example.blocks(canvas)))
     response = example.response[: (block + 1) * canvas]
     start = example.prompt.size + block * canvas

@@ -41,10 +41,12 @@ class HeldOut:
         count = min(_MAX_BATCHES, -(-len(self.batches.examples) // self.batches.rows))
         canvas: list[float] = []
         causal: list[float] = []
+        denoised: list[float] = []
         for index in range(count):
+            batch = self.batches.batch(index)
             found = losses(
                 self.session.model,
-                self.batches.batch(index),
+                batch,
                 plain,
                 conditioned=self.batches.conditioned(index),
                 causal_weight=self.causal_weight,
@@ -52,9 +54,12 @@ class HeldOut:
             mx.eval(found)
             canvas.append(cast("float", found.canvas.item()))
             causal.append(cast("float", found.causal.item()))
+            denoised.append(cast("float", batch.denoised.sum().item()))
         right = sum(self._right(question) for question in self.questions)
         mx.clear_cache()
-        return Evaluated(step=step, canvas=fmean(canvas), causal=fmean(causal), right=right, asked=len(self.questions))
+        # Texts have no canvas; without any canvas the loss is 0.
+        mean = fmean(canvas, weights=denoised) if any(denoised) else 0.0
+        return Evaluated(step=step, canvas=mean, causal=fmean(causal), right=right, asked=len(self.questions))
 
     def _right(self, question: Question) -> bool:
         # An answer that is one canvas longer than the wanted one is wrong: what follows need not be generated.

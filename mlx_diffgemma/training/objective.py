@@ -2,7 +2,8 @@
 
 1  The clean sequence is encoded once; its keys and values are the canvas's prefix, gradients included.
 2  With conditioning, a first pass over the noisy canvas, without gradient, gives the signal of the second.
-3  The second pass predicts every position of the canvas, noisy or not; all positions count the same.
+3  The second pass predicts every position of the canvas, noisy or not; all positions count the same. A text that is
+   no conversation has no canvas.
 4  The encoder predicts each next token of the clean sequence that counts; logits are computed for no other.
 """
 
@@ -32,6 +33,8 @@ class Batch(NamedTuple):
     """[B, C] the block after corruption"""
     predicted: mx.array
     """[P] which of the B * L tokens count for the causal loss, as indices; then zeros, whose weight is 0"""
+    denoised: mx.array
+    """[B] 1 where the canvas counts, 0 where only the causal loss does"""
 
 
 class Losses(NamedTuple):
@@ -53,7 +56,8 @@ def losses(model: DiffusionGemma, batch: Batch, run: TrainingRun, *, conditioned
         predicted = mx.stop_gradient(model.kernels.softcap(model.raw_logits(first), cap)).astype(model.dtype)
         signal = model.soft_embedding(mx.softmax(predicted, axis=-1, precise=True))
     denoised = denoise(model, noisy, prefix, signal, run)
-    canvas = _nats(model, denoised, batch.canvas, cap).mean()
+    nats = _nats(model, denoised, batch.canvas, cap).reshape(batch.canvas.shape).mean(axis=1)
+    canvas = (nats * batch.denoised).sum() / mx.maximum(batch.denoised.sum(), 1.0)
     # A token is predicted by the hidden state before it.
     before = hidden.reshape(-1, hidden.shape[-1])[mx.maximum(batch.predicted - 1, 0)]
     following = _nats(model, before, batch.tokens.flatten()[batch.predicted], cap)

@@ -159,7 +159,7 @@ def prepare_training(plan: TrainingPlan, progress: Progress) -> PreparedTraining
             session=session,
             # One noise for all trainings, so that their losses can be compared.
             batches=_batches(session, valid_examples, dataclasses.replace(plan.settings, noise_power=1.0)),
-            questions=[Question(*pair) for pair in zip(held_out, valid_examples, strict=True)][: plan.answers],
+            questions=_questions(held_out, valid_examples)[: plan.answers],
             causal_weight=plan.settings.causal_weight,
         )
         if valid_examples
@@ -167,6 +167,11 @@ def prepare_training(plan: TrainingPlan, progress: Progress) -> PreparedTraining
         start=None if step is None else load_state(plan.out / _STATE, facts),
         facts=facts,
     )
+
+
+def _questions(held_out: Sequence[Conversation], examples: Sequence[Example]) -> list[Question]:
+    """Return the conversations that can be asked; a text cannot."""
+    return [Question(*pair) for pair in zip(held_out, examples, strict=True) if pair[0].text is None]
 
 
 def make_trainable(model: DiffusionGemma, plan: TrainingPlan) -> None:

@@ -25,6 +25,7 @@ from mlx_diffgemma.training.data import Example
 from mlx_diffgemma.training.gradients import Tree
 
 _ARRAYS, _RECORD = "state.safetensors", "state.json"
+_STEPS = "settings.steps"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,6 +36,8 @@ class State:
     """steps done"""
     parameters: Tree
     optimizer: Tree
+    planned: int | None = None
+    """steps in all that were planned when a saved state was written"""
 
 
 def save_state(folder: Path, state: State, facts: Mapping[str, Any]) -> None:
@@ -73,20 +76,24 @@ def saved_step(folder: Path) -> int | None:
 
 
 def load_state(folder: Path, facts: Mapping[str, Any]) -> State:
-    """Read the state in `folder`. Raises TrainingError if it is damaged, or was saved with other facts."""
+    """Read the state in `folder`. Raises TrainingError if it is damaged, or was saved with other facts.
+
+    A training may have more steps than were planned.
+    """
     record = _record(folder)
     try:
         arrays = cast("dict[str, mx.array]", mx.load(str(folder / _ARRAYS)))
         mx.eval(arrays)
         tree = cast("Tree", tree_unflatten(list(arrays.items())))
-        state = State(step=record["step"], parameters=tree["parameters"], optimizer=tree["optimizer"])
+        planned = _flat(record["facts"]).get(_STEPS)
+        state = State(step=record["step"], parameters=tree["parameters"], optimizer=tree["optimizer"], planned=planned)
     except (OSError, RuntimeError, KeyError) as error:
         raise TrainingError(f"the saved state in {folder} is damaged ({error}): delete it to start over") from None
     before, now = _flat(record["facts"]), _flat(facts)
     changed = [
         f"{name} was {before.get(name)} and is {now.get(name)}"
         for name in sorted({*before, *now})
-        if before.get(name) != now.get(name)
+        if before.get(name) != now.get(name) and not (name == _STEPS and _is_more(now[name], before.get(name)))
     ]
     if changed:
         raise TrainingError(f"{folder} holds another training: {'; '.join(changed)}: use the same, or another folder")
@@ -99,6 +106,8 @@ def examples_fingerprint(examples: Iterable[Example]) -> str:
     for example in examples:
         for ids in (example.prompt, example.response):
             digest.update(len(ids).to_bytes(4, "little") + ids.tobytes())
+        if not example.denoised:
+            digest.update(b"text")
     return digest.hexdigest()[:16]
 
 
@@ -124,6 +133,10 @@ def _record(folder: Path) -> dict[str, Any]:
         return {"step": int(record["step"]), "facts": dict(record["facts"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(f"the saved state in {folder} is damaged ({error}): delete it to start over") from None
+
+
+def _is_more(now: object, before: object) -> bool:
+    return isinstance(now, int) and isinstance(before, int) and now > before
 
 
 def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:

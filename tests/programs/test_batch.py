@@ -62,6 +62,8 @@ def test_a_line_may_use_the_earlier_names_of_options_and_its_own_constraint(tmp_
             '{"messages": [{"role": "tool", "content": "a"}]}',
             "prompts.jsonl, line 2: message 1: the role 'tool' ",
         ),
+        ('{"prompt": "a", "id": [1]}', r"prompts.jsonl, line 2: id must be a text or a whole number, not \[1\]"),
+        ('{"prompt": "a", "custom_id": true}', "prompts.jsonl, line 2: custom_id must be a text or a whole number"),
         ('{"prompt": "a", "sead": 1}', "prompts.jsonl, line 2: 'sead' is not an option: did you mean 'seed'"),
     ],
 )
@@ -105,11 +107,13 @@ def program(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_program_prints_a_json_line_for_every_prompt(tmp_path: Path) -> None:
-    file = write(tmp_path, {"prompt": "What is 47 + 38?", "max_tokens": 12}, {"prompt": "Hello", "max_tokens": 5})
+    first = {"prompt": "What is 47 + 38?", "max_tokens": 12, "custom_id": "sum é"}
+    file = write(tmp_path, first, {"prompt": "Hello", "max_tokens": 5, "id": 7})
     done = program("--model", "demo", "--batch", file, "--quiet", "--batch-size", 2)
     assert (done.returncode, done.stderr) == (0, "")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["index"] for line in lines] == [0, 1]
+    assert (lines[0]["custom_id"], lines[1]["id"]) == ("sum é", 7)
     assert [line["finish_reason"] for line in lines] == ["stop", "length"]
     alone = program("--model", "demo", "Hello", "--max-tokens", 5, "--json", "--quiet")
     assert json.loads(alone.stdout)["tokens"] == lines[1]["tokens"]

@@ -152,6 +152,12 @@ def test_argument_and_piped_text_compose():
     assert run(stdin="Bonjour", text="<{prompt}>").stdout == b"<Bonjour>\n"
 
 
+def test_piped_text_may_have_a_byte_order_mark_or_another_encoding():
+    assert run(stdin=b"\xef\xbb\xbfcaf\xc3\xa9", text="<{prompt}>").stdout == "<café>\n".encode()
+    assert run("--encoding", "latin-1", stdin=b"caf\xe9", text="<{prompt}>").stdout == "<café>\n".encode()
+    assert run("--encoding", "utf-16", stdin="café".encode("utf-16"), text="<{prompt}>").stdout == "<café>\n".encode()
+
+
 @pytest.mark.parametrize("parts", [(None, None), ("", None), (None, " \n"), (" ", "\t")])
 def test_a_prompt_that_says_nothing_is_refused(parts: tuple[str | None, str | None]):
     with pytest.raises(PromptError, match="empty"):

@@ -23,6 +23,9 @@ from terminal import environment, run_in_terminal
 from trainable import TAUGHT, write_data, write_model
 
 from mlx_diffgemma import train
+from mlx_diffgemma.cli.training import longer_note
+from mlx_diffgemma.training.settings import TrainingSettings
+from mlx_diffgemma.training.state import State
 
 PROGRAM = (sys.executable, "-m", "mlx_diffgemma.train")
 FILES = {"adapters.safetensors", "adapter_config.json", "log.jsonl", "loss.png", "state"}
@@ -229,3 +232,13 @@ def test_help_lists_every_option_at_once_without_the_heavy_libraries() -> None:
         "print({'mlx', 'transformers', 'numpy', 'mlx_lm', 'huggingface_hub', 'matplotlib'} & set(sys.modules))"
     )
     assert run([sys.executable, "-c", probe]).stdout == "set()\n"
+
+
+def test_more_steps_than_planned_say_what_the_learning_rate_becomes() -> None:
+    """By the old plan the rate is at its end after 600 steps; by the new one it is on its way."""
+    done = State(step=600, parameters={}, optimizer={}, planned=600)
+    longer = TrainingSettings(steps=900, learning_rate=1e-3)
+    assert longer_note(done, longer) == (
+        "900 steps instead of 600: the learning rate is 0.000325 in step 601, by the old plan 0.0001"
+    )
+    assert longer_note(done, TrainingSettings(steps=600)) is None

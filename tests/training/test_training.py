@@ -311,6 +311,19 @@ def test_what_does_not_change_the_result_may_change_on_the_way(planned: Callable
     assert [type(event) for event in again.events] == [Stepped, Evaluated, Saved] * 2
 
 
+def test_a_training_may_go_on_for_more_steps_than_planned(planned: Callable[..., TrainingPlan]) -> None:
+    """The learning rate follows the new plan, so the first steps are those of the old one."""
+    wanted = planned(final_rate=0.5)
+    follow(wanted)
+    longer = replace(wanted, resume=True, settings=replace(wanted.settings, steps=6))
+    again = follow(longer)
+    assert again.ready.start is not None
+    assert again.ready.start.planned == 4
+    assert [step.step for step in again.steps] == [5, 6]
+    assert [step.rate for step in again.steps] == [longer.settings.rate(4), longer.settings.rate(5)]
+    assert logged_steps(wanted) == [1, 2, 3, 4, 5, 6]
+
+
 @pytest.fixture(scope="module")
 def stopped(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingPlan:
     """A training of an adapter that was stopped at its first step; tests leave its folder as it is."""
@@ -331,7 +344,7 @@ def refusal(wanted: TrainingPlan, kind: type[DiffGemmaError] = TrainingError) ->
     ("change", "named"),
     [
         ({"learning_rate": 2e-3}, "settings.learning_rate was 0.001 and is 0.002"),
-        ({"steps": 5}, "settings.steps was 4 and is 5"),
+        ({"steps": 3}, "settings.steps was 4 and is 3"),
         ({"seed": 7}, "settings.seed was 0 and is 7"),
         ({"lora": replace(SMALL, rank=8)}, "lora.rank was 4 and is 8"),
         ({"lora": None}, "lora.rank was 4 and is None"),

@@ -164,8 +164,18 @@ def test_the_causal_loss_counts_tokens_and_no_padding(mask_prompt: bool, first: 
 def test_shapes_and_kinds_are_those_of_a_batch() -> None:
     batch = batches(mixed(50), 3).batch(0)
     length = batch.tokens.shape[1]
-    assert [array.shape for array in batch[:-1]] == [(3, length), (3, length), (3,), (3, CANVAS), (3, CANVAS)]
-    assert [array.dtype for array in batch] == [mx.int32, mx.float32, *[mx.int32] * 4]
+    assert [array.shape for array in batch[:5]] == [(3, length), (3, length), (3,), (3, CANVAS), (3, CANVAS)]
+    assert [array.dtype for array in batch] == [mx.int32, mx.float32, *[mx.int32] * 4, mx.float32]
+    assert batch.denoised.tolist() == [1, 1, 1]
+
+
+def test_a_text_is_whole_and_has_no_canvas() -> None:
+    text = Example(prompt=np.array([FIRST], np.int32), response=np.arange(50, 60, dtype=np.int32), denoised=False)
+    batch = batches([text], 1, mask_prompt=True).batch(0)
+    assert batch.tokens[0, :11].tolist() == [FIRST, *range(50, 60)]
+    assert batch.canvas.tolist() == [[PAD] * CANVAS]
+    assert batch.denoised.tolist() == [0]
+    assert batch.predicted[:10].tolist() == list(range(1, 11))
 
 
 @pytest.mark.parametrize("mask_prompt", [False, True])

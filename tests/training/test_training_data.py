@@ -68,6 +68,46 @@ def test_prompt_and_completion_are_a_question_and_an_answer(tmp_path: Path) -> N
     assert list(found.messages) == [ASKED, ANSWERED]
 
 
+def test_prompt_and_completion_may_be_lists_of_messages(tmp_path: Path) -> None:
+    system = {"role": "system", "content": "Be brief."}
+    row = {"prompt": [system, ASKED], "completion": [ANSWERED]}
+    [found] = read_conversations(written(tmp_path, json.dumps(row)), "train")
+    assert list(found.messages) == [system, ASKED, ANSWERED]
+
+
+def test_a_content_may_be_a_list_of_text_parts(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    parts = [{"type": "text", "text": "Wh"}, {"type": "text", "text": "o?"}]
+    line = json.dumps({"messages": [{**ASKED, "content": parts}, ANSWERED]})
+    [found] = read_conversations(written(tmp_path, line), "train")
+    assert example(tokenizer, *found.messages).prompt.tolist() == tokenizer.chat([ASKED])
+
+
+def test_a_text_is_learnt_as_it_is_and_not_denoised(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    [found] = read_conversations(written(tmp_path, '{"text": "A whole document."}'), "train")
+    [made] = tokenize_conversations([found], tokenizer, STOPS, 1000)
+    assert [*made.prompt, *made.response] == tokenizer.encode("A whole document.")
+    assert made.prompt.tolist() == [BOS]
+    assert not made.denoised
+    with pytest.raises(DataError, match=r"line 1: \d+ tokens are more than 4: shorten it"):
+        list(tokenize_conversations([found], tokenizer, STOPS, 4))
+
+
+def test_control_tokens_that_an_answer_spells_are_learnt_as_text(tokenizer: Tokenizer) -> None:
+    """None is dropped, and the answer does not end at one."""
+    spelled = "Write <turn|> and <|channel>thought, then <eos>."
+    made = example(tokenizer, ASKED, {**ANSWERED, "content": spelled})
+    assert "".join(said(tokenizer, made.response)) == f"{spelled}<turn|>"
+    assert made.response[-1] == END
+    assert not {END, 1, 100} & set(made.response[:-1].tolist())
+
+
+def test_a_file_that_is_one_array_is_called_one(tmp_path: Path) -> None:
+    content = json.dumps([{"prompt": "Who?", "completion": "Ana."}], indent=1)
+    assert refusal(written(tmp_path, content)).startswith(
+        f"{tmp_path}/train.jsonl begins as a JSON array: it needs one"
+    )
+
+
 def test_blank_lines_are_skipped_and_counted(tmp_path: Path) -> None:
     content = f"\n{GOOD}\n   \n\t\r\n{GOOD}\n\n"
     found = read_conversations(written(tmp_path, content), "train")
@@ -98,14 +138,23 @@ def test_the_splits_are_files_and_one_that_is_missing_is_empty(tmp_path: Path) -
         ('{"messages": [', "not valid JSON: "),
         ("not JSON at all", "not valid JSON: "),
         ("[" * 100_000, "not valid JSON: "),
-        ("[]", "neither messages with role and content nor prompt and completion, all as text"),
-        ('"text"', "neither messages "),
+        ("[]", "neither messages nor prompt and completion nor text"),
+        ('"text"', "neither messages nor prompt and completion nor text"),
         ("null", "neither messages "),
         ("{}", "neither messages "),
-        ('{"text": "a whole document"}', "neither messages "),
+        ('{"text": " "}', "the text is empty: write one, or remove the line"),
+        ('{"text": ["a whole document"]}', "neither messages "),
+        (
+            '{"conversations": [{"from": "human", "value": "Who?"}]}',
+            "ShareGPT's columns: write them as messages, with ",
+        ),
+        ('{"instruction": "Who?", "input": "", "output": "Ana."}', "Alpaca's columns: write instruction and input as "),
+        ('{"prompt": [], "chosen": [], "rejected": []}', "columns for preferences, which are not trained: "),
+        (json.dumps({"messages": [ASKED, ANSWERED], "tools": [{"type": "function"}]}), "tools are not trained "),
         ('{"prompt": "Who?"}', "neither messages "),
         ('{"prompt": "Who?", "completion": 7}', "neither messages "),
-        ('{"prompt": ["Who?"], "completion": "Ana."}', "neither messages "),
+        ('{"prompt": ["Who?"], "completion": "Ana."}', "message 1: 'Who?' is no message"),
+        ('{"prompt": [], "completion": []}', "the messages must begin with a question "),
         ('{"messages": "Who?"}', "neither messages "),
         ('{"messages": ["Who?", "Ana."]}', "message 1: 'Who?' is no message"),
         (json.dumps({"messages": [{"role": "user"}, ANSWERED]}), "message 1: the user message has no content: "),
@@ -125,7 +174,8 @@ def test_the_splits_are_files_and_one_that_is_missing_is_empty(tmp_path: Path) -
         (json.dumps({"messages": [ASKED, ANSWERED, ASKED]}), "the messages must begin with a question "),
         ('{"prompt": "Who?", "completion": ""}', "the answer is empty"),
         (json.dumps({"messages": [ASKED, {**ANSWERED, "content": " \n"}]}), "the answer is empty"),
-        (r'{"prompt": "half a face: \ud83d", "completion": "x"}', "the text is not valid Unicode"),
+        (r'{"prompt": "half a face: \ud83d", "completion": "x"}', "message 1: the text is not valid Unicode"),
+        (r'{"text": "half a face: \ud83d"}', "the text is not valid Unicode"),
         (
             r'{"messages": [{"role": "\ud83d", "content": ""}, {"role": "assistant", "content": "x"}]}',
             r"message 1: the role '\ud83d' is not supported",

@@ -129,6 +129,22 @@ def test_the_causal_loss_is_the_weighted_mean_over_all_positions() -> None:
 
 
 @conditioning
+def test_the_canvas_of_a_row_that_is_not_denoised_does_not_count(conditioned: bool) -> None:
+    model, batch = random_model(), random_batch()
+    kept = mx.array([0, 2])
+    rows = [array[kept] for array in batch[:5]]
+    alone = Batch(*rows, predicted=mx.array(np.flatnonzero(rows[1])), denoised=mx.ones((2,)))
+    found = losses(
+        model, batch._replace(denoised=mx.array([1.0, 0.0, 1.0])), plain, conditioned=conditioned, causal_weight=1.0
+    )
+    expected = losses(model, alone, plain, conditioned=conditioned, causal_weight=1.0)
+    assert found.canvas.item() == pytest.approx(expected.canvas.item(), rel=1e-5)
+    none = losses(model, batch._replace(denoised=mx.zeros((3,))), plain, conditioned=conditioned, causal_weight=1.0)
+    assert none.canvas.item() == 0
+    assert none.causal.item() == pytest.approx(found.causal.item(), rel=1e-6)
+
+
+@conditioning
 def test_checkpointing_changes_no_gradient(conditioned: bool) -> None:
     """To 1e-5: it computes the same, but adds up what reaches a layer from its two passes in another order."""
     model = random_model()
@@ -172,6 +188,7 @@ def recorded_batch(recorded: Mapping[str, mx.array]) -> Batch:
         canvas=recorded["canvas"],
         noisy=recorded["noisy"],
         predicted=mx.array(np.flatnonzero(counted)),
+        denoised=mx.ones((len(counted),)),
     )
 
 
@@ -184,7 +201,7 @@ def random_batch() -> Batch:
     positions = mx.arange(40)
     counted = (positions >= 1) & (positions < mx.array([[9], [21], [37]]))
     weights, predicted = counted.astype(mx.float32), mx.array(np.flatnonzero(counted))
-    return Batch(tokens, weights, mx.array([3, 8, 25]), canvas, noisy, predicted)
+    return Batch(tokens, weights, mx.array([3, 8, 25]), canvas, noisy, predicted, mx.ones((3,)))
 
 
 def as_stored(gradient: mx.array, stored: mx.array, directions: mx.array) -> mx.array:

@@ -36,10 +36,47 @@ def names(folder: Path) -> list[str]:
 @pytest.mark.parametrize("data", [b"a\r\nb", b"\xef\xbb\xbfx\n", "漢字🙂\r".encode(), b"a\x0b\x0cb\xc2\x85\n\n", b""])
 def test_a_file_is_read_and_written_byte_for_byte(tmp_path: Path, data: bytes) -> None:
     document = read_document(str(a_file(tmp_path, data)))
-    assert document.text.encode() == data
+    assert document.text.encode() == data.removeprefix(b"\xef\xbb\xbf")
     write_document(document, document.text + "漢\r\n")
     assert Path(document.name).read_bytes() == data + "漢\r\n".encode()
     assert names(tmp_path) == ["text.txt"]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16", "utf-16-be", "shift_jis"])
+def test_a_file_is_written_in_the_encoding_that_it_was_read_in(tmp_path: Path, encoding: str) -> None:
+    text, more = ("漢字\n", "漢") if encoding == "shift_jis" else ("café\r\n", "é")
+    file = a_file(tmp_path, text.encode(encoding))
+    document = read_document(str(file), encoding)
+    assert document.text == text
+    write_document(document, text + more)
+    assert file.read_bytes() == (text + more).encode(encoding)
+
+
+def test_a_character_that_the_encoding_lacks_is_named_and_the_file_stays(tmp_path: Path) -> None:
+    file = a_file(tmp_path, b"caf\xe9")
+    with pytest.raises(DocumentError, match=r"cannot be written in latin-1: it has no '漢'"):
+        write_document(read_document(str(file), "latin-1"), "漢")
+    assert file.read_bytes() == b"caf\xe9"
+    assert names(tmp_path) == ["text.txt"]
+
+
+@pytest.mark.parametrize(
+    ("data", "encoding", "complaint"),
+    [
+        (b"caf\xe9!", None, "is not UTF-8 text: invalid continuation byte at byte 3: name its encoding, such as "),
+        ("a".encode("utf-16"), None, "is not UTF-8 text: it begins like UTF-16, try --encoding utf-16"),
+        (b"a", "hex", "--encoding 'hex': no encoding of text has this name: give one such as latin-1 or utf-16"),
+        (b"a", "nonsense", "--encoding 'nonsense': no encoding of text has this name"),
+        (b"a", "\0", "no encoding of text has this name"),
+        (b"abc", "utf-16-le", "is not utf-16-le text: truncated data at byte 2: name another --encoding"),
+    ],
+)
+def test_text_in_another_encoding_is_refused_with_the_way_to_read_it(
+    tmp_path: Path, data: bytes, encoding: str | None, complaint: str
+) -> None:
+    with pytest.raises(DocumentError) as caught:
+        read_document(str(a_file(tmp_path, data)), encoding)
+    assert complaint in str(caught.value)
 
 
 def test_permissions_and_links_stay(tmp_path: Path) -> None:
