@@ -19,6 +19,7 @@ from mlx_diffgemma.edit import PartOptions
 from mlx_diffgemma.generate import GenerateOptions
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.infill import GapOptions
+from mlx_diffgemma.models import ListingOptions
 from mlx_diffgemma.option import OptionField, option_fields
 from mlx_diffgemma.training.settings import TrainingSettings
 
@@ -59,6 +60,7 @@ PROGRAMS: dict[str, tuple[type, ...]] = {
     "bench": (BenchmarkSettings, ReportOptions),
     "convert": (ConvertSettings, ResultOptions),
     "fuse": (FuseSettings, ResultOptions),
+    "models": (ListingOptions,),
     "Every program": (CommonOptions,),
 }
 """The options of the programs besides those of a generation, by heading."""

@@ -26,6 +26,7 @@ PROGRAMS = {
     "convert": "Convert a checkpoint to MLX layout, quantized or in bfloat16.",
     "fuse": "Add an adapter into the weights of a model.",
     "bench": "Measure speed, and how often answers are right.",
+    "models": "List the models on this disk.",
 }
 """What each program does, in a line: importing them to ask would cost time."""
 

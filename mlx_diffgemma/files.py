@@ -93,15 +93,22 @@ def json_lines(path: Path) -> Iterator[JsonLine]:
     Only a newline ends a line; a byte order mark is ignored. Raises DataError that names the file and the line.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        data = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    return parsed_lines(data, str(path))
+
+
+def parsed_lines(data: bytes, path: str) -> Iterator[JsonLine]:
+    """Parse the content of a file as `json_lines` does; `path` names it in messages. Raises DataError."""
+    try:
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         # Positions in the error are those in `error.object`: the bytes after the byte order mark.
         number = error.object[: error.start].count(b"\n") + 1
         raise DataError(f"{path}, line {number}: not UTF-8 text ({error.reason})") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             where = f"{path}, line {number}"

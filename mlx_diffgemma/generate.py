@@ -29,7 +29,10 @@ class GenerateOptions:
     live: bool = option(True, "Draw the canvas while it is denoised, on a terminal.", OUTPUT)
     json: bool = option(False, "Print one JSON object with text and statistics.", OUTPUT)
     batch: Path | None = option(
-        None, 'Answer every line, {"prompt": ".."} with options of its own, as one JSON line.', OUTPUT, metavar="FILE"
+        None,
+        'Answer every line, {"prompt": ".."} with options of its own, as one JSON line; - is stdin.',
+        OUTPUT,
+        metavar="FILE",
     )
     batch_size: int | None = option(
         None, "Prompts of a batch that are answered side by side.", OUTPUT, minimum=1, default_text="8"

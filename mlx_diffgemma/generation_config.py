@@ -10,6 +10,8 @@ from mlx_diffgemma.constraint.spec import Constraint, require_constraint
 from mlx_diffgemma.errors import ConfigError, OptionError
 from mlx_diffgemma.option import UNCHANGED, Range, above, at_least, check_options, option, option_fields
 
+LOWEST_TEMPERATURE = 0.001
+"""Logits reach 30 in size; divided by less they would leave the range of float32."""
 _SAMPLER_CLASS = "EntropyBoundSamplerConfig"
 _ENTROPY_BOUND, _STOP_TOKENS = "sampler_config.entropy_bound", "eos_token_id"
 """Names in generation_config.json that are not read as they are."""
@@ -82,6 +84,7 @@ class GenerationConfig:
         _SAMPLER,
         allowed=at_least(1),
         default_text="the model's own length, which is also the longest",
+        only="canvas",
     )
     max_steps: int = option(
         48,
@@ -89,15 +92,18 @@ class GenerationConfig:
         _SAMPLER,
         allowed=at_least(1),
         reference="max_denoising_steps",
+        only="canvas",
     )
-    t_min: float = option(0.4, "Temperature at the last step.", _SAMPLER, allowed=at_least(0), reference="t_min")
-    # Logits reach 30 in size; divided by less than 0.001 they would leave the range of float32.
+    t_min: float = option(
+        0.4, "Temperature at the last step.", _SAMPLER, allowed=at_least(0), reference="t_min", only="canvas"
+    )
     t_max: float = option(
         0.8,
         "Temperature at the first step; it falls linearly from there.",
         _SAMPLER,
-        allowed=at_least(0.001),
+        allowed=at_least(LOWEST_TEMPERATURE),
         reference="t_max",
+        only="canvas",
     )
     entropy_bound: float = option(
         0.1,
@@ -105,6 +111,7 @@ class GenerationConfig:
         _SAMPLER,
         allowed=above(0, "nats"),
         reference=_ENTROPY_BOUND,
+        only="canvas",
     )
     stability_threshold: int = option(
         1,
@@ -113,6 +120,7 @@ class GenerationConfig:
         former="stability",
         allowed=at_least(0, "steps"),
         reference="stability_threshold",
+        only="canvas",
     )
     confidence_threshold: float = option(
         0.005,
@@ -121,6 +129,13 @@ class GenerationConfig:
         former="confidence",
         allowed=above(0, "nats"),
         reference="confidence_threshold",
+        only="canvas",
+    )
+    temperature: float = option(
+        1.0,
+        "Multiplies the temperatures of all steps, and is that of causal mode; 0 is --greedy.",
+        _SAMPLER,
+        allowed=Range("0, or at least 0.001", lambda value: value == 0 or value >= LOWEST_TEMPERATURE),
     )
     greedy: bool = option(False, "Take the most likely token at every position instead of drawing one.", _SAMPLER)
 
@@ -131,8 +146,11 @@ class GenerationConfig:
         allowed=at_least(1),
         none=0,
         exact=None,
+        only="canvas",
     )
-    until_end: bool = option(True, "A canvas need not converge after the end of the answer.", SPEED, exact=False)
+    until_end: bool = option(
+        True, "A canvas need not converge after the end of the answer.", SPEED, exact=False, only="canvas"
+    )
     allow_empty: bool = option(
         False, "An answer may be empty: its first token may end it, and the exit code is 0.", SPEED, exact=True
     )
@@ -142,9 +160,14 @@ class GenerationConfig:
         SPEED,
         allowed=above(0, "nats"),
         exact=None,
+        only="canvas",
     )
-    min_steps: int = option(12, "Steps before --mean-entropy can finish a canvas.", SPEED, allowed=at_least(1))
-    trim: bool = option(False, "Drop the positions of a canvas that the answer cannot use.", SPEED, exact=False)
+    min_steps: int = option(
+        12, "Steps before --mean-entropy can finish a canvas.", SPEED, allowed=at_least(1), only="canvas"
+    )
+    trim: bool = option(
+        False, "Drop the positions of a canvas that the answer cannot use.", SPEED, exact=False, only="canvas"
+    )
     verify: float | None = option(
         None,
         "Denoise again from the first token whose probability, given the text before it, is below P.",
@@ -152,16 +175,21 @@ class GenerationConfig:
         metavar="P",
         allowed=Range("a probability between 0 and 1", lambda value: 0 < value < 1),
         exact=None,
+        only="canvas",
     )
     mode: Mode = option("canvas", "Denoise whole canvases, or write one token after another.", SPEED, exact="canvas")
-    # Logits reach 30 in size: see t_max.
-    temperature: float = option(1.0, "Temperature in causal mode.", SPEED, allowed=at_least(0.001))
     top_p: float = option(
         0.95,
         "In causal mode draw from the most likely tokens whose probabilities sum to this.",
         SPEED,
         allowed=Range("above 0 and at most 1", lambda value: 0 < value <= 1),
+        only="causal",
     )
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the most likely tokens are taken instead of drawn ones."""
+        return self.greedy or self.temperature == 0
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -11,7 +11,7 @@ from typing import Any, TypedDict, cast
 from mlx_diffgemma.constraint.spec import Constraint, SchemaSource, constraint_of, pattern_of
 from mlx_diffgemma.errors import OptionError
 from mlx_diffgemma.generation_config import ConstraintOptions, GenerationConfig, Mode
-from mlx_diffgemma.option import option_fields
+from mlx_diffgemma.option import option_fields, shown
 
 PERMISSIVE = GenerationConfig(t_min=0.0, t_max=sys.float_info.max)
 """Options with which any option can be combined that some checkpoint's defaults allow: for checks before loading."""
@@ -34,6 +34,7 @@ class UnconstrainedOptions(TypedDict, total=False):
     entropy_bound: float
     stability_threshold: int
     confidence_threshold: float
+    temperature: float
     greedy: bool
     conditioning_top_k: int | None
     until_end: bool
@@ -43,7 +44,6 @@ class UnconstrainedOptions(TypedDict, total=False):
     trim: bool
     verify: float | None
     mode: Mode
-    temperature: float
     top_p: float
 
 
@@ -75,7 +75,24 @@ def configured(base: GenerationConfig, options: Mapping[str, Any]) -> Generation
     for name in ("stop_tokens", "stop"):
         if isinstance(values.get(name), Sequence):
             values[name] = tuple(values[name])
-    return dataclasses.replace(base, **values) if values else base
+    if not values:
+        return base
+    config = dataclasses.replace(base, **values)
+    _require_effect(config, values)
+    return config
+
+
+def _require_effect(config: GenerationConfig, given: Mapping[str, Any]) -> None:
+    """Raise OptionError for a given option that changes nothing, because another one decides."""
+    fields = option_fields(GenerationConfig)
+    for name in given:
+        only = fields[name].option.only if name in fields else None
+        if only is not None and only != config.mode:
+            raise OptionError(f"{name}={shown(given[name])} has no effect with mode={config.mode}: leave it out")
+    if "min_steps" in given and config.mean_entropy is None:
+        raise OptionError(
+            f"min_steps={config.min_steps} has no effect without mean_entropy: leave it out, or give both"
+        )
 
 
 def require_config(config: object) -> None:

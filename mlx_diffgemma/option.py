@@ -58,6 +58,7 @@ class Details(TypedDict, total=False):
     envvar: str
     eager: Callable[[bool], None]
     said_by: type
+    only: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,7 @@ class Option:
     reference: the name in the reference's generation_config.json; None where the reference has no such option.
     exact: the value with which the option changes nothing of what the reference does.
     envvar: the environment variable that gives the default. eager: called with the value before other options are read.
-    said_by: a dataclass of the options with which a user says the value.
+    said_by: a dataclass of the options with which a user says the value. only: the mode in which it has an effect.
     """
 
     help: str
@@ -95,6 +96,7 @@ class Option:
     envvar: str | None = None
     eager: Callable[[bool], None] | None = None
     said_by: type | None = None
+    only: str | None = None
 
 
 def option(default: Any, help: str, panel: str, **details: Unpack[Details]) -> Any:

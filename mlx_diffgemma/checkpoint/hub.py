@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from pathlib import Path
 
 from mlx_diffgemma.errors import ModelNotFoundError
@@ -36,7 +37,9 @@ def model_folder(model: str | Path, revision: str | None = None) -> Path:
         raise ModelNotFoundError(f"{path} is a file: name the folder of a model")
     name = str(model)
     if not REPOSITORY.fullmatch(name) or name.startswith((".", "/")):
-        raise ModelNotFoundError(f"no such folder: {path}: name a folder, a Hub repository (owner/name) or {DEMO}")
+        near = get_close_matches(name.lower(), [DEMO])
+        advice = f"did you mean {DEMO}?" if near else f"name a folder, a Hub repository (owner/name) or {DEMO}"
+        raise ModelNotFoundError(f"no such folder: {path}: {advice}")
     return _download(name, revision)
 
 
@@ -87,3 +90,20 @@ def _download(repository: str, revision: str | None) -> Path:
         raise ModelNotFoundError(
             f"{repository} could not be downloaded ({reason}): run the command again to continue"
         ) from None
+
+
+def cached_folders() -> list[tuple[str, Path]]:
+    """Return the repositories in the Hub's cache with the folder of their newest snapshot; none without a cache."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        repositories = scan_cache_dir().repos
+    except (CacheNotFound, OSError, RuntimeError, ValueError):
+        return []
+    found: list[tuple[str, Path]] = []
+    for repository in sorted(repositories, key=lambda each: each.repo_id):
+        revisions = sorted(repository.revisions, key=lambda each: each.last_modified)
+        if repository.repo_type == "model" and revisions:
+            found.append((repository.repo_id, revisions[-1].snapshot_path))
+    return found

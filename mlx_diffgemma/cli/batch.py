@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from mlx_diffgemma.cli.console import interrupted, stdout_line
+from mlx_diffgemma.cli.document import STDIN
 from mlx_diffgemma.cli.interrupt import Interrupt
 from mlx_diffgemma.cli.prompt import choice_probabilities
 from mlx_diffgemma.cli.request import Request, load_session
 from mlx_diffgemma.constraint.spec import Choices
 from mlx_diffgemma.errors import ConstraintError, DataError, EmptyAnswerError, OptionError, PromptError
 from mlx_diffgemma.events import BlockCommitted, Event, Finished
-from mlx_diffgemma.files import json_lines
+from mlx_diffgemma.files import json_lines, parsed_lines
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.generation_options import PERMISSIVE, configured, current_names, require_usable, unknown_option
 from mlx_diffgemma.text.messages import chat_messages
@@ -54,10 +55,18 @@ class BatchLine:
 
 
 def read_batch(file: Path) -> list[BatchLine]:
-    """Read the lines of a JSONL file; blank lines are skipped. Raises DataError that names file and line."""
-    lines = [_line(line.where, line.value) for line in json_lines(file)]
+    """Read the lines of a JSONL file, or of stdin for "-"; blank lines are skipped.
+
+    Raises DataError that names file and line.
+    """
+    name = "stdin" if str(file) == STDIN else str(file)
+    if name == str(file):
+        read = json_lines(file)
+    else:
+        read = parsed_lines(b"" if sys.stdin is None else sys.stdin.buffer.read(), name)
+    lines = [_line(line.where, line.value) for line in read]
     if not lines:
-        raise DataError(f"{file} has no prompts: it needs one JSON object per line, with prompt or messages")
+        raise DataError(f"{name} has no prompts: it needs one JSON object per line, with prompt or messages")
     return lines
 
 

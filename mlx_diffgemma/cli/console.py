@@ -11,15 +11,17 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
 import typer
 
+from mlx_diffgemma.cli.habits import in_our_words, instead_of
 from mlx_diffgemma.errors import DiffGemmaError
 
 FAILED = 1
@@ -28,6 +30,8 @@ MISUSED = 2
 INTERRUPTED = 130
 _LONGEST_ERROR = 800
 """Characters of a line of error."""
+_OPTION = re.compile(r"\b([a-z][a-z_]+)=")
+"""An option in a message, before its value: max_tokens=0."""
 _UsageError: Any = typer.BadParameter.__base__
 """What typer raises for a command line that it cannot read; it has no public name in all versions."""
 _PLAINER = {"·": "|", "…": "...", "–": "-", "━": "#", "─": "-", "’": "'", "“": '"', "”": '"'}
@@ -39,10 +43,11 @@ _PLAIN = "mlx_diffgemma.plain"
 
 
 @contextmanager
-def reported(*, debug: bool, quiet: bool = False) -> Generator[None]:
+def reported(*, debug: bool, quiet: bool = False, flags: Mapping[str, str] | None = None) -> Generator[None]:
     """Run a program's body: an expected failure prints `error: ...` and exits with 1, Ctrl-C exits with 130.
 
-    debug: let the exception through, with its traceback. quiet: no warnings and no download bars.
+    debug: let the exception through, with its traceback. quiet: no warnings and no download bars. flags: how options
+    are called on the command line.
     """
     if quiet:
         # huggingface_hub reads this when it is imported, which happens later.
@@ -59,7 +64,7 @@ def reported(*, debug: bool, quiet: bool = False) -> Generator[None]:
     except DiffGemmaError as error:
         if debug:
             raise
-        complain(str(error))
+        complain(_with_flags(str(error), flags or {}))
         raise SystemExit(FAILED) from None
     except OSError as error:
         # A file that cannot be read or written has an error with its name; without a name the output is meant.
@@ -69,6 +74,17 @@ def reported(*, debug: bool, quiet: bool = False) -> Generator[None]:
         raise SystemExit(FAILED) from None
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
+
+
+def _with_flags(message: str, flags: Mapping[str, str]) -> str:
+    """Return a message that begins with options and their values as it is said of a command line.
+
+    Errors in files name options as the files do, and begin with the name of the file.
+    """
+    first = _OPTION.match(message)
+    if first is None or first[1] not in flags:
+        return message
+    return _OPTION.sub(lambda found: f"{flags[found[1]]} " if found[1] in flags else found[0], message)
 
 
 @contextmanager
@@ -150,7 +166,7 @@ def run_program(app: typer.Typer, name: str) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with _written_output():
-            code = app(prog_name=name, standalone_mode=False)
+            code = app(in_our_words(_short(name), sys.argv[1:]), prog_name=name, standalone_mode=False)
             sys.stdout.flush()
     except _UsageError as error:
         _report_misuse(error)
@@ -163,10 +179,19 @@ def run_program(app: typer.Typer, name: str) -> None:
     raise SystemExit(code or 0)
 
 
+def _short(name: str) -> str:
+    """Return the name of a program without that of the project: generate for mlx_diffgemma.generate."""
+    return name.replace(".", " ").rpartition(" ")[2]
+
+
 def _report_misuse(error: Any) -> None:
     """Print a usage error of typer's as our own, or the help page that stands for it."""
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
+        return
+    flag = getattr(error, "option_name", None)
+    if instead := instead_of(flag) if isinstance(flag, str) else None:
+        complain(f"there is no option {flag}: {instead}")
         return
     message = str(error.format_message()).strip().rstrip(".")
     refusal(message[:1].lower() + message[1:])

@@ -95,7 +95,8 @@ def lines_span(text: str, wanted: str) -> tuple[int, int]:
     first, last = int(match[1]), int(match[2] or match[1])
     lines = _lines(text)
     if not 1 <= first <= last <= len(lines):
-        raise TemplateError(f"lines {wanted} are not in the text, which has {len(lines)} line{'s' * (len(lines) != 1)}")
+        asked = f"there is no line {wanted}" if match[2] is None else f"there are no lines {wanted}"
+        raise TemplateError(f"{asked}: the text has {len(lines)} line{'s' * (len(lines) != 1)}")
     start = sum(map(len, lines[: first - 1]))
     stop = start + sum(map(len, lines[first - 1 : last]))
     return start, start + len(text[start:stop].removesuffix("\n").removesuffix("\r"))

@@ -119,9 +119,11 @@ def spread_options(command: Callable[..., None]) -> Callable[..., None]:
             groups[name] = group
             parameters += group.parameters()
 
+    flags = {each.name: each.flags[0] for group in groups.values() for each in group.fields}
+
     @functools.wraps(command)
     def run(**values: Any) -> None:
-        with reported(debug=values.get("debug", False), quiet=values.get("quiet", False)):
+        with reported(debug=values.get("debug", False), quiet=values.get("quiet", False), flags=flags):
             given = {name: value for name, value in values.items() if name in hints and name not in groups}
             command(**given, **{name: group.value(values) for name, group in groups.items()})
 

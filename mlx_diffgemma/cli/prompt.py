@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlx_diffgemma.cli.console import interrupted, stdout_line
+from mlx_diffgemma.cli.document import STDIN
 from mlx_diffgemma.cli.encoding import codec_of, decoded
 from mlx_diffgemma.cli.interrupt import Interrupt
 from mlx_diffgemma.cli.request import Request, load_session, refuse
@@ -41,6 +42,7 @@ def answer_prompt(
 
     # Everything is checked first: gigabytes are not read for a request that cannot be met.
     piped = read_stdin(encoding)
+    argument = None if argument == STDIN else argument
     if argument is None and piped is None:
         refuse("no prompt: pass it as an argument or pipe it in")
     prompt = compose(argument, piped)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mlx_diffgemma.checkpoint.hub import DEMO
@@ -38,6 +39,8 @@ def load_session(model: ModelOptions, *, quiet: bool) -> Session:
     """Return a session with the model that was asked for, or the demo. Raises DiffGemmaError."""
     from mlx_diffgemma.display.bar import Bar
 
+    if (model.model or "").isdecimal() and not Path(str(model.model)).exists():
+        refuse(f"--model {model.model} is a number: did you mean -n {model.model}, the maximum number of tokens?")
     # Also when quiet: answers of another model than one thinks are no results. `--model demo` says it is meant.
     if model.model is None:
         print(NO_MODEL, file=sys.stderr)  # noqa: T201

@@ -42,7 +42,6 @@ _ANSWERS_ONLY = (
     "trim",
     "verify",
     "mode",
-    "temperature",
     "top_p",
 )
 """Options that a text with gaps has no use for, or has for each gap."""

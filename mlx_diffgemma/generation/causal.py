@@ -128,7 +128,7 @@ def _next(
     possible = logits if allowed is None else mx.where(allowed, logits, -mx.inf)
     if position == 0 and (forbidden := config.forbidden_first(logits.shape[-1])):
         possible[:, forbidden] = -mx.inf
-    if config.greedy:
+    if config.is_greedy:
         chosen = mx.argmax(possible, axis=-1, keepdims=True)
     else:
         kept = nucleus(possible / config.temperature, config.top_p)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlx_diffgemma.generation_config import GenerationConfig
+from mlx_diffgemma.generation_config import LOWEST_TEMPERATURE, GenerationConfig
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 from mlx_diffgemma.sampling.sampler import EntropyBoundSampler, Sampler
 from mlx_diffgemma.sampling.schedule import LinearTemperature, Schedule
@@ -33,16 +33,24 @@ def default_rules(model: DiffusionGemma, config: GenerationConfig, sampler: Samp
         or EntropyBoundSampler(
             vocab_size=model.config.vocab_size,
             entropy_bound=config.entropy_bound,
-            greedy=config.greedy,
+            greedy=config.is_greedy,
             kernels=model.kernels,
         ),
-        schedule=LinearTemperature(t_min=config.t_min, t_max=config.t_max, steps=config.max_steps),
+        schedule=schedule_of(config),
         stop=stop_rule(config),
         max_steps=config.max_steps,
         conditioning_top_k=config.conditioning_top_k,
         until_end=config.until_end,
         trims=config.trim,
     )
+
+
+def schedule_of(config: GenerationConfig) -> Schedule:
+    """Return the schedule from t_max to t_min, both multiplied by the temperature; 0 is greedy, at their own values."""
+    factor = config.temperature or 1.0
+    # See the lowest t_max: what is divided by less may leave the range of float32.
+    highest = max(config.t_max * factor, LOWEST_TEMPERATURE)
+    return LinearTemperature(t_min=min(config.t_min * factor, highest), t_max=highest, steps=config.max_steps)
 
 
 def stop_rule(config: GenerationConfig) -> StopRule:

@@ -205,6 +205,7 @@ def test_causal_mode_writes_what_encoding_everything_anew_predicts() -> None:
     """Beyond the sliding window too."""
     model = random_model()
     assert tokens(run(model, CAUSAL)) == tuple(greedy(model, (10, 11), 40))
+    assert tokens(run(model, replace(CAUSAL, greedy=False, temperature=0))) == tokens(run(model, CAUSAL))
 
 
 def test_causal_mode_ends_at_an_end_token_or_at_max_tokens() -> None:

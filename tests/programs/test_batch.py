@@ -119,6 +119,14 @@ def test_the_program_prints_a_json_line_for_every_prompt(tmp_path: Path) -> None
     assert json.loads(alone.stdout)["tokens"] == lines[1]["tokens"]
 
 
+def test_a_dash_is_stdin() -> None:
+    lines = b'\xef\xbb\xbf{"prompt": "What is 47 + 38?", "id": "a"}\n'
+    done = call_for_text(generate.main, "--model", "demo", "--batch", "-", "--quiet", stdin=lines)
+    assert (done.returncode, json.loads(done.stdout)["id"]) == (0, "a")
+    broken = call_for_text(generate.main, "--model", "demo", "--batch", "-", "--quiet", stdin=b"{}\n")
+    assert broken.stderr == "error: stdin, line 1: give either prompt or messages\n"
+
+
 def test_empty_answers_of_a_batch_are_counted_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     session = Scripted(text="{prompt}")
     monkeypatch.setitem(sys.modules, "mlx_diffgemma.loading", loading(session))

@@ -209,8 +209,8 @@ def test_an_error_in_the_middle_does_not_cost_what_was_measured(tmp_path: Path) 
     ("arguments", "message"),
     [
         (("/nowhere",), "error: no such folder: /nowhere"),
-        (("demo", "--repeats", "0"), "error: repeats=0 must be at least 1"),
-        (("demo", "--max-steps", "0"), "error: max_steps=0 must be at least 1"),
+        (("demo", "--repeats", "0"), "error: --repeats 0 must be at least 1"),
+        (("demo", "--max-steps", "0"), "error: --max-steps 0 must be at least 1"),
         (("demo", "--lengths", "1,x"), "error: --lengths 1,x: give whole numbers above 0, separated by commas"),
         (("demo", "--no-speed", "--no-answers"), "error: neither speeds nor answers: there is nothing to measure"),
         (("demo", "--plot", "figures.jpg"), "error: the plot must be a .png file, not figures.jpg"),
@@ -220,8 +220,11 @@ def test_an_error_in_the_middle_does_not_cost_what_was_measured(tmp_path: Path) 
             "error: --suite and --prompts are both given: choose",
         ),
         (("demo", "--baseline", "demo"), "error: the baseline demo is a DiffusionGemma: name a model that mlx-lm runs"),
-        (("demo", "--only", "x"), "error: only='x' is in no name of the suite demo: sudoku, sum, json, count, sort, "),
-        (("demo", "--canvas-length", "64"), "error: canvas_length=64 is longer than the 32 positions this model was"),
+        (
+            ("demo", "--only", "x"),
+            "error: --only 'x' is in no name of the suite demo: sudoku, sum, json, count, sort, ",
+        ),
+        (("demo", "--canvas-length", "64"), "error: --canvas-length 64 is longer than the 32 positions this model was"),
     ],
 )
 def test_expected_failures_are_one_line_and_exit_1(arguments: tuple[str, ...], message: str) -> None:

@@ -91,12 +91,12 @@ def test_a_prompt_from_a_pipe_is_the_same_prompt(converted: Path, expected: tupl
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--max-tokens", "0"], 1, "error: max_tokens=0 must be at least 1"),
-        (["--canvas-length", "99"], 1, "error: canvas_length=99 is longer than the 16 positions"),
+        (["--max-tokens", "0"], 1, "error: --max-tokens 0 must be at least 1"),
+        (["--canvas-length", "99"], 1, "error: --canvas-length 99 is longer than the 16 positions"),
         (["--max-tokens", "300000"], 1, "prompt tokens and max_tokens=300000 in canvases of 16"),
-        (["--dtype", "int3"], 1, "error: dtype='int3' must be one of"),
+        (["--dtype", "int3"], 1, "error: --dtype 'int3' must be one of"),
         (["--raw", "--thinking"], 1, "error: raw sends the prompt as it is"),
-        (["--max-tokens", "many"], 2, "Invalid value for '--max-tokens'"),
+        (["--max-tokens", "many"], 2, "error: invalid value for '--max-tokens'"),
         (["--model", "/absent/model"], 1, "error: no such folder: /absent/model"),
         (["--revision", "main"], 1, "is a folder: a revision goes with a Hub repository only"),
     ],

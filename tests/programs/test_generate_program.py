@@ -42,9 +42,7 @@ EVERY_OPTION = {
     "--mean-entropy": "0.5",
     "--min-steps": "3",
     "--verify": "0.25",
-    "--mode": "causal",
     "--temperature": "0.7",
-    "--top-p": "0.8",
 }
 EVERY_FLAG = ("--thinking", "--greedy", "--no-until-end", "--allow-empty", "--trim")
 
@@ -158,6 +156,11 @@ def test_piped_text_may_have_a_byte_order_mark_or_another_encoding():
     assert run("--encoding", "utf-16", stdin="café".encode("utf-16"), text="<{prompt}>").stdout == "<café>\n".encode()
 
 
+def test_a_dash_is_stdin():
+    assert run("-", stdin="Bonjour", text="<{prompt}>").stdout == b"<Bonjour>\n"
+    assert run("--prompt", "-", stdin="Bonjour", text="<{prompt}>").stdout == b"<Bonjour>\n"
+
+
 @pytest.mark.parametrize("parts", [(None, None), ("", None), (None, " \n"), (" ", "\t")])
 def test_a_prompt_that_says_nothing_is_refused(parts: tuple[str | None, str | None]):
     with pytest.raises(PromptError, match="empty"):
@@ -169,14 +172,15 @@ def test_a_prompt_that_says_nothing_is_refused(parts: tuple[str | None, str | No
     [
         ((" ",), b"", "error: the prompt is empty: say what to write"),
         ((), b"caf\xe9", "error: stdin is not UTF-8 text: unexpected end of data at byte 3"),
-        (("hi", "--max-tokens", "0"), b"", "error: max_tokens=0 must be at least 1"),
-        (("hi", "--t-max", "nan"), b"", "error: t_max=nan must be a number"),
-        (("hi", "--t-min", "0.9", "--t-max", "0.5"), b"", "error: t_min=0.9 must not be above t_max=0.5"),
-        (("hi", "--t-min", "0.9"), b"", "error: t_min=0.9 must not be above t_max=0.8"),
+        (("hi", "--max-tokens", "0"), b"", "error: --max-tokens 0 must be at least 1"),
+        (("hi", "--t-max", "nan"), b"", "error: --t-max nan must be a number"),
+        (("hi", "--t-min", "0.9", "--t-max", "0.5"), b"", "error: --t-min 0.9 must not be above --t-max 0.5"),
+        (("hi", "--t-min", "0.9"), b"", "error: --t-min 0.9 must not be above --t-max 0.8"),
+        (("hi", "--mode", "causal", "--max-steps", "3"), b"", "error: --max-steps 3 has no effect with --mode causal"),
         (("hi", "--raw", "--system", "x"), b"", "error: raw sends the prompt as it is"),
         (("hi", "--regex", "a("), b"", "error: regex 'a(' cannot be used: missing ), unterminated subpattern"),
         (("hi", "--regex", "a", "--choices", "a"), b"", "error: regex and choices cannot both be kept"),
-        (("hi", "--choices", "a,,b"), b"", "error: choices=('a', '', 'b') must be a tuple of different texts"),
+        (("hi", "--choices", "a,,b"), b"", "error: --choices ('a', '', 'b') must be a tuple of different texts"),
         (("hi", "--json-schema", "none.json"), b"", "error: the schema none.json cannot be read: No such file"),
     ],
 )
@@ -279,17 +283,17 @@ def test_every_generation_option_has_its_command_line_option():
         min_steps=3,
         trim=True,
         verify=0.25,
-        mode="causal",
         temperature=0.7,
-        top_p=0.8,
     )
     assert answer == repr(expected)
+    causal = run("hi", "--mode", "causal", "--top-p", "0.8", text="{config}", length=1000).stdout.decode().strip()
+    assert causal == repr(GenerationConfig(max_tokens=77, mode="causal", top_p=0.8))
     unset = {
         field.name
         for field in dataclasses.fields(GenerationConfig)
         if getattr(expected, field.name) == getattr(GenerationConfig(), field.name)
     }
-    assert unset == {"raw", "constraint"}
+    assert unset == {"raw", "constraint", "mode", "top_p"}
     plain = run("hi", *arguments, *EVERY_FLAG, "--exact", text="{config}", length=1000).stdout.decode().strip()
     assert plain == repr(expected.exact())
     everything = run("hi", "--conditioning-top-k", "0", text="{config}", length=1000).stdout.decode().strip()
@@ -305,7 +309,7 @@ def test_an_answer_ends_before_any_of_the_stop_strings():
     answer = json.loads(done.stdout)
     assert (answer["text"], answer["finish_reason"]) == ('{"name": "Ana"', "stop")
     refused = run("hi", "--stop", "")
-    assert refused.stderr == b"error: stop=('',) must be a tuple of texts that are not empty\n"
+    assert refused.stderr == b"error: --stop ('',) must be a tuple of texts that are not empty\n"
 
 
 def test_what_the_answer_must_match_is_an_option(tmp_path: Path):

@@ -102,7 +102,7 @@ def test_the_umbrella_runs_a_program() -> None:
     done = run(*UMBRELLA, "generate", "--model", "demo", "--quiet", "What is 47 + 38?")
     assert (done.returncode, done.stdout, done.stderr) == (0, "47 + 38 = 85\n", "")
     refused = run(*UMBRELLA, "generate", "hi", "--max-tokens", "0")
-    assert (refused.returncode, refused.stderr) == (1, "error: max_tokens=0 must be at least 1\n")
+    assert (refused.returncode, refused.stderr) == (1, "error: --max-tokens 0 must be at least 1\n")
     assert run(*UMBRELLA, "--version").stdout.startswith("0.")
     assert "Usage: mlx_diffgemma convert" in run(*UMBRELLA, "convert", "--help").stdout
 
@@ -119,8 +119,8 @@ def test_an_unknown_program_is_named_with_the_nearest() -> None:
 
 def test_earlier_flags_still_work_and_are_not_shown() -> None:
     program = (sys.executable, "-m", "mlx_diffgemma.generate")
-    for flag, name in (("--stability", "stability_threshold"), ("--confidence", "confidence_threshold")):
-        assert run(*program, "hi", flag, "-1").stderr.startswith(f"error: {name}=-1")
+    for flag, name in (("--stability", "--stability-threshold"), ("--confidence", "--confidence-threshold")):
+        assert run(*program, "hi", flag, "-1").stderr.startswith(f"error: {name} -1")
         assert f"{flag} " not in run(*program, "--help").stdout
 
 

@@ -95,7 +95,7 @@ def test_an_edit_changes_its_lines_only(tmp_path: Path) -> None:
         (INFILL, ("FILE",), b"\x00<gap>", (1, "error: FILE is not text: it has a zero byte at 0")),
         (INFILL, ("FILE",), b"\xff<gap>", (1, "error: FILE is not UTF-8 text: invalid start byte at byte 0")),
         (INFILL, ("FILE.none",), b"", (1, "error: FILE.none: no such file")),
-        (INFILL, ("FILE", "--max-steps", "0"), b"<gap>", (1, "error: max_steps=0 must be at least 1")),
+        (INFILL, ("FILE", "--max-steps", "0"), b"<gap>", (1, "error: --max-steps 0 must be at least 1")),
         (INFILL, ("-", "--in-place"), b"<gap>", (2, "error: --in-place needs a file")),
         (
             INFILL,
@@ -106,7 +106,7 @@ def test_an_edit_changes_its_lines_only(tmp_path: Path) -> None:
         (EDIT, ("/dev/null", "Do.", "--lines", "1", "--in-place"), b"", (1, "error: /dev/null is no regular file")),
         (INFILL, ("FILE", "--diff", "--in-place"), b"<gap>", (2, "error: --in-place, --diff and --json exclude")),
         (EDIT, ("FILE", "Do."), b"a", (2, "error: say what to rewrite: give either --lines")),
-        (EDIT, ("FILE", "Do.", "--lines", "3"), b"a\n", (1, "error: lines 3 are not in the text, which has 1 line")),
+        (EDIT, ("FILE", "Do.", "--lines", "3"), b"a\n", (1, "error: there is no line 3: the text has 1 line")),
         (EDIT, ("FILE", "Do.", "--characters", "0:3"), b"a\n", (1, "error: the span 0:3 is outside the text")),
         (EDIT, ("FILE", " ", "--lines", "1"), b"a\n", (1, "error: the instruction is empty: say what to change")),
     ],

@@ -84,7 +84,8 @@ def test_a_training_on_a_terminal(model: Path, data: Path, tmp_path: Path) -> No
     evaluations = [row for row in shown.rows if "held out: canvas" in row]
     assert [row.split()[1] for row in evaluations] == ["10", "20"]
     assert all("causal" in row and "answers 0/1" in row for row in evaluations)
-    assert "".join(shown.rows[-3:]).endswith("out: adapter, log.jsonl and loss.png")
+    # The terminal breaks the line where the folder's name is long, and drops the blank there.
+    assert "".join(shown.rows[-3:]).replace(" ", "").endswith("out:adapter,log.jsonlandloss.png")
     assert not any("tokens/s" in row for row in shown.rows), "the bar is gone at the end"
     assert_whole(out, steps=20)
 
@@ -170,10 +171,7 @@ def test_a_bad_line_of_data_is_one_line_and_nothing_is_written(model: Path, tmp_
         file.write('{"prompt": "Who?"}\n')
     done = call(command(model, data, tmp_path / "out"))
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
-        f"error: {data}/train.jsonl, line 17: neither messages with role and content nor prompt and completion, "
-        "all as text\n"
-    )
+    assert done.stderr == (f"error: {data}/train.jsonl, line 17: neither messages nor prompt and completion nor text\n")
     assert not (tmp_path / "out").exists()
 
 
@@ -190,9 +188,9 @@ def test_a_quantized_model_is_not_trained_in_full(demo: Path, data: Path, tmp_pa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--steps", "0"), "error: steps=0 must be at least 1\n"),
-        (("--learning-rate", "nan"), "error: learning_rate=nan must be a number\n"),
-        (("--rank", "0"), "error: rank=0 must be at least 1\n"),
+        (("--steps", "0"), "error: --steps 0 must be at least 1\n"),
+        (("--learning-rate", "nan"), "error: --learning-rate nan must be a number\n"),
+        (("--rank", "0"), "error: --rank 0 must be at least 1\n"),
         (("--resume",), "/out holds no training to resume: leave --resume out, or name another folder\n"),
     ],
 )

@@ -12,6 +12,7 @@ from tiny import PUBLISHED
 from mlx_diffgemma.constraint.spec import Regex
 from mlx_diffgemma.errors import ConfigError, OptionError
 from mlx_diffgemma.generation_config import GenerationConfig, parse_generation_config
+from mlx_diffgemma.generation_options import configured
 
 OURS = {
     "conditioning_top_k": 64,
@@ -151,7 +152,7 @@ def test_a_file_that_cannot_be_meant_is_refused(raw: dict[str, Any], message: st
         ({"verify": 1.0}, "verify=1.0 must be a probability between 0 and 1, or None"),
         ({"verify": "much"}, "verify='much' must be a number, or None"),
         ({"mode": "fast"}, "mode='fast' must be canvas or causal"),
-        ({"temperature": 0.0}, "temperature=0.0 must be at least 0.001"),
+        ({"temperature": 0.0001}, "temperature=0.0001 must be 0, or at least 0.001"),
         ({"top_p": 0.0}, "top_p=0.0 must be above 0 and at most 1"),
         ({"top_p": 1.5}, "top_p=1.5 must be above 0 and at most 1"),
         ({"raw": True, "thinking": True}, "raw sends the prompt as it is"),
@@ -161,3 +162,24 @@ def test_a_file_that_cannot_be_meant_is_refused(raw: dict[str, Any], message: st
 def test_options_out_of_range_are_named_with_their_value(options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         GenerationConfig(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "causal", "max_steps": 3}, "max_steps=3 has no effect with mode=causal: leave it out"),
+        ({"mode": "causal", "verify": 0.5}, "verify=0.5 has no effect with mode=causal: leave it out"),
+        ({"top_p": 0.5}, "top_p=0.5 has no effect with mode=canvas: leave it out"),
+        ({"min_steps": 2}, "min_steps=2 has no effect without mean_entropy: leave it out, or give both"),
+    ],
+)
+def test_an_option_without_effect_is_refused_by_name(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=f"^{message}$"):
+        configured(GenerationConfig(), options)
+
+
+def test_an_option_of_the_base_may_be_without_effect() -> None:
+    base = GenerationConfig(max_steps=3)
+    assert configured(base, {"mode": "causal"}).max_steps == 3
+    assert configured(base, {"mode": "causal", "top_p": 0.5}).top_p == 0.5
+    assert configured(base, {"mean_entropy": 0.1, "min_steps": 2}).min_steps == 2

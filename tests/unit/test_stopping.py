@@ -8,7 +8,7 @@ import pytest
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.sampling.schedule import LinearTemperature
 from mlx_diffgemma.sampling.stopping import StableAndConfident, StopRule, Unsurprised, UntilEnd
-from mlx_diffgemma.sampling.strategy import stop_rule
+from mlx_diffgemma.sampling.strategy import schedule_of, stop_rule
 
 SURE = mx.zeros((1, 3))
 
@@ -97,3 +97,21 @@ def test_a_canvas_that_the_rule_inside_finishes_is_finished() -> None:
 def test_the_temperature_falls_linearly_from_its_maximum() -> None:
     schedule = LinearTemperature(t_min=0.4, t_max=0.8, steps=4)
     assert [schedule.temperature(step) for step in (1, 2, 3, 4)] == pytest.approx([0.8, 0.7, 0.6, 0.5])
+
+
+def test_the_temperature_multiplies_the_schedule() -> None:
+    plain, doubled, tiny = (
+        schedule_of(GenerationConfig(t_min=0.4, t_max=0.8, max_steps=4, temperature=factor))
+        for factor in (1.0, 2.0, 0.001)
+    )
+    steps = range(1, 5)
+    assert [doubled.temperature(step) for step in steps] == [2 * plain.temperature(step) for step in steps]
+    assert [tiny.temperature(step) for step in steps] == pytest.approx([0.001, 0.00085, 0.0007, 0.00055])
+
+
+def test_a_temperature_of_zero_is_greedy_at_the_schedules_own_temperatures() -> None:
+    greedy = GenerationConfig(temperature=0, t_min=0.4, t_max=0.8)
+    assert greedy.is_greedy
+    assert schedule_of(greedy) == schedule_of(GenerationConfig(t_min=0.4, t_max=0.8))
+    assert not GenerationConfig(temperature=0.5).is_greedy
+    assert GenerationConfig(greedy=True).is_greedy
