@@ -22,6 +22,7 @@ BASES: dict[str, tuple[str, ...]] = {
     ),
     "convert": ("model", "out"),
     "fuse": ("model", "out", "--adapter", "adapter"),
+    "models": (".",),
 }
 """What each program is asked for at least: little work on the small model."""
 
@@ -67,6 +68,19 @@ _TEXTS = (
     "^a$",
 )  # fmt: skip
 
+_FOREIGN = (
+    "--temp",
+    "-p",
+    "--prompt",
+    "--hf-path",
+    "--q-bits",
+    "--min-p",
+    "--save-path",
+    "--train",
+    "-d",
+    "--nonsense",
+)
+"""Options of other programs, and of none."""
 _ATOMS = (
     "a", "b", "é", "🙂", ".", "[ab]", "[^a]", "[a-", "]", "\\d", "\\w", "\\s", "\\p{L}", "\\x{41}", "\\u0041", "\\",
     "\\b", "\\1", "(", "(?:", "(?i)", "(?=x)", "(?P<n>", ")", "|", "*", "+", "?", "{3}", "{0}", "{2,}",
@@ -91,6 +105,8 @@ def random_command(rng: Random) -> tuple[str, tuple[str, ...], bytes]:
     """Return a program, its words, and what is piped into it."""
     program = rng.choice(("generate", "generate", "infill", *BASES))
     words = list(BASES[program])
+    if program == "generate" and rng.random() < 0.15:
+        words[-2:] = ["--mode", "causal"]
     if rng.random() < 0.2:
         words[rng.randrange(len(words))] = rng.choice(_TEXTS)
     if program == "generate" and rng.random() < 0.9:
@@ -102,7 +118,9 @@ def random_command(rng: Random) -> tuple[str, tuple[str, ...], bytes]:
     named = [each for each in _options(program) if each.param_type_name == "option"]
     if program in ("generate", "infill") and rng.random() < 0.15:
         words += _written(next(each for each in named if each.name == "regex"), rng)
-    for each in rng.sample(named, rng.choice((0, 1, 1, 2, 3, 5))):
+    if rng.random() < 0.1:
+        words += [rng.choice(_FOREIGN), rng.choice(_TEXTS)]
+    for each in rng.sample(named, min(len(named), rng.choice((0, 1, 1, 2, 3, 5)))):
         words += _written(each, rng)
     return program, tuple(map(_as_argument, words)), rng.choice(_STDIN)
 
