@@ -94,11 +94,11 @@ def _download(repository: str, revision: str | None) -> Path:
 
 def cached_folders() -> list[tuple[str, Path]]:
     """Return the repositories in the Hub's cache with the folder of their newest snapshot; none without a cache."""
-    from huggingface_hub import scan_cache_dir
+    from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        repositories = scan_cache_dir().repos
+        repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except (CacheNotFound, OSError, RuntimeError, ValueError):
         return []
     found: list[tuple[str, Path]] = []

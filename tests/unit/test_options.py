@@ -86,7 +86,7 @@ def test_a_chosen_mapping_holds_only_what_was_given() -> None:
 def test_an_error_of_an_option_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     code, output, got = run("--name", "fig", "--count", "0")
     assert (code, got) == (1, [])
-    assert output == "error: count=0 must be at least 1\n"
+    assert output == "error: --count 0 must be at least 1\n"
 
 
 def test_help_has_a_heading_per_panel_and_ends_with_the_examples() -> None:
