@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from keyword import iskeyword
-
 from demo_next.question import Question
 from demo_next.source import Source
 
@@ -157,7 +155,6 @@ def infinitive(task: str) -> str:
 def described(source: Source) -> tuple[str, str, str]:
     """Return a name, what the function does to arguments with names, and its code."""
     name = source.pick(BARE)[0] if source.chance(0.25) else source.identifier()
-    name = f"{name}_" if iskeyword(name) else name
     value, tasks = source.pick(list((TWO if source.chance(0.65) else ONE).items()))
     a, b = arguments(source)
     task = source.pick(tasks)
@@ -187,5 +184,5 @@ def arguments(source: Source) -> tuple[str, str]:
             a, b = source.rng.sample("abcdefghijklmnopqrstuvwxyz", 2)
         else:
             a, b = source.identifier(8), source.identifier(8)
-        if a != b and not (iskeyword(a) or iskeyword(b)):
+        if a != b:
             return a, b

@@ -10,6 +10,7 @@ import hashlib
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from keyword import iskeyword
 from typing import TypeVar
 
 from demo_next.lists import CITIES, NAMES, WORDS
@@ -81,7 +82,9 @@ class Source:
 
     def identifier(self, longest: int = 10) -> str:
         """Return the name of a function or an argument: a word, or two with an underscore between them."""
-        return "_".join(self.word(longest) for _ in range(2 if self.chance(0.2) else 1))
+        while iskeyword(name := "_".join(self.word(longest) for _ in range(2 if self.chance(0.2) else 1))):
+            pass
+        return name
 
     def number(self, highest: int = 999) -> int:
         """Return a whole number whose length is as random as its digits."""
