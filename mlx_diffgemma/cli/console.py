@@ -16,6 +16,7 @@ import signal
 import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -30,8 +31,8 @@ MISUSED = 2
 INTERRUPTED = 130
 _LONGEST_ERROR = 800
 """Characters of a line of error."""
-_OPTION = re.compile(r"\b([a-z][a-z_]+)=")
-"""An option in a message, before its value: max_tokens=0."""
+_OPTION = re.compile(r"\b([a-z][a-z_]+)=(True\b|False\b)?")
+"""An option in a message with the beginning of its value: max_tokens=0."""
 _UsageError: Any = typer.BadParameter.__base__
 """What typer raises for a command line that it cannot read; it has no public name in all versions."""
 _PLAINER = {"·": "|", "…": "...", "–": "-", "━": "#", "─": "-", "’": "'", "“": '"', "”": '"'}
@@ -84,7 +85,15 @@ def _with_flags(message: str, flags: Mapping[str, str]) -> str:
     first = _OPTION.match(message)
     if first is None or first[1] not in flags:
         return message
-    return _OPTION.sub(lambda found: f"{flags[found[1]]} " if found[1] in flags else found[0], message)
+
+    def said(found: re.Match[str]) -> str:
+        flag, value = flags.get(found[1]), found[2]
+        if flag is None:
+            return found[0]
+        # A flag has no value on a command line.
+        return flag if value == "True" else f"--no-{flag[2:]}" if value == "False" else f"{flag} {value or ''}"
+
+    return _OPTION.sub(said, message)
 
 
 @contextmanager
@@ -192,6 +201,10 @@ def _report_misuse(error: Any) -> None:
     flag = getattr(error, "option_name", None)
     if instead := instead_of(flag) if isinstance(flag, str) else None:
         complain(f"there is no option {flag}: {instead}")
+        return
+    near = get_close_matches(str(flag), getattr(error, "possibilities", None) or (), n=1)
+    if near:
+        complain(f"no such option: {flag}: did you mean {near[0]}?")
         return
     message = str(error.format_message()).strip().rstrip(".")
     refusal(message[:1].lower() + message[1:])

@@ -34,7 +34,8 @@ def read_document(name: str, encoding: str | None = None) -> Document:
     """Read a file, or stdin for "-", in UTF-8 or in the encoding. Raises DocumentError if that is not possible."""
     data = sys.stdin.buffer.read() if name == STDIN and sys.stdin is not None else _read(Path(name))
     codec = codec_of(data, encoding)
-    return Document(name=name, text=decoded(data, name, codec), data=data, codec=codec)
+    shown = "stdin" if name == STDIN else name
+    return Document(name=name, text=decoded(data, shown, codec), data=data, codec=codec)
 
 
 def write_document(document: Document, text: str) -> None:
