@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from pathlib import Path
 
 from mlx_diffgemma.errors import ModelNotFoundError
@@ -37,6 +36,8 @@ def model_folder(model: str | Path, revision: str | None = None) -> Path:
         raise ModelNotFoundError(f"{path} is a file: name the folder of a model")
     name = str(model)
     if not REPOSITORY.fullmatch(name) or name.startswith((".", "/")):
+        from difflib import get_close_matches
+
         near = get_close_matches(name.lower(), [DEMO])
         advice = f"did you mean {DEMO}?" if near else f"name a folder, a Hub repository (owner/name) or {DEMO}"
         raise ModelNotFoundError(f"no such folder: {path}: {advice}")

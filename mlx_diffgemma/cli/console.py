@@ -16,7 +16,6 @@ import signal
 import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -202,6 +201,8 @@ def _report_misuse(error: Any) -> None:
     if instead := instead_of(flag) if isinstance(flag, str) else None:
         complain(f"there is no option {flag}: {instead}")
         return
+    from difflib import get_close_matches
+
     near = get_close_matches(str(flag), getattr(error, "possibilities", None) or (), n=1)
     if near:
         complain(f"no such option: {flag}: did you mean {near[0]}?")

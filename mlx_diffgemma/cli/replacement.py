@@ -8,12 +8,10 @@ dropped, because the new content is not the one that they were given to.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import stat
 import sys
 from pathlib import Path
-from tempfile import TemporaryFile
 
 from mlx_diffgemma.errors import DocumentError
 
@@ -26,6 +24,8 @@ _ACL_AND_ATTRIBUTES = 0b101
 
 def require_replaceable(name: str) -> None:
     """Raise DocumentError if a file cannot be replaced without losing something, or not at all."""
+    from tempfile import TemporaryFile
+
     try:
         status = Path(name).stat()
         if not stat.S_ISREG(status.st_mode):
@@ -53,6 +53,8 @@ def keep_attributes(path: Path, beside: Path) -> None:
     _keep_owner(beside, status, str(path))
     beside.chmod(stat.S_IMODE(status.st_mode) & ~_RIGHTS_OF_THE_OWNER)
     if sys.platform == "darwin":
+        import ctypes
+
         copyfile = ctypes.CDLL(None, use_errno=True).copyfile
         if copyfile(os.fsencode(path), os.fsencode(beside), None, _ACL_AND_ATTRIBUTES) < 0:
             number = ctypes.get_errno()
