@@ -127,8 +127,8 @@ def refuse_foreign_adapter(folder: Path) -> None:
     """Raise AdapterError if a training in `folder` would replace the files of an adapter of PEFT."""
     if (folder / ADAPTER_CONFIG).exists() and is_peft(read_json(folder / ADAPTER_CONFIG)):
         raise AdapterError(
-            f"{folder} holds an adapter of PEFT, which cannot be trained further here: fuse it into its model, "
-            "and train an adapter to the result in another folder"
+            f"{folder} holds an adapter of PEFT, which is not replaced: to begin with it, name it as --start-from, "
+            "and another folder as --adapter-path"
         )
 
 

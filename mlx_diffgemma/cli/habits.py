@@ -37,6 +37,7 @@ _WORDS: Mapping[str, Mapping[str, str | Argument]] = {
     },
     "train": {
         "--train": _LEFT_OUT,
+        "--resume-adapter-file": "--start-from",
     },
     "convert": {
         "--hf-path": _SOURCE,
@@ -81,7 +82,6 @@ _INSTEAD: Mapping[str, str] = {
     "--dequantize": "convert the 16-bit checkpoint with --no-quantize, or fuse an adapter with fuse --dequantize",
     "-d": "convert the 16-bit checkpoint with --no-quantize, or fuse an adapter with fuse --dequantize",
     "--quant-predicate": "--recipe and --set say which weights get how many bits",
-    "--resume-adapter-file": "--resume goes on with the training in the folder of --adapter-path",
     "--fine-tune-type": "an adapter is trained, or with --full all parameters",
     "--optimizer": "it is AdamW: see --learning-rate, --beta1, --beta2 and --weight-decay",
     "--val-batches": "all of valid.jsonl counts, up to 16 batches: see --evaluate-every",

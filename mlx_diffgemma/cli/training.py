@@ -59,6 +59,9 @@ class AdapterOptions:
     num_layers: int | None = option(None, "Layers to adapt, counted from the last.", _TRAINED, default_text="all")
     experts: bool = option(False, "Adapt the experts too.", _TRAINED)
     router: bool = option(False, "Train the routers too.", _TRAINED)
+    start_from: Path | None = option(
+        None, "Folder of an adapter to begin with, in the format of mlx-lm or PEFT.", _TRAINED, metavar="DIR"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +97,18 @@ def training_plan(
         settings=settings,
         lora=None if adapter.full else lora,
         router=adapter.router,
+        start_from=_adapter_folder(adapter.start_from),
         pace=Pace(evaluate=running.evaluate_every, save=running.save_every),
         answers=running.answers,
         checkpoint=running.grad_checkpoint,
         workers=running.workers,
         resume=running.resume,
     )
+
+
+def _adapter_folder(path: Path | None) -> Path | None:
+    """Return the folder of an adapter; mlx-lm names the file of its weights."""
+    return path.parent if path is not None and path.suffix == ".safetensors" else path
 
 
 def train_and_report(plan: TrainingPlan, *, quiet: bool) -> None:

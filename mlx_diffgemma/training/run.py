@@ -25,9 +25,11 @@ from mlx_diffgemma.checkpoint.adapters import (
     LoRA,
     adapter_config,
     attach_adapter,
+    read_adapter_config,
     refuse_foreign_adapter,
     save_adapter,
 )
+from mlx_diffgemma.checkpoint.starting import start_from
 from mlx_diffgemma.device.machine import caption, this_machine
 from mlx_diffgemma.display.bar import Progress
 from mlx_diffgemma.errors import DataError, OptionError, TrainingError, out_of_memory
@@ -79,6 +81,8 @@ class TrainingPlan:
     """the adapter; None trains every parameter"""
     router: bool = False
     """train the routers too"""
+    start_from: Path | None = None
+    """the folder of an adapter whose changes the training begins with"""
     revision: str | None = None
     dtype: str | None = None
     answers: int = 8
@@ -122,6 +126,7 @@ def prepare_training(plan: TrainingPlan, progress: Progress) -> PreparedTraining
     progress: shows the reading of the weights and the data.
     """
     refuse_foreign_adapter(plan.out)
+    _check_start(plan)
     step = saved_step(plan.out / _STATE)
     if step is not None and not plan.resume:
         raise TrainingError(
@@ -136,6 +141,8 @@ def prepare_training(plan: TrainingPlan, progress: Progress) -> PreparedTraining
     session = load(plan.model, revision=plan.revision, dtype=dtype, progress=progress)
     weights = weights_fingerprint(session.model)
     make_trainable(session.model, plan)
+    if plan.start_from is not None and plan.adapted is not None:
+        start_from(session.model, plan.start_from, plan.adapted.parameters["scale"])
 
     def examples(found: Sequence[Conversation]) -> list[Example]:
         stop_tokens = session.defaults.stop_tokens
@@ -167,6 +174,17 @@ def prepare_training(plan: TrainingPlan, progress: Progress) -> PreparedTraining
         start=None if step is None else load_state(plan.out / _STATE, facts),
         facts=facts,
     )
+
+
+def _check_start(plan: TrainingPlan) -> None:
+    """Check the adapter to start from, before weights are read. Raises OptionError, AdapterError."""
+    if plan.start_from is None:
+        return
+    if plan.lora is None:
+        raise OptionError("--start-from names an adapter, and --full trains none: leave one of them out")
+    if plan.resume:
+        raise OptionError("--resume goes on with the saved state: leave out --start-from")
+    read_adapter_config(plan.start_from)
 
 
 def _questions(held_out: Sequence[Conversation], examples: Sequence[Example]) -> list[Question]:

@@ -292,7 +292,9 @@ def test_a_folder_with_an_adapter_of_peft_is_left_as_it_is(planned: Callable[...
     wanted = planned(resume=resume)
     wanted.out.mkdir()
     (wanted.out / "adapter_config.json").write_text('{"peft_type": "LORA"}')
-    with pytest.raises(AdapterError, match="holds an adapter of PEFT, which cannot be trained further here: fuse it"):
+    with pytest.raises(
+        AdapterError, match="holds an adapter of PEFT, which is not replaced: to begin with it, name it as --start-from"
+    ):
         prepared(wanted)
     assert [file.name for file in wanted.out.iterdir()] == ["adapter_config.json"]
 
