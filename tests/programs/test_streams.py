@@ -16,7 +16,7 @@ from streams import KINDS, Left, call_on
 from terminal import environment
 from trainable import TAUGHT, write_data, write_model
 
-from mlx_diffgemma import bench, edit, generate, infill, train
+from mlx_diffgemma import bench, edit, generate, infill, models, train
 from mlx_diffgemma.checkpoint.adapters import LoRA, adapter_config, attach_adapter, save_adapter
 from mlx_diffgemma.checkpoint.weights import load_model
 
@@ -86,6 +86,13 @@ def test_a_revised_text(run: Run, tmp_path: Path, program: str, stdout: str, std
         assert whole.startswith("The sum is ") if program == "infill" else whole.endswith("The end.")
     assert (" in 1 block" in left.stderr) == (stderr != "closed")
     assert not any(mark in left.stdout for mark in PROGRESS)
+
+
+@pytest.mark.parametrize(("stdout", "stderr"), EVERY)
+def test_a_list_of_models(run: Run, tmp_path: Path, stdout: str, stderr: str) -> None:
+    left = run(models.main, tmp_path, stdout=stdout, stderr=stderr)
+    assert any(line.startswith("demo ") for line in lines_of(left)) == (stdout != "closed")
+    assert left.stderr == ""
 
 
 @pytest.fixture(scope="module")
