@@ -253,6 +253,9 @@ def test_files_that_are_missing_or_damaged_are_named(tmp_path: Path) -> None:
 
 def test_a_training_does_not_replace_it(tmp_path: Path) -> None:
     folder = write_peft(tmp_path / "adapter", changes={"decoder": factors(SHAPES)})
-    with pytest.raises(AdapterError, match=r"holds an adapter of PEFT, which is not replaced: to begin with it, name it as --start-from"):
+    with pytest.raises(
+        AdapterError,
+        match=r"holds an adapter of PEFT, which is not replaced: to begin with it, name it as --start-from",
+    ):
         refuse_foreign_adapter(folder)
     refuse_foreign_adapter(tmp_path)
