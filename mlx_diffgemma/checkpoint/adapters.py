@@ -148,6 +148,12 @@ def _load_mlx(model: DiffusionGemma, folder: Path, settings: Mapping[str, Any]) 
     from mlx_lm.tuner.utils import load_adapters
 
     dtype = model.dtype
+    parameters = settings.get("lora_parameters")
+    scale = cast("dict[str, object]", parameters).get("scale", 0.0) if isinstance(parameters, dict) else 0.0
+    if isinstance(scale, bool) or not isinstance(scale, int | float):
+        raise AdapterError(
+            f"the adapter in {folder} cannot be used: {ADAPTER_CONFIG} has no number lora_parameters.scale"
+        )
     try:
         load_adapters(model, str(folder))
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:

@@ -80,7 +80,8 @@ def _info(file: Path, name: str, entry: dict[str, Any], start: int) -> TensorInf
     begin, end = entry["data_offsets"]
     if entry["dtype"] not in ITEM_BYTES:
         raise ValueError(f"{name} has the unknown dtype {entry['dtype']}")
-    if not all(isinstance(length, int) and length >= 0 for length in entry["shape"]):
+    # JSON's true is an int to Python.
+    if not all(type(length) is int and length >= 0 for length in entry["shape"]):
         raise ValueError(f"{name} has the shape {entry['shape']}")
     info = TensorInfo(name=name, file=file, dtype=entry["dtype"], shape=tuple(entry["shape"]), offset=start + begin)
     if end - begin != info.nbytes:

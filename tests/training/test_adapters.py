@@ -315,6 +315,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "configuration of another kind": (config("[]"), "cannot be used: "),
     "no parameters": (edited(lora_parameters=None), "does not fit the model: "),
     "no scale": (edited(lora_parameters={"rank": 3}), "does not fit the model: "),
+    "a scale that is a text": (
+        edited(lora_parameters={"rank": 3, "scale": "2", "dropout": 0.0, "keys": [*ATTENTION, *DENSE]}),
+        "cannot be used: adapter_config.json has no number lora_parameters.scale",
+    ),
     "parameters of another kind": (edited(lora_parameters=[1]), "does not fit the model: "),
     "layers that are no number": (edited(num_layers="all"), "does not fit the model: "),
     "weights cut off": (cut_off, "does not fit the model: "),

@@ -174,6 +174,7 @@ def test_a_truncated_shard_is_named(folder: Path, keep: int) -> None:
         b'{"a": {"shape": [1], "data_offsets": [0, 4]}}',
         b'{"a": 3}',
         b'{"a": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}}',
+        b'{"a": {"dtype": "F32", "shape": [true], "data_offsets": [0, 4]}}',
         b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}}',
         b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "b": {"dtype": "F32", "shape": [1], '
         b'"data_offsets": [0, 4]}}',
