@@ -11,9 +11,9 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from mlx_diffgemma.checkpoint.adapters import WEIGHTS, read_adapter_config
+from mlx_diffgemma.checkpoint.adapters import WEIGHTS, low_rank_scale, read_adapter_config
 from mlx_diffgemma.checkpoint.folder import ADAPTER_CONFIG
 from mlx_diffgemma.checkpoint.names import DECODER, TensorSource
 from mlx_diffgemma.checkpoint.peft import PeftAdapter, is_peft, read_peft
@@ -133,13 +133,7 @@ def _read_scale(folder: Path, config: Mapping[str, Any]) -> float | None:
         return None
     if kind != "lora":
         raise AdapterError(f"the adapter in {folder} is of the type {kind!r}: only lora and full can be fused")
-    parameters = config.get("lora_parameters")
-    scale = cast("dict[str, Any]", parameters).get("scale") if isinstance(parameters, dict) else None
-    if not isinstance(scale, (int, float)) or isinstance(scale, bool) or not math.isfinite(scale):
-        raise AdapterError(
-            f"the adapter in {folder} cannot be used: {ADAPTER_CONFIG} has no number lora_parameters.scale"
-        )
-    return float(scale)
+    return low_rank_scale(folder, config)
 
 
 def _check_values(folder: Path, name: str, source: TensorSource) -> None:

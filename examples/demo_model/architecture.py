@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
@@ -78,9 +80,14 @@ GENERATION = {
 def write_untrained(folder: Path, *, seed: int = 0) -> None:
     """Write the whole folder for mlx_diffgemma.train."""
     write_tokenizer(folder)
-    (folder / "config.json").write_text(json.dumps(CONFIG, indent=1) + "\n", encoding="utf-8")
-    (folder / "generation_config.json").write_text(json.dumps(GENERATION, indent=1) + "\n", encoding="utf-8")
-    model = DiffusionGemma(parse_config(CONFIG))
+    write_model(folder, CONFIG, GENERATION, seed=seed)
+
+
+def write_model(folder: Path, config: Mapping[str, Any], generation: Mapping[str, Any], *, seed: int) -> None:
+    """Write config.json, generation_config.json and random weights."""
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    (folder / "generation_config.json").write_text(json.dumps(generation, indent=1) + "\n", encoding="utf-8")
+    model = DiffusionGemma(parse_config(config))
     flat: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
     keys = mx.random.split(mx.random.key(seed), len(flat))
     weights = {

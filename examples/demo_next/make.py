@@ -12,30 +12,17 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from demo_model.make import HELD_OUT, Stage, program
 from demo_next.architecture import write_untrained
 from demo_next.data import write_data
 from demo_next.questions import MIX
 
-HELD_OUT = 1_600
 WEIGHTS = Path(__file__).parent / "weights" / "model.safetensors"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """A part of the training: a mix of questions, and the options of the trainer."""
-
-    mix: Mapping[str, int]
-    """frequency of each kind in percent"""
-    questions: int
-    seed: int
-    options: str
 
 
 COMMON = "--full --router --mask-prompt --accumulate 2 --workers 2 --beta1 0.9 --beta2 0.99 --answers 24"
@@ -68,13 +55,6 @@ def make(folder: Path, *, anew: bool, stages: Sequence[Stage] = STAGES) -> None:
         learned = folder / ("learned" if number == len(stages) else f"stage-{number}/learned")
         program("fuse", model, learned, "--adapter", trained, "--dtype", "float32", "--overwrite")
         model = learned
-
-
-def program(name: str, *arguments: object) -> None:
-    """Run one of the project's programs; exit with its status if it fails."""
-    command = [sys.executable, "-m", f"mlx_diffgemma.{name}", *map(str, arguments)]
-    if status := subprocess.run(command, check=False).returncode:
-        raise SystemExit(status)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from demo_next import sudoku
+from demo_model import sudoku
 from demo_next.question import Question
 from demo_next.source import Source
 

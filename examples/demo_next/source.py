@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from keyword import iskeyword
 from typing import TypeVar
 
-from demo_next.lists import CITIES, NAMES, WORDS
+from demo_model.words import CITIES, NAMES
+from demo_next.lists import WORDS
 
 HELD_OUT = 20
 """One word or value of this many is held out."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from demo_next import sudoku
+from demo_model import sudoku
 from demo_next.question import Question
 from demo_next.questions import draw
 from demo_next.source import Source

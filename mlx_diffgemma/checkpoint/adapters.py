@@ -123,6 +123,17 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     return settings
 
 
+def low_rank_scale(folder: Path, settings: Mapping[str, Any]) -> float:
+    """Return by what mlx-lm multiplies the changes of an adapter. Raises AdapterError if that is no finite number."""
+    parameters = settings.get("lora_parameters")
+    scale = cast("dict[str, Any]", parameters).get("scale") if isinstance(parameters, dict) else None
+    if not isinstance(scale, int | float) or isinstance(scale, bool) or not math.isfinite(scale):
+        raise AdapterError(
+            f"the adapter in {folder} cannot be used: {ADAPTER_CONFIG} has no number lora_parameters.scale"
+        )
+    return float(scale)
+
+
 def refuse_foreign_adapter(folder: Path) -> None:
     """Raise AdapterError if a training in `folder` would replace the files of an adapter of PEFT."""
     if (folder / ADAPTER_CONFIG).exists() and is_peft(read_json(folder / ADAPTER_CONFIG)):
@@ -149,11 +160,9 @@ def _load_mlx(model: DiffusionGemma, folder: Path, settings: Mapping[str, Any]) 
 
     dtype = model.dtype
     parameters = settings.get("lora_parameters")
-    scale = cast("dict[str, object]", parameters).get("scale", 0.0) if isinstance(parameters, dict) else 0.0
-    if isinstance(scale, bool) or not isinstance(scale, int | float):
-        raise AdapterError(
-            f"the adapter in {folder} cannot be used: {ADAPTER_CONFIG} has no number lora_parameters.scale"
-        )
+    if isinstance(parameters, dict) and "scale" in parameters:
+        # mlx-lm multiplies by whatever is there.
+        low_rank_scale(folder, settings)
     try:
         load_adapters(model, str(folder))
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from mlx_diffgemma.checkpoint.adapters import WEIGHTS, read_adapter_config
+from mlx_diffgemma.checkpoint.adapters import WEIGHTS, low_rank_scale, read_adapter_config
 from mlx_diffgemma.checkpoint.names import DECODER
 from mlx_diffgemma.checkpoint.peft import PEFT_WEIGHTS, PeftAdapter, is_peft, read_peft
 from mlx_diffgemma.errors import AdapterError
@@ -54,10 +54,9 @@ def start_from(model: DiffusionGemma, folder: Path, scale: float) -> None:
 
 
 def _mlx_factors(folder: Path, settings: dict[str, Any], scale: float) -> Iterator[_Factor]:
-    parameters = settings.get("lora_parameters")
-    own = cast("dict[str, object]", parameters).get("scale") if isinstance(parameters, dict) else None
-    if settings.get("fine_tune_type", "lora") != "lora" or not isinstance(own, int | float):
+    if settings.get("fine_tune_type", "lora") != "lora":
         raise AdapterError(f"the adapter in {folder} holds no low-rank changes: fuse it, and train on the result")
+    own = low_rank_scale(folder, settings)
     arrays = cast("dict[str, mx.array]", mx.load(str(folder / WEIGHTS)))
     for name, value in arrays.items():
         # A linear map has lora_b [rank, out], a stack of experts [experts, out, rank].

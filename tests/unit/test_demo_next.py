@@ -11,12 +11,12 @@ from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
+from demo_model.sudoku import CELLS, is_grid
 from demo_next import questions, suites, talk
 from demo_next.arithmetic import result
 from demo_next.question import Question
 from demo_next.questions import KINDS, PRACTICE, draw, stream
 from demo_next.source import Source, is_held_out
-from demo_next.sudoku import CELLS, is_grid
 from demo_next.vocabulary import write_tokenizer
 
 from mlx_diffgemma.text.tokenizer import load_tokenizer
