@@ -1,0 +1,168 @@
+"""Sets of characters, as ranges of code points, and the byte sequences of UTF-8 that write them."""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+from typing import TypeAlias
+
+Range: TypeAlias = tuple[int, int]
+"""The first and the last member of a range."""
+LAST_CHARACTER = sys.maxunicode
+_SURROGATES = (0xD800, 0xDFFF)
+_LAST_OF_LENGTH = (0x7F, 0x7FF, 0xFFFF, LAST_CHARACTER)
+"""The last code points that UTF-8 writes in one, two, three and four bytes."""
+
+
+@dataclass(frozen=True)
+class Characters:
+    """A set of characters; surrogates, which no text contains, are never members."""
+
+    ranges: tuple[Range, ...]
+    """ascending, and neither overlapping nor adjacent"""
+
+    @classmethod
+    def of(cls, ranges: Iterable[Range]) -> Characters:
+        """Return the set of all characters in `ranges`, which may overlap."""
+        joined: list[Range] = []
+        for first, last in sorted(_without_surrogates(ranges)):
+            if joined and first <= joined[-1][1] + 1:
+                joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
+            else:
+                joined.append((first, last))
+        return cls(tuple(joined))
+
+    @classmethod
+    def among(cls, text: str) -> Characters:
+        """Return the set of the characters of a text."""
+        return cls.of((ord(character), ord(character)) for character in text)
+
+    def __or__(self, other: Characters) -> Characters:
+        return Characters.of((*self.ranges, *other.ranges))
+
+    def __and__(self, other: Characters) -> Characters:
+        return ~(~self | ~other)
+
+    def __sub__(self, other: Characters) -> Characters:
+        return self & ~other
+
+    def __invert__(self) -> Characters:
+        return Characters.of(_gaps(self.ranges))
+
+    def __contains__(self, character: str) -> bool:
+        return any(first <= ord(character) <= last for first, last in self.ranges)
+
+    def __bool__(self) -> bool:
+        return bool(self.ranges)
+
+    def __iter__(self) -> Iterator[str]:
+        return (chr(point) for first, last in self.ranges for point in range(first, last + 1))
+
+    def __len__(self) -> int:
+        return sum(last - first + 1 for first, last in self.ranges)
+
+
+def _without_surrogates(ranges: Iterable[Range]) -> Iterator[Range]:
+    low, high = _SURROGATES
+    for first, last in ranges:
+        if first < low:
+            yield first, min(last, low - 1)
+        if last > high:
+            yield max(first, high + 1), last
+
+
+def _gaps(ranges: Iterable[Range]) -> Iterator[Range]:
+    """Yield what lies between, before and after the ranges, which are ascending."""
+    free = 0
+    for first, last in ranges:
+        if first > free:
+            yield free, first - 1
+        free = last + 1
+    if free <= LAST_CHARACTER:
+        yield free, LAST_CHARACTER
+
+
+NO_CHARACTER = Characters(())
+ANY_CHARACTER = ~NO_CHARACTER
+DIGITS = Characters.of([(ord("0"), ord("9"))])
+ASCII_LETTERS = Characters.of([(ord("a"), ord("z")), (ord("A"), ord("Z"))])
+
+
+@lru_cache
+def characters_that(are: Callable[[str], bool]) -> Characters:
+    """Return the set of all characters for which a function of one character says yes: str.isalnum, str.isspace."""
+    return Characters.of((point, point) for point in range(LAST_CHARACTER + 1) if are(chr(point)))
+
+
+@lru_cache
+def characters_of_category(name: str) -> Characters | None:
+    """Return the characters of a general category of Unicode, "Lu", or of a group of them, "L"; None if unknown."""
+    points = [point for point in range(LAST_CHARACTER + 1) if unicodedata.category(chr(point)).startswith(name)]
+    return Characters.of((point, point) for point in points) if points and len(name) <= 2 else None
+
+
+def with_both_cases(characters: Characters) -> Characters:
+    """Return a set with the capital and small forms of all its characters."""
+    ranges = list(characters.ranges)
+    for lower, upper in _case_pairs():
+        if any(first <= lower <= last for first, last in characters.ranges):
+            ranges.append((upper, upper))
+        if any(first <= upper <= last for first, last in characters.ranges):
+            ranges.append((lower, lower))
+    return Characters.of(ranges)
+
+
+@lru_cache
+def _case_pairs() -> tuple[Range, ...]:
+    """All pairs of a small letter and its capital, where each is one character."""
+    pairs: list[Range] = []
+    for point in range(LAST_CHARACTER + 1):
+        upper = chr(point).upper()
+        if len(upper) == 1 and ord(upper) != point:
+            pairs.append((point, ord(upper)))
+    return tuple(pairs)
+
+
+ByteTree: TypeAlias = tuple[tuple[Range, "ByteTree"], ...]
+"""Ranges of a byte, ascending and disjoint, each with what may follow it; nothing follows a character's last byte."""
+
+
+@lru_cache(maxsize=256)
+def byte_tree(characters: Characters) -> ByteTree:
+    """Return the UTF-8 bytes of a set of characters, as a tree in which different bytes begin different branches."""
+    sequences = [each for first, last in characters.ranges for each in _byte_ranges(first, last)]
+    return _as_tree(sequences)
+
+
+def _as_tree(sequences: Iterable[tuple[Range, ...]]) -> ByteTree:
+    """Join sequences of byte ranges, in ascending order, that begin alike."""
+    return tuple(
+        (head, _as_tree(each[1:] for each in group if len(each) > 1))
+        for head, group in groupby(sequences, key=lambda each: each[0])
+    )
+
+
+def _byte_ranges(first: int, last: int) -> Iterator[tuple[Range, ...]]:
+    """Yield sequences of byte ranges that together write exactly the characters from `first` to `last`."""
+    for end in _LAST_OF_LENGTH:
+        if first <= end < last:
+            yield from _byte_ranges(first, end)
+            first = end + 1
+    low, high = chr(first).encode(), chr(last).encode()
+    # Where the last n bytes of a range do not run through all their values, it is cut in two.
+    for count in range(1, len(low)):
+        ones = (1 << 6 * count) - 1
+        if first & ~ones != last & ~ones:
+            if first & ones:
+                yield from _byte_ranges(first, first | ones)
+                yield from _byte_ranges((first | ones) + 1, last)
+                return
+            if last & ones != ones:
+                yield from _byte_ranges(first, (last & ~ones) - 1)
+                yield from _byte_ranges(last & ~ones, last)
+                return
+    yield tuple(zip(low, high, strict=True))
