@@ -10,7 +10,7 @@ from functools import lru_cache
 from itertools import groupby
 from typing import TypeAlias
 
-Range: TypeAlias = tuple[int, int]
+CodeRange: TypeAlias = tuple[int, int]
 """The first and the last member of a range."""
 LAST_CHARACTER = sys.maxunicode
 _SURROGATES = (0xD800, 0xDFFF)
@@ -22,13 +22,13 @@ _LAST_OF_LENGTH = (0x7F, 0x7FF, 0xFFFF, LAST_CHARACTER)
 class Characters:
     """A set of characters; surrogates, which no text contains, are never members."""
 
-    ranges: tuple[Range, ...]
+    ranges: tuple[CodeRange, ...]
     """ascending, and neither overlapping nor adjacent"""
 
     @classmethod
-    def of(cls, ranges: Iterable[Range]) -> Characters:
+    def of(cls, ranges: Iterable[CodeRange]) -> Characters:
         """Return the set of all characters in `ranges`, which may overlap."""
-        joined: list[Range] = []
+        joined: list[CodeRange] = []
         for first, last in sorted(_without_surrogates(ranges)):
             if joined and first <= joined[-1][1] + 1:
                 joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
@@ -66,7 +66,7 @@ class Characters:
         return sum(last - first + 1 for first, last in self.ranges)
 
 
-def _without_surrogates(ranges: Iterable[Range]) -> Iterator[Range]:
+def _without_surrogates(ranges: Iterable[CodeRange]) -> Iterator[CodeRange]:
     low, high = _SURROGATES
     for first, last in ranges:
         if first < low:
@@ -75,7 +75,7 @@ def _without_surrogates(ranges: Iterable[Range]) -> Iterator[Range]:
             yield max(first, high + 1), last
 
 
-def _gaps(ranges: Iterable[Range]) -> Iterator[Range]:
+def _gaps(ranges: Iterable[CodeRange]) -> Iterator[CodeRange]:
     """Yield what lies between, before and after the ranges, which are ascending."""
     free = 0
     for first, last in ranges:
@@ -117,9 +117,9 @@ def with_both_cases(characters: Characters) -> Characters:
 
 
 @lru_cache
-def _case_pairs() -> tuple[Range, ...]:
+def _case_pairs() -> tuple[CodeRange, ...]:
     """All pairs of a small letter and its capital, where each is one character."""
-    pairs: list[Range] = []
+    pairs: list[CodeRange] = []
     for point in range(LAST_CHARACTER + 1):
         upper = chr(point).upper()
         if len(upper) == 1 and ord(upper) != point:
@@ -127,7 +127,7 @@ def _case_pairs() -> tuple[Range, ...]:
     return tuple(pairs)
 
 
-ByteTree: TypeAlias = tuple[tuple[Range, "ByteTree"], ...]
+ByteTree: TypeAlias = tuple[tuple[CodeRange, "ByteTree"], ...]
 """Ranges of a byte, ascending and disjoint, each with what may follow it; nothing follows a character's last byte."""
 
 
@@ -138,7 +138,7 @@ def byte_tree(characters: Characters) -> ByteTree:
     return _as_tree(sequences)
 
 
-def _as_tree(sequences: Iterable[tuple[Range, ...]]) -> ByteTree:
+def _as_tree(sequences: Iterable[tuple[CodeRange, ...]]) -> ByteTree:
     """Join sequences of byte ranges, in ascending order, that begin alike."""
     return tuple(
         (head, _as_tree(each[1:] for each in group if len(each) > 1))
@@ -146,7 +146,7 @@ def _as_tree(sequences: Iterable[tuple[Range, ...]]) -> ByteTree:
     )
 
 
-def _byte_ranges(first: int, last: int) -> Iterator[tuple[Range, ...]]:
+def _byte_ranges(first: int, last: int) -> Iterator[tuple[CodeRange, ...]]:
     """Yield sequences of byte ranges that together write exactly the characters from `first` to `last`."""
     for end in _LAST_OF_LENGTH:
         if first <= end < last:

@@ -146,7 +146,7 @@ def optional(body: Expression) -> Expression:
     return either([EMPTY, body])
 
 
-def repeated(
+def repetition(
     body: Expression, minimum: int = 0, maximum: int | None = None, separator: Expression = EMPTY
 ) -> Expression:
     """Return what matches `minimum` to `maximum` texts of the body, separated; None is no limit.
