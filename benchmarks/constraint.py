@@ -27,10 +27,12 @@ import numpy as np
 from random_checkpoint import make_config
 
 from mlx_diffgemma.constraint import cache as store
-from mlx_diffgemma.constraint.byte_automaton import compiled
+from mlx_diffgemma.constraint.automata.byte_automaton import compiled
+from mlx_diffgemma.constraint.automata.token_automaton import TokenAutomaton
+from mlx_diffgemma.constraint.automata.token_reading import over_tokens
 from mlx_diffgemma.constraint.cache import Vocabulary, automaton_of
-from mlx_diffgemma.constraint.schema import schema_regex
-from mlx_diffgemma.constraint.token_automaton import TokenAutomaton, over_tokens
+from mlx_diffgemma.constraint.description import described
+from mlx_diffgemma.constraint.spec import JsonSchema
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.config import parse_config
@@ -57,16 +59,16 @@ KINDS: list[dict[str, Any]] = [
 ]
 
 
-def schema(kinds: list[dict[str, Any]]) -> dict[str, Any]:
+def fields(kinds: list[dict[str, Any]]) -> dict[str, Any]:
     """Return a schema of twenty required fields, of these kinds in turn."""
     properties = {name: kinds[n % len(kinds)] for n, name in enumerate(NAMES)}
     return {"type": "object", "properties": properties, "required": NAMES}
 
 
 SCHEMAS = {
-    "20 fields of all kinds": schema(KINDS),
-    "20 texts": schema(KINDS[:1]),
-    "20 texts of at most 40 characters": schema([{"type": "string", "maxLength": 40}]),
+    "20 fields of all kinds": fields(KINDS),
+    "20 texts": fields(KINDS[:1]),
+    "20 texts of at most 40 characters": fields([{"type": "string", "maxLength": 40}]),
 }
 
 
@@ -114,20 +116,20 @@ def automata(vocabulary: Vocabulary) -> TokenAutomaton:
     print(f"{'':36}states classes transitions | seconds: bytes  tokens  from disk")
     with TemporaryDirectory() as folder:
         store.folder = lambda: Path(folder)
-        for name, wanted in SCHEMAS.items():
-            pattern = schema_regex(wanted)
-            bytewise = compiled(pattern)
+        for name, schema in SCHEMAS.items():
+            constraint = JsonSchema(schema)
+            bytewise = compiled(described(constraint).expression)
             made = over_tokens(bytewise, vocabulary.token_bytes, STOPS)
-            in_bytes = seconds(lambda pattern=pattern: compiled(pattern))
+            in_bytes = seconds(lambda constraint=constraint: compiled(described(constraint).expression))
             in_tokens = seconds(lambda bytewise=bytewise: over_tokens(bytewise, vocabulary.token_bytes, STOPS))
-            automaton_of(pattern, vocabulary, STOPS, False)
+            automaton_of(constraint, vocabulary, STOPS, False)
             automaton_of.cache_clear()
-            loading = seconds(lambda pattern=pattern: automaton_of(pattern, vocabulary, STOPS, False))
+            loading = seconds(lambda constraint=constraint: automaton_of(constraint, vocabulary, STOPS, False))
             print(
                 f"{name:36}{made.states:6} {made.class_count:7} {len(made.targets):11} |        "
                 f"{in_bytes:7.2f} {in_tokens:7.2f} {loading:10.3f}"
             )
-    return over_tokens(compiled(schema_regex(SCHEMAS["20 fields of all kinds"])), vocabulary.token_bytes, STOPS)
+        return automaton_of(JsonSchema(SCHEMAS["20 fields of all kinds"]), vocabulary, STOPS, False)
 
 
 def model() -> DiffusionGemma:

@@ -11,6 +11,8 @@ endurance     many generations in one process: speed and memory at the end
 batch         answers per second, one by one and side by side
 conditioning  error of the top-k signal against the exact one
 constraint    what a constraint costs: its automaton, and its part of a denoising step
+constraints   seconds, size and memory of constraints that are hard to build
+schemas       real JSON schemas with this project, llguidance and outlines-core: coverage, times, wrong instances
 fuzz          random command lines and mangled files: answered, or refused in one line
 """
 
@@ -31,6 +33,8 @@ COMMANDS = (
     "batch",
     "conditioning",
     "constraint",
+    "constraints",
+    "schemas",
     "fuzz",
 )
 """Every command is a module of this folder with a function `main(parser, words)`."""

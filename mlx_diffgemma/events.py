@@ -111,7 +111,8 @@ class BlockCommitted:
     Padding is left out: it has no text and is no part of the answer.
 
     steps: the steps of its canvas; 0 for text of a template that was not in a canvas. last: no block follows.
-    probabilities: of each token in the last step; in causal mode by the encoder, without temperature.
+    probabilities: of each token in the last step; in causal mode by the encoder, without temperature. Within a
+    constraint it is the probability among the tokens that were allowed after the text before: 1 for the only one.
 
     Attached by the session: `text` is what the tokens add to the answer, without a stop string and what may become one,
     `thought` what they add to the model's thinking, which is never part of `text`. `undecided` is the end of the

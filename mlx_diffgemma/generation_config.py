@@ -28,7 +28,7 @@ class ConstraintOptions:
 
     regex: str | None = option(None, "The whole answer matches this pattern.", _CONSTRAINT, metavar="PATTERN")
     json_schema: Mapping[str, Any] | None = option(
-        None, "The answer is JSON that is valid for the schema in this file.", _CONSTRAINT, metavar="FILE"
+        None, "The answer is JSON valid for a schema: a file, JSON, or 'name, age int'.", _CONSTRAINT, metavar="SCHEMA"
     )
     choices: tuple[str, ...] | None = option(None, "The answer is one of these texts.", _CONSTRAINT, metavar="A,B,C")
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, TypedDict, cast
 
-from mlx_diffgemma.constraint.spec import Constraint, SchemaSource, constraint_of, pattern_of
+from mlx_diffgemma.constraint.schema_source import SchemaSource
+from mlx_diffgemma.constraint.spec import Constraint, constraint_of
 from mlx_diffgemma.errors import OptionError
 from mlx_diffgemma.generation_config import ConstraintOptions, GenerationConfig, Mode
 from mlx_diffgemma.option import option_fields, shown
@@ -130,6 +131,7 @@ def require_usable(constraint: Constraint | None) -> None:
     """Raise ConstraintError for a pattern or a schema that cannot be used with any model."""
     if constraint is not None:
         # Imported here: it needs numpy, and most programs have no constraint.
-        from mlx_diffgemma.constraint.byte_automaton import compiled
+        from mlx_diffgemma.constraint.automata.byte_automaton import compiled
+        from mlx_diffgemma.constraint.description import described
 
-        compiled(pattern_of(constraint))
+        compiled(described(constraint).expression)

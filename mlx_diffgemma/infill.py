@@ -5,7 +5,6 @@ from __future__ import annotations
 import mlx_diffgemma.cli.quietly  # isort: skip # noqa: F401 # pyright: ignore[reportUnusedImport]
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,10 +12,9 @@ import typer
 from mlx_diffgemma.cli.console import run_program
 from mlx_diffgemma.cli.options import CommonOptions, ModelOptions
 from mlx_diffgemma.cli.program import add_command, make_app
-from mlx_diffgemma.cli.request import Request
+from mlx_diffgemma.cli.request import Request, check_constraints
 from mlx_diffgemma.cli.revision import InfillChoices, Revision, RevisionOptions, deliver, open_document, start
 from mlx_diffgemma.constraint.spec import constraint_of
-from mlx_diffgemma.generation_options import require_usable
 from mlx_diffgemma.infilling.template import MARKER, matched, parse, sized
 from mlx_diffgemma.option import option
 
@@ -39,8 +37,11 @@ class GapOptions:
         default_text="the most likely number",
     )
     regex: str | None = option(None, "Every gap matches this pattern.", "Gaps", metavar="PATTERN")
-    json_schema: Path | None = option(
-        None, "Every gap is JSON that is valid for the schema in this file.", "Gaps", metavar="FILE"
+    json_schema: str | None = option(
+        None,
+        "Every gap is JSON valid for a schema: a file, JSON, or 'name, age int'.",
+        "Gaps",
+        metavar="SCHEMA",
     )
     choices: tuple[str, ...] | None = option(None, "Every gap is one of these texts.", "Gaps", metavar="A,B,C")
 
@@ -69,7 +70,7 @@ def infill(
     document = open_document(revision)
     parts = sized(parse(document.text, gaps.marker), gaps.gap_tokens)
     constraint = constraint_of(gaps.regex, gaps.json_schema, gaps.choices)
-    require_usable(constraint)
+    check_constraints([constraint])
     parts = matched(parts, constraint)
     session, config = start(revision)
     events = session.stream_infill(parts, gaps.instruction, config)

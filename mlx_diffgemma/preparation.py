@@ -7,10 +7,10 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import TypeAlias
 
+from mlx_diffgemma.constraint.automata.thinking import after_thinking
+from mlx_diffgemma.constraint.automata.token_automaton import TokenAutomaton
 from mlx_diffgemma.constraint.cache import Vocabulary, automaton_of
-from mlx_diffgemma.constraint.spec import Choices, pattern_of
-from mlx_diffgemma.constraint.thinking import after_thinking
-from mlx_diffgemma.constraint.token_automaton import TokenAutomaton
+from mlx_diffgemma.constraint.spec import Choices
 from mlx_diffgemma.errors import (
     ConstraintError,
     OptionError,
@@ -94,8 +94,7 @@ class Preparation:
             return None
         if not config.stop_tokens:
             raise ConstraintError("stop_tokens is empty: an answer with a constraint needs a token to end with")
-        pattern = pattern_of(config.constraint)
-        automaton = automaton_of(pattern, self._vocabulary, config.stop_tokens, config.allow_empty)
+        automaton = automaton_of(config.constraint, self._vocabulary, config.stop_tokens, config.allow_empty)
         opening, closing = self._tokenizer.channels
         if not config.thinking or opening is None or closing is None:
             return automaton

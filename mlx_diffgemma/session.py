@@ -286,8 +286,8 @@ class Session:
     ) -> dict[str, float]:
         """Return the probability of each choice as the whole answer, among the choices: they sum to 1.
 
-        The encoder reads all choices in one pass after the prompt, each as its tokens and an end token. Of the options
-        only those that shape the prompt count. Raises what `generate` raises.
+        The encoder reads every choice as its tokens and an end token, and what choices begin with together once. Of the
+        options only those that shape the prompt count. Raises what `generate` raises.
         """
         score = self.preparation.scoring(prompt, choices, self._config(config, options), prefix)
         with out_of_memory("choosing", "shorten the prompt, or give fewer choices"):

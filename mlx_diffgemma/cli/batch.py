@@ -17,13 +17,13 @@ from mlx_diffgemma.cli.console import interrupted, stdout_line
 from mlx_diffgemma.cli.document import STDIN
 from mlx_diffgemma.cli.interrupt import Interrupt
 from mlx_diffgemma.cli.prompt import choice_probabilities
-from mlx_diffgemma.cli.request import Request, load_session
+from mlx_diffgemma.cli.request import Request, check_constraints, load_session
 from mlx_diffgemma.constraint.spec import Choices
 from mlx_diffgemma.errors import ConstraintError, DataError, EmptyAnswerError, OptionError, PromptError
 from mlx_diffgemma.events import BlockCommitted, Event, Finished
 from mlx_diffgemma.files import json_lines, parsed_lines
 from mlx_diffgemma.generation_config import GenerationConfig
-from mlx_diffgemma.generation_options import PERMISSIVE, configured, current_names, require_usable, unknown_option
+from mlx_diffgemma.generation_options import PERMISSIVE, configured, current_names, unknown_option
 from mlx_diffgemma.text.messages import chat_messages
 
 if TYPE_CHECKING:
@@ -104,8 +104,7 @@ def answer_file(request: Request, file: Path, batch_size: int | None) -> None:
 
     # Everything is checked first: gigabytes are not read for a request that cannot be met.
     lines = read_batch(file)
-    for line in lines:
-        require_usable(line.over(request.over(PERMISSIVE)).constraint)
+    check_constraints(line.over(request.over(PERMISSIVE)).constraint for line in lines)
     session = load_session(request.model, quiet=request.quiet)
     configs = [line.over(request.over(session.defaults)) for line in lines]
     prompts = [line.prompt for line in lines]

@@ -46,8 +46,8 @@ _PLAIN = "mlx_diffgemma.plain"
 def reported(*, debug: bool, quiet: bool = False, flags: Mapping[str, str] | None = None) -> Generator[None]:
     """Run a program's body: an expected failure prints `error: ...` and exits with 1, Ctrl-C exits with 130.
 
-    debug: let the exception through, with its traceback. quiet: no warnings and no download bars. flags: how options
-    are called on the command line.
+    debug: let the exception through, with its traceback, and print what only a search for a fault needs. quiet: no
+    warnings and no download bars. flags: how options are called on the command line.
     """
     if quiet:
         # huggingface_hub reads this when it is imported, which happens later.
@@ -56,7 +56,7 @@ def reported(*, debug: bool, quiet: bool = False, flags: Mapping[str, str] | Non
     handler.setFormatter(_OneLine())
     logger = logging.getLogger("mlx_diffgemma")
     logger.handlers = [handler]
-    logger.setLevel(logging.ERROR if quiet else logging.INFO)
+    logger.setLevel(logging.ERROR if quiet else logging.DEBUG if debug else logging.INFO)
     # It warns where it cannot keep its cache, for which a picture is no worse.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:

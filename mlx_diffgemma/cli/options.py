@@ -87,7 +87,7 @@ class CommonOptions:
     """What every program has."""
 
     quiet: bool = option(False, "Print results and errors only.", OUTPUT, flags=("-q",))
-    debug: bool = option(False, "Show the traceback of an error.", OUTPUT)
+    debug: bool = option(False, "Show the traceback of an error, and what is ignored in a JSON schema.", OUTPUT)
     version: bool = option(False, "Print the version and exit.", OUTPUT, eager=print_version)
 
 
@@ -238,14 +238,14 @@ def _note(each: OptionField, *, partial: bool) -> str | None:
 
 
 def _kind(each: OptionField, *, partial: bool) -> Any:
-    """Return the type that typer reads: texts are one text with commas unless repeated, a schema is a file."""
+    """Return the type that typer reads: texts are one text with commas unless repeated, and so is a schema."""
     if partial and get_origin(each.type) is Literal:
         # What is put over a checkpoint's defaults is checked with them, and refused with the exit code of an error.
         return str
     if get_origin(each.type) is tuple:
         kind = get_args(each.type)[0]
         return list[kind] if each.option.repeated or kind is not str else str
-    return Path if get_origin(each.type) is Mapping else each.type
+    return str if get_origin(each.type) is Mapping else each.type
 
 
 def _converted(each: OptionField, value: Any) -> Any:

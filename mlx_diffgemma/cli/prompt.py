@@ -15,10 +15,10 @@ from mlx_diffgemma.cli.console import interrupted, stdout_line
 from mlx_diffgemma.cli.document import STDIN
 from mlx_diffgemma.cli.encoding import codec_of, decoded
 from mlx_diffgemma.cli.interrupt import Interrupt
-from mlx_diffgemma.cli.request import Request, load_session, refuse
+from mlx_diffgemma.cli.request import Request, check_constraints, load_session, refuse
 from mlx_diffgemma.constraint.spec import Choices
 from mlx_diffgemma.errors import EmptyAnswerError, PromptError
-from mlx_diffgemma.generation_options import PERMISSIVE, require_usable
+from mlx_diffgemma.generation_options import PERMISSIVE
 
 if TYPE_CHECKING:
     from mlx_diffgemma.completion import Completion
@@ -46,7 +46,7 @@ def answer_prompt(
     if argument is None and piped is None:
         refuse("no prompt: pass it as an argument or pipe it in")
     prompt = compose(argument, piped)
-    require_usable(request.over(PERMISSIVE).constraint)
+    check_constraints([request.over(PERMISSIVE).constraint])
     session = load_session(request.model, quiet=request.quiet)
     config = request.over(session.defaults)
     # What is read for the choices is not read again for the answer.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -11,11 +12,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from mlx_diffgemma.checkpoint.hub import DEMO
 from mlx_diffgemma.cli.console import MISUSED, refusal
 from mlx_diffgemma.cli.options import ModelOptions
+from mlx_diffgemma.constraint.spec import Constraint, JsonSchema
 from mlx_diffgemma.generation_config import GenerationConfig
-from mlx_diffgemma.generation_options import configured
+from mlx_diffgemma.generation_options import configured, require_usable
 
 if TYPE_CHECKING:
     from mlx_diffgemma.session import Session
+
+_logger = logging.getLogger("mlx_diffgemma")
 
 NO_MODEL = "no --model is named: this is the demo, which knows sudokus, sums, JSON, counting, sorting and functions"
 
@@ -33,6 +37,22 @@ class Request:
         """Return `defaults` with the chosen options in their place. Raises OptionError, ConstraintError."""
         config = configured(defaults, self.chosen)
         return config.exact() if self.exact else config
+
+
+def check_constraints(constraints: Iterable[Constraint | None]) -> None:
+    """Raise ConstraintError for a constraint that cannot be used; say once on stderr what answers will not have.
+
+    That is what a schema allows and no automaton can hold, and with --debug which keywords are taken for annotations.
+    """
+    notes: dict[str, int] = {}
+    for constraint in constraints:
+        require_usable(constraint)
+        if isinstance(constraint, JsonSchema):
+            notes |= dict.fromkeys(constraint.notes, logging.INFO)
+            ignored = (f"the keyword {name!r} is none of JSON schema's: it is ignored" for name in constraint.unknown)
+            notes |= dict.fromkeys(ignored, logging.DEBUG)
+    for note, level in notes.items():
+        _logger.log(level, "note: json_schema: %s", note)
 
 
 def load_session(model: ModelOptions, *, quiet: bool) -> Session:

@@ -14,19 +14,21 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from platformdirs import user_cache_path
 
-from mlx_diffgemma.constraint.byte_automaton import compiled
-from mlx_diffgemma.constraint.token_automaton import TokenAutomaton, over_tokens
+from mlx_diffgemma.constraint.automata.byte_automaton import compiled
+from mlx_diffgemma.constraint.automata.token_automaton import TokenAutomaton
+from mlx_diffgemma.constraint.automata.token_reading import over_tokens
+from mlx_diffgemma.constraint.description import described
+from mlx_diffgemma.constraint.spec import Constraint
 from mlx_diffgemma.files import replacing
 
-AUTOMATON_ARRAYS = ("class_of", "accepting", "classes", "sources", "targets")
+AUTOMATON_ARRAYS = ("class_of", "accepting", "symbol_classes", "symbol_starts", "symbols", "sources", "targets")
 """The arrays of a TokenAutomaton that its file holds."""
-_FORMAT = 2
+_FORMAT = 3
 """Raise it when the automata, or the code that makes them, change: files of other formats are not used."""
 _DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 """What numpy raises for a file that is missing or damaged."""
@@ -51,19 +53,18 @@ class Vocabulary:
 
 @lru_cache(maxsize=8)
 def automaton_of(
-    pattern: str, vocabulary: Vocabulary, stops: tuple[int, ...], allow_empty: bool, prefix: bytes = b""
+    constraint: Constraint, vocabulary: Vocabulary, stops: tuple[int, ...], allow_empty: bool, prefix: str = ""
 ) -> TokenAutomaton:
-    """Return the automaton of the texts that `pattern` matches whole, each with `prefix` before it.
+    """Return the automaton of the texts that a constraint allows, each with `prefix` before it.
 
-    stops: the ids that end a text. Raises ConstraintError for a pattern that cannot be used.
+    stops: the ids that end a text. Raises ConstraintError for a constraint that cannot be used.
     """
-    settings = (pattern, str(stops), str(allow_empty), vocabulary.digest, version("outlines-core"), str(_FORMAT))
-    file = folder() / f"{_digest([*(setting.encode() for setting in settings), prefix])}.npz"
+    settings = (type(constraint).__name__, constraint.key, str(stops), str(allow_empty), prefix, str(_FORMAT))
+    file = folder() / f"{_digest([vocabulary.digest.encode(), *(setting.encode() for setting in settings)])}.npz"
     kept = _read(file, stops, len(vocabulary.token_bytes))
     if kept is not None:
         return kept
-    over_bytes = compiled(pattern)
-    over_bytes = (over_bytes if allow_empty else over_bytes.nonempty()).with_prefix(prefix)
+    over_bytes = compiled(described(constraint).expression, allow_empty=allow_empty, prefix=prefix)
     automaton = over_tokens(over_bytes, vocabulary.token_bytes, stops)
     # A folder that cannot be written is no error: the automaton is built again next time.
     with suppress(OSError):

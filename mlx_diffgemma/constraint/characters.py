@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import unicodedata
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +16,7 @@ CodeRange: TypeAlias = tuple[int, int]
 """The first and the last member of a range."""
 LAST_CHARACTER = sys.maxunicode
 _SURROGATES = (0xD800, 0xDFFF)
+_LETTER = r"[^\W\d_]"
 _LAST_OF_LENGTH = (0x7F, 0x7FF, 0xFFFF, LAST_CHARACTER)
 """The last code points that UTF-8 writes in one, two, three and four bytes."""
 
@@ -93,9 +96,22 @@ ASCII_LETTERS = Characters.of([(ord("a"), ord("z")), (ord("A"), ord("Z"))])
 
 
 @lru_cache
-def characters_that(are: Callable[[str], bool]) -> Characters:
-    """Return the set of all characters for which a function of one character says yes: str.isalnum, str.isspace."""
-    return Characters.of((point, point) for point in range(LAST_CHARACTER + 1) if are(chr(point)))
+def _all_characters() -> str:
+    """All code points in order; surrogates, of which no set has any, are among them so that places are code points."""
+    return array("I", range(LAST_CHARACTER + 1)).tobytes().decode(f"utf-32-{sys.byteorder[0]}e", "surrogatepass")
+
+
+@lru_cache
+def characters_like(pattern: str) -> Characters:
+    r"""Return the set of all characters that a pattern of Python's `re` matches, which matches single ones: r"\w"."""
+    runs = re.finditer(f"(?:{pattern})+", _all_characters())
+    return Characters.of((run.start(), run.end() - 1) for run in runs)
+
+
+@lru_cache
+def letters_that(are: Callable[[str], bool]) -> Characters:
+    """Return the set of all letters for which a function of one character says yes: str.isupper."""
+    return Characters.of((ord(each), ord(each)) for each in characters_like(_LETTER) if are(each))
 
 
 @lru_cache
@@ -120,30 +136,36 @@ def with_both_cases(characters: Characters) -> Characters:
 def _case_pairs() -> tuple[CodeRange, ...]:
     """All pairs of a small letter and its capital, where each is one character."""
     pairs: list[CodeRange] = []
-    for point in range(LAST_CHARACTER + 1):
+    for point in (ord(letter) for letter in characters_like(_LETTER)):
         upper = chr(point).upper()
         if len(upper) == 1 and ord(upper) != point:
             pairs.append((point, ord(upper)))
     return tuple(pairs)
 
 
-ByteTree: TypeAlias = tuple[tuple[CodeRange, "ByteTree"], ...]
-"""Ranges of a byte, ascending and disjoint, each with what may follow it; nothing follows a character's last byte."""
+AFTER = -1
+"""Where a text goes on after the last byte of a character."""
+ByteSteps: TypeAlias = tuple[tuple[tuple[int, int, int], ...], ...]
+"""States that read the bytes of a character, each after those that it leads to: ranges of a byte, ascending and
+disjoint, each with the number of the state after it or AFTER. The last state is the first that reads."""
 
 
-@lru_cache(maxsize=256)
-def byte_tree(characters: Characters) -> ByteTree:
-    """Return the UTF-8 bytes of a set of characters, as a tree in which different bytes begin different branches."""
-    sequences = [each for first, last in characters.ranges for each in _byte_ranges(first, last)]
-    return _as_tree(sequences)
+@lru_cache(maxsize=512)
+def byte_steps(characters: Characters) -> ByteSteps:
+    """Return the states that read the UTF-8 bytes of a set of characters; there are none for the empty set."""
+    numbers: dict[tuple[tuple[int, int, int], ...], int] = {}
+    if characters:
+        _number([each for first, last in characters.ranges for each in _byte_ranges(first, last)], numbers)
+    return tuple(numbers)
 
 
-def _as_tree(sequences: Iterable[tuple[CodeRange, ...]]) -> ByteTree:
-    """Join sequences of byte ranges, in ascending order, that begin alike."""
-    return tuple(
-        (head, _as_tree(each[1:] for each in group if len(each) > 1))
-        for head, group in groupby(sequences, key=lambda each: each[0])
-    )
+def _number(sequences: Iterable[tuple[CodeRange, ...]], numbers: dict[tuple[tuple[int, int, int], ...], int]) -> int:
+    """Return the number of the state that reads sequences of byte ranges, which are in ascending order."""
+    edges: list[tuple[int, int, int]] = []
+    for (first, last), group in groupby(sequences, key=lambda each: each[0]):
+        rests = [each[1:] for each in group]
+        edges.append((first, last, _number(rests, numbers) if rests[0] else AFTER))
+    return numbers.setdefault(tuple(edges), len(numbers))
 
 
 def _byte_ranges(first: int, last: int) -> Iterator[tuple[CodeRange, ...]]:

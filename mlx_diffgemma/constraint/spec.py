@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeAlias, cast
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from mlx_diffgemma.constraint.regex import literal_pattern
-from mlx_diffgemma.constraint.schema import schema_regex
+from mlx_diffgemma.constraint.schema_source import SchemaSource, read_schema, unwrapped
 from mlx_diffgemma.errors import ConstraintError, OptionError
-from mlx_diffgemma.files import home_expanded
 
-SchemaSource: TypeAlias = Mapping[str, Any] | str | Path | type
-"""A JSON schema: a dict, the path of its file, or a pydantic model."""
+if TYPE_CHECKING:
+    from mlx_diffgemma.constraint.schema.writing import WrittenSchema
+
+MAX_DEPTH = 5
+"""How often a part of a schema may stand within itself by default."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,73 @@ class Regex:
         if not (isinstance(pattern, str) and _is_unicode(pattern)):
             raise OptionError(f"regex={pattern!r} must be text")
 
+    @property
+    def key(self) -> str:
+        """A text that is the same for constraints that allow the same answers."""
+        return self.pattern
+
 
 @dataclass(frozen=True)
 class JsonSchema:
-    """The text is a JSON document that is valid for a schema. Raises ConstraintError for one that cannot be read."""
+    """The text is a JSON document that is valid for a schema. Raises ConstraintError for one that cannot be read.
+
+    source: a dict, a pydantic model, the path of a file, the schema as JSON, or a short form such as "name, age int".
+    max_depth: how often a part of the schema may stand within itself. is_strict: refuse a schema with keywords that
+    are none of JSON schema's, instead of taking them for annotations.
+    """
 
     source: SchemaSource = field(compare=False, repr=False)
     document: Mapping[str, Any] = field(init=False)
+    max_depth: int = field(default=MAX_DEPTH, kw_only=True)
+    is_strict: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "document", read_schema(self.source))
+        depth = cast("object", self.max_depth)
+        if not isinstance(depth, int) or isinstance(depth, bool) or depth < 0:
+            raise OptionError(f"max_depth={self.max_depth!r} must be a whole number from 0 on")
+        document, is_strict = unwrapped(read_schema(self.source))
+        object.__setattr__(self, "document", document)
+        object.__setattr__(self, "is_strict", self.is_strict or is_strict)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    @property
+    def key(self) -> str:
+        """A text that is the same for constraints that allow the same answers. Raises ConstraintError."""
+        try:
+            return json.dumps([self.document, self.max_depth, self.is_strict], default=str)
+        except RecursionError:
+            raise ConstraintError("json_schema: it is nested too deeply: give one with fewer levels") from None
+        except ValueError as error:
+            raise ConstraintError(f"json_schema: it cannot be written as JSON: {error}") from None
+        except TypeError:
+            raise ConstraintError("json_schema: all keys of a schema must be texts") from None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the schema allows and no answer will be, one sentence each: "values without a schema are written ...".
+
+        Raises ConstraintError for a schema that cannot be used.
+        """
+        return json_texts(self).notes
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """The keywords that are none of JSON schema's and were taken for annotations. Raises ConstraintError."""
+        return json_texts(self).unknown
+
+
+@lru_cache(maxsize=32)
+def json_texts(constraint: JsonSchema) -> WrittenSchema:
+    """Return the schema as an expression of its texts. Raises ConstraintError for a schema that cannot be used."""
+    # Imported here: it needs numpy, and most programs have no constraint.
+    from mlx_diffgemma.constraint.schema.writing import written_schema
+
+    schema = written_schema(constraint.document, constraint.max_depth)
+    if constraint.is_strict and schema.unknown:
+        raise ConstraintError(f"json_schema: the keyword {schema.unknown[0]!r} is none of JSON schema's")
+    return schema
 
 
 @dataclass(frozen=True)
@@ -53,6 +111,11 @@ class Choices:
         if not _are_choices(choices):
             raise OptionError(f"{choices=!r} must be a tuple of different texts that are not empty")
         object.__setattr__(self, "texts", choices)
+
+    @property
+    def key(self) -> str:
+        """A text that is the same for constraints that allow the same answers."""
+        return json.dumps(self.texts)
 
 
 Constraint: TypeAlias = Regex | JsonSchema | Choices
@@ -85,20 +148,6 @@ def require_constraint(value: object) -> Constraint:
     return value
 
 
-def pattern_of(constraint: Constraint) -> str:
-    """Return the regular expression that the whole text must match.
-
-    Raises ConstraintError for a schema that cannot be translated.
-    """
-    match constraint:
-        case Regex(pattern=pattern):
-            return pattern
-        case JsonSchema(document=document):
-            return schema_regex(document)
-        case Choices(texts=texts):
-            return "|".join(literal_pattern(choice) for choice in texts)
-
-
 def _is_unicode(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
@@ -109,24 +158,3 @@ def _are_choices(value: object) -> bool:
     choices = cast("tuple[object, ...]", value)
     are_texts = all(isinstance(choice, str) and choice and _is_unicode(choice) for choice in choices)
     return are_texts and len(set(choices)) == len(choices)
-
-
-def read_schema(source: SchemaSource) -> Mapping[str, Any]:
-    """Return a JSON schema as a dict. Raises ConstraintError that names the file, or the value that is no schema."""
-    if isinstance(source, Mapping):
-        return source
-    # A pydantic model describes itself; pydantic need not be installed to ask it.
-    describe = cast("Callable[[], Mapping[str, Any]] | None", getattr(source, "model_json_schema", None))
-    if callable(describe):
-        return describe()
-    if not isinstance(source, str | Path):
-        raise ConstraintError(f"json_schema={source!r} is no dict, file or pydantic model")
-    try:
-        schema = json.loads(home_expanded(source, ConstraintError).read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ConstraintError(f"the schema {source} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise ConstraintError(f"the schema {source} is not JSON: {error}") from None
-    if not isinstance(schema, Mapping):
-        raise ConstraintError(f"the schema {source} must be an object, not {schema!r:.60}")
-    return cast("Mapping[str, Any]", schema)

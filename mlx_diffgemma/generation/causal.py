@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 
 import mlx.core as mx
 
-from mlx_diffgemma.constraint.token_automaton import TokenAutomaton
+from mlx_diffgemma.constraint.automata.token_automaton import TokenAutomaton
 from mlx_diffgemma.events import BlockCommitted, Event, Finished, Prefilled
 from mlx_diffgemma.generation.job import Job
 from mlx_diffgemma.generation.prefill import read_from, read_whole
@@ -32,7 +32,7 @@ class Drawn(NamedTuple):
     token: mx.array
     """[1, 1]"""
     probability: mx.array
-    """[1, 1] by the encoder"""
+    """[1, 1] by the encoder, among the tokens that a constraint allowed"""
 
     @property
     def values(self) -> tuple[int, float]:
@@ -124,8 +124,8 @@ def _next(
     """Encode token [1, 1] and draw the next one, out of the tokens that are `allowed` [V]."""
     (hidden,) = model.encode([token], [cache])
     logits = model.logits(hidden)[:, -1]
-    total = mx.logsumexp(logits, axis=-1, keepdims=True)
     possible = logits if allowed is None else mx.where(allowed, logits, -mx.inf)
+    total = mx.logsumexp(possible, axis=-1, keepdims=True)
     if position == 0 and (forbidden := config.forbidden_first(logits.shape[-1])):
         possible[:, forbidden] = -mx.inf
     if config.is_greedy:

@@ -22,7 +22,7 @@ from typing import TypeAlias
 
 import mlx.core as mx
 
-from mlx_diffgemma.constraint.token_automaton import TokenAutomaton
+from mlx_diffgemma.constraint.automata.token_automaton import TokenAutomaton
 from mlx_diffgemma.device.wired import wired
 from mlx_diffgemma.errors import DiffGemmaError
 from mlx_diffgemma.events import Event

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mlx_diffgemma.constraint.token_automaton import TokenAutomaton
+from mlx_diffgemma.constraint.automata.token_automaton import TokenAutomaton
 from mlx_diffgemma.errors import ConstraintError, OptionError, PromptError
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma

@@ -18,9 +18,8 @@ from typing import TypeAlias
 
 import mlx.core as mx
 
+from mlx_diffgemma.constraint.automata.token_automaton import TokenAutomaton
 from mlx_diffgemma.constraint.cache import Vocabulary, automaton_of
-from mlx_diffgemma.constraint.spec import pattern_of
-from mlx_diffgemma.constraint.token_automaton import TokenAutomaton
 from mlx_diffgemma.infilling.template import Gap, Part
 from mlx_diffgemma.sampling.pins import Ban
 from mlx_diffgemma.text.tokenizer import Tokenizer
@@ -89,13 +88,12 @@ class Boundaries:
 
     def _token_gap(self, gap: Gap, *, absorbs_space: bool, is_last: bool) -> TokenGap:
         open_ended = is_last and gap.max_tokens != gap.min_tokens
-        pattern = None if gap.constraint is None else pattern_of(gap.constraint)
         automaton = None
-        if pattern is not None:
+        if gap.constraint is not None:
             stops = self._stop_tokens if open_ended else ()
-            prefix = _SPACE if absorbs_space else b""
+            prefix = _SPACE.decode() if absorbs_space else ""
             # A gap has at least one token, so its text is never empty.
-            automaton = automaton_of(pattern, self._vocabulary, stops, False, prefix)
+            automaton = automaton_of(gap.constraint, self._vocabulary, stops, False, prefix)
         return TokenGap(
             min_tokens=gap.min_tokens,
             max_tokens=gap.max_tokens,

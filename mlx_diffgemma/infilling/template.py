@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from typing import TypeAlias, cast
 
-from mlx_diffgemma.constraint.spec import Constraint, SchemaSource, constraint_of
+from mlx_diffgemma.constraint.schema_source import SchemaSource
+from mlx_diffgemma.constraint.spec import Constraint, constraint_of
 from mlx_diffgemma.errors import OptionError, TemplateError, require_unicode
 
 MARKER = "<gap>"
@@ -24,7 +25,7 @@ class Gap:
 
     A space before a gap counts as part of the gap's first token, because Gemma's tokens include the space before a
     word. The text of the gap matches `constraint`, which may also be said as `regex`, as `json_schema` (a dict, a
-    file, a pydantic model) or as `choices`.
+    file, a pydantic model, a line) or as `choices`.
 
     Raises TemplateError for numbers of tokens that no text can have, and for more than one thing to match.
     """

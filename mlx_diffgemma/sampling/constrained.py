@@ -8,15 +8,16 @@ the result of the search.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
 
-from mlx_diffgemma.constraint.search import TokenCandidates, TokenPath, most_probable
-from mlx_diffgemma.constraint.token_automaton import TokenAutomaton
+from mlx_diffgemma.constraint.automata.adjacency import Flags
+from mlx_diffgemma.constraint.automata.search import TokenCandidates, TokenPath, most_probable
+from mlx_diffgemma.constraint.automata.token_automaton import TokenAutomaton
 from mlx_diffgemma.model.logits import most_likely
 from mlx_diffgemma.sampling.sampler import Draft
 
@@ -63,6 +64,39 @@ def constrain(processed: mx.array, draft: Draft, spans: Sequence[Sequence[Constr
     canvas = mx.where(draft.accepted & mx.array(cast("Any", inside)), found, draft.canvas)
     chosen = mx.take_along_axis(processed, found[..., None], axis=-1).squeeze(-1)
     return draft._replace(canvas=canvas, best=found, inverse_probability=mx.exp(draft.total - chosen))
+
+
+def among_allowed(processed: mx.array, draft: Draft, spans: Sequence[Sequence[ConstrainedSpan]]) -> Draft:
+    """Return the draft with probabilities that say how sure the model was where its constraint left it a choice.
+
+    processed: the float32 logits [B, C, V] that the draft was made of. In every row's spans, up to the end token, the
+    probability of `best` becomes that among the tokens which were allowed after the text before it, with which the
+    text can still be completed: 1 where there is only one. It takes a pass over the logits, so it is done once, when a
+    canvas is over.
+    """
+    inverse = draft.inverse_probability[...]
+    for row, span in [(row, span) for row, own in enumerate(spans) for span in own]:
+        tokens = cast("list[int]", draft.best[row, span.positions].tolist())
+        start = span.positions.start
+        inverses: list[mx.array] = []
+        for token, allowed in zip(tokens, _allowed_tokens(span, tokens), strict=False):
+            logits = processed[row, start + len(inverses)]
+            total = mx.logsumexp(mx.where(mx.array(cast("Any", allowed)), logits, -mx.inf))
+            inverses.append(mx.exp(total - logits[token]))
+        inverse[row, start : start + len(inverses)] = mx.stack(inverses)
+    return draft._replace(inverse_probability=inverse)
+
+
+def _allowed_tokens(span: ConstrainedSpan, tokens: Sequence[int]) -> Iterator[Flags]:
+    """Yield [V] which tokens are allowed in the place of each token of a text, up to its end token."""
+    automaton, state = span.automaton, span.state
+    for position, token in enumerate(tokens):
+        allowed = automaton.allowed(state, span.max_tokens - position - 1)
+        allowed[list(automaton.stops)] = automaton.accepting[state] and position >= span.min_tokens
+        yield allowed
+        if token in automaton.stops:
+            return
+        state = automaton.after(state, [token])
 
 
 def _candidates(processed: mx.array, best: mx.array, span: ConstrainedSpan) -> list[mx.array]:

@@ -19,7 +19,7 @@ import mlx.core as mx
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 from mlx_diffgemma.sampling.ahead import Ahead
 from mlx_diffgemma.sampling.canvas import Canvas, CanvasState
-from mlx_diffgemma.sampling.constrained import constrain
+from mlx_diffgemma.sampling.constrained import ConstrainedSpan, among_allowed, constrain
 from mlx_diffgemma.sampling.sampler import Draft, random_key
 
 LOGITS_AT_ONCE = 2**27
@@ -145,6 +145,7 @@ def _step(model: DiffusionGemma, canvases: Sequence[Canvas], hidden: mx.array) -
     draft = constrain(processed, draft, [canvas.spans for canvas in canvases])
     before = mx.concatenate([canvas.state.memory for canvas in canvases], axis=1)
     memory, finished = rules.stop.judge(mx.array(numbers), before, draft.best, draft.entropy)
+    draft = among_allowed(processed, draft, _ending_spans(canvases, numbers, finished))
     signal = model.signal(processed, rules.conditioning_top_k, draft.total)
     rows = [slice(row, row + 1) for row in range(len(canvases))]
     return [
@@ -157,6 +158,19 @@ def _step(model: DiffusionGemma, canvases: Sequence[Canvas], hidden: mx.array) -
     ]
 
 
+def _ending_spans(
+    canvases: Sequence[Canvas], numbers: Sequence[int], finished: mx.array
+) -> list[tuple[ConstrainedSpan, ...]]:
+    """Return the constraints of every canvas that is over after this step, and () for the others.
+
+    Only for a canvas with constraints, which has waited for the device already, the stop rule's verdict is computed.
+    """
+    return [
+        canvas.spans if canvas.spans and _is_last(canvas, number, finished[row]) else ()
+        for row, (canvas, number) in enumerate(zip(canvases, numbers, strict=True))
+    ]
+
+
 def _forbid(processed: mx.array, canvases: Sequence[Canvas]) -> None:
     """Set the logits of what each canvas forbids, in place."""
     for row, canvas in enumerate(canvases):
@@ -166,9 +180,14 @@ def _forbid(processed: mx.array, canvases: Sequence[Canvas]) -> None:
             processed[row, positions, tokens] = FORBIDDEN
 
 
+def _is_last(canvas: Canvas, number: int, finished: mx.array) -> bool:
+    """Whether step `number` is the last of a canvas; finished: what the stop rule says, which is waited for."""
+    return number >= canvas.rules.max_steps or bool(finished.item())
+
+
 def _judge(canvases: Sequence[Canvas], outcomes: Sequence[Outcome], before: Sequence[CanvasState]) -> bool:
     """Note which canvases are over, and return whether any is. before: their states before the step."""
     for canvas, outcome, then in zip(canvases, outcomes, before, strict=True):
-        is_last = canvas.state.step >= canvas.rules.max_steps or bool(outcome.finished.item())
+        is_last = _is_last(canvas, canvas.state.step, outcome.finished)
         canvas.is_over = is_last or canvas.is_settled_until_stop(outcome.draft, then.memory)
     return any(canvas.is_over for canvas in canvases)

@@ -31,7 +31,7 @@ class Draft(NamedTuple):
     total: mx.array
     """float32, log-sum-exp of the logits"""
     inverse_probability: mx.array
-    """float32, one over the probability of `best`"""
+    """float32, one over the probability of `best`; see `constrained.among_allowed` for what a constraint changes"""
 
 
 class Sampler(Protocol):

@@ -153,8 +153,8 @@ def test_an_answer_that_may_be_empty_is_so_only_if_allowed(noise: Session) -> No
 @pytest.mark.parametrize(
     ("matching", "error", "message"),
     [
-        ({"regex": "a("}, ConstraintError, "cannot be used"),
-        ({"json_schema": {"type": "array"}}, ConstraintError, "an array needs 'items'"),
+        ({"regex": "a("}, ConstraintError, r"regex .a\(.: missing \) for the group at position 1"),
+        ({"json_schema": {"type": "aray"}}, ConstraintError, "type .aray. is none of JSON.s"),
         ({"json_schema": 5}, ConstraintError, "json_schema=5 is no dict, file or pydantic model"),
         ({"choices": []}, OptionError, r"choices=\(\) must be a tuple of different texts"),
         ({"choices": "yes"}, OptionError, "choices='yes' must be a list of texts"),
@@ -193,18 +193,44 @@ def test_probabilities_are_what_the_last_step_gave_each_token(session: Session, 
     answer = session.generate(QUESTION, defaults)
     assert len(answer.probabilities) == len(answer.tokens)
     assert all(0.9 < value <= 1.001 for value in answer.probabilities)
-    forced = session.generate(QUESTION, defaults, regex="no")
-    assert len(forced.probabilities) == len(forced.tokens)
-    assert forced.probabilities[0] < 0.5
+
+
+@pytest.mark.parametrize("changes", [{}, SHORT, {"mode": "causal"}], ids=str)
+def test_what_a_constraint_forces_is_certain_and_only_that(noise: Session, changes: dict[str, Any]) -> None:
+    config = replace(noise.defaults, **{"max_tokens": 24, "max_steps": 4, **changes})
+    # No token is longer than a character of these.
+    answer = noise.generate("Hello", config, regex="§[α-ω]§§§")
+    assert answer.text[0] == "§"
+    automaton = noise.preparation.constraint(replace(config, constraint=Regex("§[α-ω]§§§")))
+    assert automaton is not None
+    ways = [
+        automaton.allowed(automaton.after(0, answer.tokens[:place]), config.max_tokens).sum()
+        for place in range(len(answer.tokens) - 1)
+    ]
+    assert 1 in ways
+    assert max(ways) > 1
+    for way, probability in zip(ways, answer.probabilities, strict=False):
+        assert (probability == pytest.approx(1)) == (way == 1)
 
 
 @pytest.mark.parametrize("matching", [{}, {"regex": DATE}], ids=["free", "held"])
-def test_probabilities_in_causal_mode_are_the_encoders(session: Session, matching: dict[str, Any]) -> None:
+def test_probabilities_in_causal_mode_are_the_encoders_among_what_is_allowed(
+    session: Session, matching: dict[str, Any]
+) -> None:
     config = replace(session.defaults, max_tokens=12, mode="causal", seed=2)
     answer: Completion = session.generate(QUESTION, config, **matching)
     tokens = [*session.tokens(QUESTION, config), *answer.tokens]
     logits = session.model.logits(encoded(session.model, mx.array([tokens[:-1]]), session.model.make_cache()))
-    expected = np.array(mx.softmax(logits[0, -len(answer.tokens) :], axis=-1))
+    expected = np.exp(np.array(logits[0, -len(answer.tokens) :]))
+    if matching:
+        automaton = session.preparation.constraint(replace(config, constraint=Regex(DATE)))
+        assert automaton is not None
+        for place, row in enumerate(expected):
+            state = automaton.after(0, answer.tokens[:place])
+            allowed = automaton.allowed(state, config.max_tokens - place - 1)
+            allowed[list(automaton.stops)] = automaton.accepting[state]
+            row[~allowed] = 0
+    expected /= expected.sum(axis=-1, keepdims=True)
     expected = [expected[place, token] for place, token in enumerate(answer.tokens)]
     assert answer.probabilities == pytest.approx(expected, abs=1e-4)
 

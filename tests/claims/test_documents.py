@@ -231,8 +231,11 @@ def check(folder: Path, command: str, printed: str) -> None:
         assert printed.strip() in {"yes", "no", "maybe"}
     elif "--regex" in command:
         date.fromisoformat(printed.strip())
-    elif "--json-schema" in command:
+    elif "--json-schema person.json" in command:
         assert json.loads(printed)["age"] in {34, 35}
+    elif "--json-schema" in command:
+        answer = json.loads(printed)
+        assert (type(answer["name"]), type(answer["age"])) == (str, int)
     elif redirected := re.search(r" > (\S+)$", command):
         assert printed == ""
         assert (folder / redirected[1]).read_text().strip()

@@ -180,10 +180,12 @@ def test_a_prompt_that_says_nothing_is_refused(parts: tuple[str | None, str | No
         (("hi", "--mode", "causal", "--trim"), b"", "error: --trim has no effect with --mode causal: leave it out"),
         (("hi", "--mode", "causal", "--no-until-end"), b"", "error: --no-until-end has no effect with --mode causal"),
         (("hi", "--raw", "--system", "x"), b"", "error: raw sends the prompt as it is"),
-        (("hi", "--regex", "a("), b"", "error: regex 'a(' cannot be used: missing ), unterminated subpattern"),
+        (("hi", "--regex", "a("), b"", "error: regex 'a(': missing ) for the group at position 1"),
         (("hi", "--regex", "a", "--choices", "a"), b"", "error: regex and choices cannot both be kept"),
         (("hi", "--choices", "a,,b"), b"", "error: --choices ('a', '', 'b') must be a tuple of different texts"),
         (("hi", "--json-schema", "none.json"), b"", "error: the schema none.json cannot be read: No such file"),
+        (("hi", "--json-schema", "a, b nit"), b"", "error: --json-schema 'a, b nit' is no file, and not a short form"),
+        (("hi", "--json-schema", "{"), b"", "error: --json-schema '{' is not JSON: Expecting property name"),
     ],
 )
 def test_expected_failures_are_one_line_and_exit_1(arguments: tuple[str, ...], stdin: bytes, message: str):
@@ -321,10 +323,27 @@ def test_what_the_answer_must_match_is_an_option(tmp_path: Path):
     for arguments, constraint in (
         (("--regex", "a|b"), Regex("a|b")),
         (("--json-schema", str(file)), JsonSchema(schema)),
+        (("--json-schema", json.dumps(schema)), JsonSchema(schema)),
+        (("--json-schema", "name, age? int"), JsonSchema("name, age? int")),
         (("--choices", "Rome, New York,x"), Choices(("Rome", "New York", "x"))),
     ):
         answer = run("hi", *arguments, text="{config}", length=1000).stdout.decode().strip()
         assert answer == repr(GenerationConfig(max_tokens=77, constraint=constraint))
+
+
+def test_what_a_schema_allows_and_no_answer_has_is_said_once(tmp_path: Path):
+    schema = {"properties": {"next": {"$ref": "#"}}, "additionalProperties": False, "type": "object", "x-unit": "cm"}
+    narrowed = b"note: json_schema: what refers to itself is written 5 levels deep\n"
+    ignored = b"note: json_schema: the keyword 'x-unit' is none of JSON schema's: it is ignored\n"
+    asked = ("hi", "--json-schema", json.dumps(schema))
+    assert run(*asked).stderr.startswith(narrowed)
+    assert run(*asked, "--debug").stderr.startswith(narrowed + ignored)
+    assert run(*asked, "--quiet").stderr == b""
+    file = tmp_path / "lines"
+    file.write_text(3 * (json.dumps({"prompt": "hi", "json_schema": schema}) + "\n"))
+    done = run("--batch", str(file))
+    assert done.stderr.count(b"note: ") == 1
+    assert done.stdout.count(b"\n") == 3
 
 
 def test_a_reader_that_goes_away_is_no_news():

@@ -77,6 +77,17 @@ def test_gaps_match_what_they_must(tmp_path: Path) -> None:
     assert json.loads(found["gaps"][0]) in [1, "two"]
 
 
+def test_gaps_match_a_schema_that_is_said_in_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "sum"
+    file.write_text("Say <gap:4-30>.")
+    asked = ("--max-steps", "2", "--model", "demo", "--json")
+    done = run(INFILL, file, "--json-schema", "name? a|b, ok? bool", *asked)
+    assert json.loads(json.loads(done.stdout)["gaps"][0]).keys() <= {"name", "ok"}
+    assert b"note:" not in done.stderr
+    done = run(INFILL, file, "--json-schema", '{"enum": [1], "x-unit": "cm"}', "--debug", *asked)
+    assert b"note: json_schema: the keyword 'x-unit' is none of JSON schema's: it is ignored\n" in done.stderr
+
+
 def test_an_edit_changes_its_lines_only(tmp_path: Path) -> None:
     file = tmp_path / "text"
     file.write_bytes("eins\r\nzwei\r\n漢字".encode())
@@ -90,7 +101,7 @@ def test_an_edit_changes_its_lines_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("program", "arguments", "data", "expected"),
     [
-        (INFILL, ("FILE", "--regex", "a(", "--model", "nowhere"), b"a<gap>", (1, "error: regex 'a(' cannot be used")),
+        (INFILL, ("FILE", "--regex", "a(", "--model", "nowhere"), b"a<gap>", (1, "error: regex 'a(': missing )")),
         (INFILL, ("FILE",), b"no gap", (1, "error: the template has no gap: mark one with <gap>")),
         (INFILL, ("FILE",), b"\x00<gap>", (1, "error: FILE is not text: it has a zero byte at 0")),
         (INFILL, ("FILE",), b"\xff<gap>", (1, "error: FILE is not UTF-8 text: invalid start byte at byte 0")),

@@ -6,10 +6,10 @@ and states (the idea of DINGO, arXiv 2505.23061). For every position and every s
 the best sum of a text that is in that state there:
 
     score[0][start state] = 0
-    score[i + 1][target] = max over the transitions (class, source) -> target of score[i][source] + gain[i][class]
+    score[i + 1][target] = max over the transitions (symbol, source) -> target of score[i][source] + gain[i][symbol]
 
-where gain[i][class] is the highest logit at position i of any token of the class. The best last state is then followed
-back to the beginning, which gives the class at every position, and of each class its likeliest token.
+where gain[i][symbol] is the highest logit at position i of any token of the symbol. The best last state is then
+followed back to the beginning, which gives the symbol at every position, and of each symbol its likeliest token.
 
 A text ends in one of two ways. An end token follows it in the canvas; the positions after it do not matter. Or the text
 fills the canvas and goes on in the next one; then its last state must be one from which it can be completed with the
@@ -22,14 +22,15 @@ the candidates can make.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from mlx_diffgemma.constraint.byte_automaton import Flags, Numbers
-from mlx_diffgemma.constraint.token_automaton import NOWHERE, TokenAutomaton
+from mlx_diffgemma.constraint.automata.adjacency import Flags, Numbers
+from mlx_diffgemma.constraint.automata.token_automaton import NOWHERE, TokenAutomaton
 
 Logits: TypeAlias = npt.NDArray[np.float32]
 Scores: TypeAlias = npt.NDArray[np.float64]
@@ -73,16 +74,15 @@ def most_probable(
     goal [S]: the states from which the text may go on after these positions. minimum: the first position at which an
     end token may be. A text must exist: `TokenAutomaton.finishing` and `TokenAutomaton.lengths` tell.
     """
-    gains = _class_gains(automaton, candidates)
-    # Measured from the likeliest token of a position. Positions after an end token then add nothing, so texts that end
-    # at different positions can be compared; and sums stay small.
-    gains -= candidates.best_logits[:, None]
+    gains = _gains(automaton, candidates)
     best_stop = candidates.stop_logits.max(axis=1, initial=-np.inf).astype(np.float64)
     stop_gains = cast("Scores", best_stop - candidates.best_logits)
     stop_gains[:minimum] = -np.inf
-    scores = _state_scores(automaton, state, gains)
-    ended = np.where(automaton.accepting, scores[:-1], -np.inf).max(axis=1) + stop_gains
-    unended = np.where(goal, scores[-1], -np.inf)
+    scores = _state_scores(automaton, state, gains.of_symbol)
+    ends = [float(np.max(row, where=automaton.accepting, initial=-np.inf)) for row in scores[: len(stop_gains)]]
+    ended = stop_gains[: len(ends)] + ends
+    is_filled = len(scores) > len(stop_gains)
+    unended = np.where(goal, scores[-1], -np.inf) if is_filled else np.full(automaton.states, -np.inf)
     tokens = candidates.best.copy()
     if ended.max() >= unended.max():
         end = int(ended.argmax())
@@ -94,38 +94,62 @@ def most_probable(
     return TokenPath(tokens, None)
 
 
-def _class_gains(automaton: TokenAutomaton, candidates: TokenCandidates) -> Scores:
-    """[N, F] the highest logit of each class at each position, among the candidates."""
+class _Gains(NamedTuple):
+    """The highest logits at each position, measured from that of the likeliest token of the position.
+
+    Positions after an end token then add nothing, so texts that end at different positions can be compared; and sums
+    stay small.
+    """
+
+    of_class: Scores
+    """[N, F]"""
+    of_symbol: Scores
+    """[N, Y]"""
+
+
+def _gains(automaton: TokenAutomaton, candidates: TokenCandidates) -> _Gains:
     _, starts = automaton.members
-    gains = np.maximum.reduceat(candidates.member_logits, starts, axis=1).astype(np.float64)
+    of_class = np.maximum.reduceat(candidates.member_logits, starts, axis=1).astype(np.float64)
     classes = automaton.class_of[candidates.likely]
     rows, columns = np.nonzero(classes != NOWHERE)
-    np.maximum.at(gains, (rows, classes[rows, columns]), candidates.likely_logits[rows, columns])
-    return gains
+    np.maximum.at(of_class, (rows, classes[rows, columns]), candidates.likely_logits[rows, columns])
+    of_class -= candidates.best_logits[:, None]
+    symbol_classes, begins = automaton.symbol_classes, automaton.symbol_starts[:-1]
+    of_symbol = np.stack([np.maximum.reduceat(row[symbol_classes], begins) for row in of_class])
+    return _Gains(of_class, of_symbol)
 
 
-def _state_scores(automaton: TokenAutomaton, state: int, gains: Scores) -> Scores:
-    """[N + 1, S] the best sum of gains of a text that is in each state before each position, and after the last."""
-    scores = np.full((len(gains) + 1, automaton.states), -np.inf)
-    scores[0, state] = 0.0
+def _state_scores(automaton: TokenAutomaton, state: int, gains: Scores) -> list[Scores]:
+    """Return [S] the best sum of gains of a text that is in each state before each position, and after the last.
+
+    The list ends before a position that no text reaches, because all of them are shorter.
+    """
+    scores = [np.full(automaton.states, -np.inf)]
+    scores[0][state] = 0.0
     # Transitions are sorted by target, so the best one into each state is a maximum over a run of neighbours.
     targets, starts = automaton.arrivals
-    sources, classes = automaton.sources, automaton.classes
-    for before, after, gain in zip(scores[:-1], scores[1:], gains, strict=True):
-        after[targets] = np.maximum.reduceat(before[sources] + gain[classes], starts)
+    for gain in gains:
+        best = np.maximum.reduceat(scores[-1][automaton.sources] + gain[automaton.symbols], starts)
+        if best.max() == -np.inf:
+            break
+        after = np.full(automaton.states, -np.inf)
+        after[targets] = best
+        scores.append(after)
     return scores
 
 
 def _traced(
-    automaton: TokenAutomaton, candidates: TokenCandidates, gains: Scores, scores: Scores, state: int
+    automaton: TokenAutomaton, candidates: TokenCandidates, gains: _Gains, scores: Sequence[Scores], state: int
 ) -> list[int]:
     """Return the tokens of the best text that ends in `state` after the last of `scores`, found from its end."""
     tokens: list[int] = []
     for position in reversed(range(len(scores) - 1)):
         into = slice(*np.searchsorted(automaton.targets, [state, state + 1]))
-        sources, classes = automaton.sources[into], automaton.classes[into]
-        taken = int((scores[position][sources] + gains[position][classes]).argmax())
-        tokens.append(_likeliest_of_class(automaton, candidates, position, int(classes[taken])))
+        sources, symbols = automaton.sources[into], automaton.symbols[into]
+        taken = int((scores[position][sources] + gains.of_symbol[position][symbols]).argmax())
+        classes = automaton.classes_of(int(symbols[taken]))
+        best = int(classes[gains.of_class[position][classes].argmax()])
+        tokens.append(_likeliest_of_class(automaton, candidates, position, best))
         state = int(sources[taken])
     return tokens[::-1]
 
