@@ -207,7 +207,7 @@ def written_schema(document: Schema, max_depth: int) -> WrittenSchema:
 
     Raises ConstraintError that names the keyword which cannot be kept, and where it is.
     """
-    unknown, expression = check_schema(document), NOTHING
+    unknown, expression, allowed = check_schema(document), NOTHING, _GOOD_SIZE
     try:
         reading = SchemaReading(SchemaDocument(document))
         for limits in LIMITS:
@@ -216,9 +216,14 @@ def written_schema(document: Schema, max_depth: int) -> WrittenSchema:
                 expression = writing.child((reading.document.root,))
                 if expression is NOTHING:
                     raise ConstraintError("json_schema: no value is valid for it, or none of so few levels")
-                size = 2 * _GOOD_SIZE if limits is LIMITS[-1] else _GOOD_SIZE
-                if expression.size <= size and is_buildable(expression):
+                if limits is LIMITS[-1]:
+                    allowed *= 2
+                if expression.size > allowed:
+                    continue
+                if is_buildable(expression):
                     return WrittenSchema(expression, (*reading.notes, *writing.notes), tuple(unknown))
+                # It had more states than its size told: what is tried next must be much smaller.
+                allowed = expression.size // 4
     except RecursionError:
         raise ConstraintError("json_schema: it is nested too deeply: give one with fewer levels") from None
     part = largest_repetition(expression)
