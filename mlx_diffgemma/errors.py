@@ -94,6 +94,11 @@ def needs_extra(feature: str, extra: str) -> str:
     return f"{feature} needs more packages: pip install 'mlx-diffgemma[{extra}]'"
 
 
+def is_unicode(text: str) -> bool:
+    """Return whether a text has no lone surrogate, so that it can be written as UTF-8."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def require_unicode(text: str, name: str, error: type[DiffGemmaError]) -> None:
     """Raise `error` for text with a lone surrogate, which stands for a byte of a command line that is not UTF-8.
 

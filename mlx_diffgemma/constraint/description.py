@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
 
-from mlx_diffgemma.constraint.expression import Expression, Words
+from mlx_diffgemma.constraint.expression import Described, Words
 from mlx_diffgemma.constraint.patterns.pattern import PYTHON, whole_match
 from mlx_diffgemma.constraint.spec import Choices, Constraint, JsonSchema, Regex, json_texts
-
-
-class Described(NamedTuple):
-    """What a constraint allows."""
-
-    expression: Expression
-    notes: tuple[str, ...] = ()
-    """what a schema allows and the answer will not be, because no automaton can hold it"""
-    unknown: tuple[str, ...] = ()
-    """the keywords of a schema that were taken for annotations"""
 
 
 @lru_cache(maxsize=32)
@@ -27,6 +16,6 @@ def described(constraint: Constraint) -> Described:
         case Regex(pattern=pattern):
             return Described(whole_match(pattern, PYTHON))
         case JsonSchema():
-            return Described(*json_texts(constraint))
+            return json_texts(constraint)
         case Choices(texts=texts):
             return Described(Words(tuple(texts)))

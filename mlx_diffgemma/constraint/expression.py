@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from mlx_diffgemma.constraint.characters import ANY_CHARACTER, Characters, byte_steps
 
@@ -145,6 +145,17 @@ class Difference:
 Expression: TypeAlias = (
     OneOf | Words | Table | Concatenation | Alternatives | Repetition | OptionalList | Intersection | Difference
 )
+
+
+class Described(NamedTuple):
+    """What a constraint allows."""
+
+    expression: Expression
+    notes: tuple[str, ...] = ()
+    """what a schema allows and the answer will not be, because no automaton can hold it"""
+    unknown: tuple[str, ...] = ()
+    """the keywords of a schema that were taken for annotations"""
+
 
 EMPTY = Concatenation(())
 """Only the empty text."""

@@ -9,10 +9,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from mlx_diffgemma.constraint.schema_source import SchemaSource, read_schema, unwrapped
-from mlx_diffgemma.errors import ConstraintError, OptionError
+from mlx_diffgemma.errors import ConstraintError, OptionError, is_unicode
 
 if TYPE_CHECKING:
-    from mlx_diffgemma.constraint.schema.writing import WrittenSchema
+    from mlx_diffgemma.constraint.expression import Described
 
 MAX_DEPTH = 5
 """How often a part of a schema may stand within itself by default."""
@@ -26,7 +26,7 @@ class Regex:
 
     def __post_init__(self) -> None:
         pattern = cast("object", self.pattern)
-        if not (isinstance(pattern, str) and _is_unicode(pattern)):
+        if not (isinstance(pattern, str) and is_unicode(pattern)):
             raise OptionError(f"regex={pattern!r} must be text")
 
     @property
@@ -87,7 +87,7 @@ class JsonSchema:
 
 
 @lru_cache(maxsize=32)
-def json_texts(constraint: JsonSchema) -> WrittenSchema:
+def json_texts(constraint: JsonSchema) -> Described:
     """Return the schema as an expression of its texts. Raises ConstraintError for a schema that cannot be used."""
     # Imported here: it needs numpy, and most programs have no constraint.
     from mlx_diffgemma.constraint.schema.writing import written_schema
@@ -148,13 +148,9 @@ def require_constraint(value: object) -> Constraint:
     return value
 
 
-def _is_unicode(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
 def _are_choices(value: object) -> bool:
     if not isinstance(value, tuple) or not value:
         return False
     choices = cast("tuple[object, ...]", value)
-    are_texts = all(isinstance(choice, str) and choice and _is_unicode(choice) for choice in choices)
+    are_texts = all(isinstance(choice, str) and choice and is_unicode(choice) for choice in choices)
     return are_texts and len(set(choices)) == len(choices)

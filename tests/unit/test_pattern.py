@@ -55,6 +55,13 @@ def differences(pattern: str, texts: Iterable[str]) -> list[tuple[str, str]]:
     return found
 
 
+def check_characters(pattern: str, dialect: Dialect, inside: str, outside: str) -> None:
+    """A pattern of one character matches those inside and not those outside."""
+    expression = whole_match(pattern, dialect)
+    assert [text for text in inside if not matches(expression, text)] == []
+    assert [text for text in outside if matches(expression, text)] == []
+
+
 def refusal(pattern: str, dialect: Dialect = PYTHON, parser: Parse = whole_match) -> str:
     with pytest.raises(ConstraintError) as raised:
         parser(pattern, dialect)
@@ -178,9 +185,7 @@ def test_letters_of_every_script_are_of_words() -> None:
     ],
 )
 def test_a_character_of_more_than_python_has(pattern: str, inside: str, outside: str) -> None:
-    expression = whole_match(pattern, PYTHON)
-    assert [text for text in inside if not matches(expression, text)] == []
-    assert [text for text in outside if matches(expression, text)] == []
+    check_characters(pattern, PYTHON, inside, outside)
 
 
 def test_a_lone_surrogate_is_in_no_text() -> None:
@@ -225,9 +230,7 @@ def test_unicode_properties_have_bounds() -> None:
     ],
 )
 def test_a_character_of_a_schema(pattern: str, inside: str, outside: str) -> None:
-    expression = whole_match(pattern, ECMA)
-    assert [text for text in inside if not matches(expression, text)] == []
-    assert [text for text in outside if matches(expression, text)] == []
+    check_characters(pattern, ECMA, inside, outside)
 
 
 def test_a_schema_has_no_open_minimum() -> None:

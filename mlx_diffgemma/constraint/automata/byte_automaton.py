@@ -110,19 +110,17 @@ def is_buildable(expression: Expression) -> bool:
         return False
 
 
-@lru_cache(maxsize=8)
 def _compiled(expression: Expression) -> ByteAutomaton:
-    if isinstance(expression, Words) and len(expression.texts) > _MANY_WORDS:
-        steps, accepting, class_of_byte = words_automaton([text.encode() for text in expression.texts])
-        return ByteAutomaton(steps=steps, accepting=accepting, class_of_byte=class_of_byte)
-    if expression.size > MAX_SIZE:
+    if expression.size > MAX_SIZE and not _is_long_list(expression):
         raise TooLargeError
-    graph = ByteGraph()
-    start = Compiler(graph, _product_rows).state_before(expression, ByteGraph.END)
-    automaton = _determinized(graph, graph.closure(start))
+    automaton = part_automaton(expression)
     if not len(automaton.steps):
         raise ConstraintError("no text at all matches: a part of it cannot match anything")
     return automaton
+
+
+def _is_long_list(expression: Expression) -> bool:
+    return isinstance(expression, Words) and len(expression.texts) > _MANY_WORDS
 
 
 def are_disjoint(one: Expression, other: Expression) -> bool:
@@ -179,11 +177,18 @@ def _reduced(steps: Numbers, accepting: Flags, class_of_byte: Numbers) -> ByteAu
 
 @lru_cache(maxsize=256)
 def part_automaton(expression: Expression) -> ByteAutomaton:
-    """Return the automaton of an expression that is a part of others; it may accept no text."""
+    """Return the automaton of an expression, which may be a part of others; it may accept no text.
+
+    Raises TooLargeError.
+    """
     if isinstance(expression, Intersection | Difference):
         return _product(expression)
+    if isinstance(expression, Words) and _is_long_list(expression):
+        steps, accepting, class_of_byte = words_automaton([text.encode() for text in expression.texts])
+        return ByteAutomaton(steps=steps, accepting=accepting, class_of_byte=class_of_byte)
     graph = ByteGraph()
-    return _determinized(graph, graph.closure(Compiler(graph, _product_rows).state_before(expression, ByteGraph.END)))
+    start = Compiler(graph, _product_rows).state_before(expression, ByteGraph.END)
+    return _determinized(graph, graph.closure(start))
 
 
 @lru_cache(maxsize=256)

@@ -17,7 +17,7 @@ from mlx_diffgemma.constraint.expression import (
 )
 from mlx_diffgemma.constraint.schema.different import FIRST_DIGITS, IN_ORDER, with_first_characters
 from mlx_diffgemma.constraint.schema.emptiness import are_apart, is_same
-from mlx_diffgemma.constraint.schema.layout import COMMA, array, array_of
+from mlx_diffgemma.constraint.schema.layout import COMMA, EMPTY_ARRAY, array, array_of
 from mlx_diffgemma.constraint.schema.numbers import UnkeptError
 from mlx_diffgemma.constraint.schema.shapes import (
     ArrayShape,
@@ -77,8 +77,8 @@ def array_expression(arrays: ArrayShape, writer: Writer) -> Expression:
     most = writer.count(max(0, more), most, "items")
     if not first:
         return array_of(others, arrays.shortest, most, _source(arrays.shortest, most))
-    rest = repetition(concatenation([COMMA, others]) if others is not NOTHING else NOTHING, max(0, more), most)
-    return NOTHING if rest is NOTHING else array(concatenation([_in_order(first), rest]))
+    rest = repetition(concatenation([COMMA, others]), max(0, more), most)
+    return array(concatenation([_in_order(first), rest]))
 
 
 def _source(fewest: int, most: int | None) -> str:
@@ -97,7 +97,7 @@ def _first(arrays: ArrayShape, writer: Writer) -> list[Expression]:
 
 
 def _exactly(items: list[Expression]) -> Expression:
-    return array(_in_order(items)) if items else array_of(NOTHING, 0, 0)
+    return array(_in_order(items)) if items else EMPTY_ARRAY
 
 
 def _in_order(items: list[Expression]) -> Expression:
@@ -128,9 +128,8 @@ def _unique(arrays: ArrayShape, writer: Writer) -> Expression:
 
 
 def _filled_or_empty(members: list[tuple[Expression, bool]], arrays: ArrayShape) -> Expression:
-    inside = optional_list(members, COMMA, max(1, arrays.shortest), arrays.longest)
-    filled = NOTHING if inside is NOTHING else array(inside)
-    return filled if arrays.shortest else either([filled, array_of(NOTHING, 0, 0)])
+    filled = array(optional_list(members, COMMA, max(1, arrays.shortest), arrays.longest))
+    return filled if arrays.shortest else either([filled, EMPTY_ARRAY])
 
 
 def _are_all_apart(children: Sequence[Child], writer: Writer) -> bool:
@@ -163,8 +162,6 @@ def _set_of(values: list[Any], arrays: ArrayShape, writer: Writer) -> Expression
         return _filled_or_empty([(each, False) for each in written], arrays)
     most = len(written) if arrays.longest is None else min(arrays.longest, len(written))
     orders = [
-        array(_in_order(list(order))) if order else array_of(NOTHING, 0, 0)
-        for count in range(arrays.shortest, most + 1)
-        for order in permutations(written, count)
+        _exactly(list(order)) for count in range(arrays.shortest, most + 1) for order in permutations(written, count)
     ]
     return either(orders)

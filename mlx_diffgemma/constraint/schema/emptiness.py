@@ -126,8 +126,12 @@ def _allows_number(numbers: NumberShape, value: float) -> bool:
     )
 
 
+def _is_between(count: int, fewest: int, most: int | None) -> bool:
+    return count >= fewest and (most is None or count <= most)
+
+
 def _allows_text(strings: StringShape, value: str) -> bool:
-    if len(value) < strings.shortest or (strings.longest is not None and len(value) > strings.longest):
+    if not _is_between(len(value), strings.shortest, strings.longest):
         return False
     return all(part_automaton(each).accepts(value) for each in strings.wanted) and not any(
         part_automaton(each).accepts(value) for each in strings.unwanted
@@ -135,7 +139,7 @@ def _allows_text(strings: StringShape, value: str) -> bool:
 
 
 def _allows_items(arrays: ArrayShape, value: list[Any], read: ReadChild) -> bool:
-    if len(value) < arrays.shortest or (arrays.longest is not None and len(value) > arrays.longest):
+    if not _is_between(len(value), arrays.shortest, arrays.longest):
         return False
     if arrays.is_unique and any(is_same(one, other) for n, one in enumerate(value) for other in value[n + 1 :]):
         return False
@@ -143,7 +147,7 @@ def _allows_items(arrays: ArrayShape, value: list[Any], read: ReadChild) -> bool
 
 
 def _allows_properties(objects: ObjectShape, value: dict[str, Any], read: ReadChild) -> bool:
-    if len(value) < objects.fewest or (objects.most is not None and len(value) > objects.most):
+    if not _is_between(len(value), objects.fewest, objects.most):
         return False
     if not all(name in value for name in objects.required):
         return False

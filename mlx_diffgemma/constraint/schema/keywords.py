@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, cast
 
-from mlx_diffgemma.errors import ConstraintError
+from mlx_diffgemma.errors import ConstraintError, is_unicode
 
 Schema: TypeAlias = Mapping[str, Any]
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
@@ -26,7 +26,7 @@ class _Shape(NamedTuple):
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+    return isinstance(value, str) and is_unicode(value)
 
 
 def _is_flag(value: Any) -> bool:

@@ -29,10 +29,16 @@ class Located:
 
 def base_of(schema: Any, base: str) -> str:
     """Return the URI of a part that may have an identifier of its own."""
-    own = schema.get("$id", schema.get("id")) if isinstance(schema, Mapping) else None
+    own = _identifier(schema) if isinstance(schema, Mapping) else ""
     with suppress(ValueError):
-        return urljoin(base, own) if isinstance(own, str) and not own.startswith("#") else base
+        return base if own.startswith("#") else urljoin(base, own)
     return base
+
+
+def _identifier(schema: Schema) -> str:
+    """Return what a part calls itself; "" if it has no name."""
+    own = schema.get("$id", schema.get("id"))
+    return own if isinstance(own, str) else ""
 
 
 class SchemaDocument:
@@ -118,11 +124,11 @@ class SchemaDocument:
             self._named = {self.root.base: self.root}
             for part in _walk(self.root):
                 schema = part.schema
-                if part.base != self.root.base and isinstance(schema.get("$id", schema.get("id")), str):
+                own = _identifier(schema)
+                if part.base != self.root.base and own:
                     self._named.setdefault(part.base, part)
                 anchors = [schema.get("$anchor"), schema.get("$dynamicAnchor")]
-                own = schema.get("$id", schema.get("id"))
-                if isinstance(own, str) and own.startswith("#"):
+                if own.startswith("#"):
                     anchors.append(own[1:])
                 for anchor in anchors:
                     if isinstance(anchor, str):

@@ -174,8 +174,8 @@ def met(one: Shape, other: Shape) -> Shape | None:  # noqa: PLR0911 (one for eac
             return NumberShape(
                 is_meant,
                 one.is_integer or other.is_integer,
-                _tighter(one.low, other.low, 1),
-                _tighter(one.high, other.high, -1),
+                tightest((one.low, other.low), 1),
+                tightest((one.high, other.high), -1),
                 _common_step(one.step, other.step),
             )
         case StringShape(), StringShape():
@@ -218,9 +218,9 @@ def _smaller(one: int | None, other: int | None) -> int | None:
     return min((each for each in (one, other) if each is not None), default=None)
 
 
-def _tighter(one: Limit | None, other: Limit | None, sign: int) -> Limit | None:
-    """Return the limit that allows less; sign is 1 for lower limits."""
-    given = [each for each in (one, other) if each is not None]
+def tightest(limits: Iterable[Limit | None], sign: int) -> Limit | None:
+    """Return the limit that allows least, None if there is none; sign is 1 for lower limits, -1 for upper ones."""
+    given = [each for each in limits if each is not None]
     return max(given, key=lambda limit: (sign * limit.value, limit.is_excluded), default=None)
 
 

@@ -25,6 +25,7 @@ from mlx_diffgemma.constraint.schema.shapes import (
     StringShape,
     item,
     joined,
+    tightest,
 )
 from mlx_diffgemma.errors import ConstraintError
 
@@ -59,11 +60,10 @@ def _strings(schema: Schema, located: Located) -> StringShape:
     known = format_expression(schema["format"]) if "format" in schema else None
     if known is not None:
         wanted.append(known)
-    longest = schema.get("maxLength")
     return StringShape(
-        is_meant=bool(wanted) or "minLength" in schema or longest is not None,
-        shortest=int(schema.get("minLength", 0)),
-        longest=None if longest is None else int(longest),
+        is_meant=bool(wanted) or "minLength" in schema or "maxLength" in schema,
+        shortest=_count(schema, "minLength") or 0,
+        longest=_count(schema, "maxLength"),
         wanted=tuple(wanted),
     )
 
@@ -77,13 +77,12 @@ def _arrays(schema: Schema, located: Located, document: SchemaDocument) -> Array
         first, others, name, other_name = others, schema.get("additionalItems", True), "items", "additionalItems"
     children = [(document.part(located, each, name, n),) for n, each in enumerate(cast("Sequence[Any]", first))]
     rest = document.child(located, others, other_name)
-    longest = schema.get("maxItems")
     arrays = ArrayShape(
         is_meant=bool(keywords & schema.keys()),
         first=tuple(children),
         others=rest,
-        shortest=int(schema.get("minItems", 0)),
-        longest=None if longest is None else int(longest),
+        shortest=_count(schema, "minItems") or 0,
+        longest=_count(schema, "maxItems"),
         is_unique=schema.get("uniqueItems", False),
     )
     return _containing(arrays, schema, document.child(located, schema.get("contains", True), "contains"), located)
@@ -106,7 +105,6 @@ def _objects(schema: Schema, located: Located, document: SchemaDocument) -> Obje
         others=document.child(located, others, "additionalProperties"),
         is_open=bool(patterns) or ("additionalProperties" in schema and others is not False),
     )
-    most = schema.get("maxProperties")
     return ObjectShape(
         is_meant=bool(keywords & schema.keys()),
         rules=(rules,) if properties or patterns or others is not True or rules.is_open else (),
@@ -114,8 +112,8 @@ def _objects(schema: Schema, located: Located, document: SchemaDocument) -> Obje
         names=tuple(
             [(document.part(located, schema["propertyNames"], "propertyNames"),)] if "propertyNames" in schema else []
         ),
-        fewest=int(schema.get("minProperties", 0)),
-        most=None if most is None else int(most),
+        fewest=_count(schema, "minProperties") or 0,
+        most=_count(schema, "maxProperties"),
     )
 
 
@@ -140,7 +138,8 @@ def _pattern(pattern: str, located: Located, keyword: str) -> Expression:
 
 
 def _numbers(schema: Schema) -> NumberShape:
-    low, high = _limit(schema, "minimum", "exclusiveMinimum"), _limit(schema, "maximum", "exclusiveMaximum")
+    low = tightest(_limits(schema, "minimum", "exclusiveMinimum"), 1)
+    high = tightest(_limits(schema, "maximum", "exclusiveMaximum"), -1)
     step = schema.get("multipleOf")
     return NumberShape(
         is_meant=any(each is not None for each in (low, high, step)),
@@ -150,11 +149,16 @@ def _numbers(schema: Schema) -> NumberShape:
     )
 
 
-def _limit(schema: Schema, keyword: str, excluding: str) -> Limit | None:
-    """Return a limit; in draft 4 the excluding keyword is a flag."""
+def _limits(schema: Schema, keyword: str, excluding: str) -> list[Limit]:
+    """Return the limits on one side; in draft 4 the excluding keyword is a flag."""
     limit, excluded = schema.get(keyword), schema.get(excluding)
     limits = [] if limit is None else [Limit(Fraction(str(limit)), excluded is True)]
     if excluded is not None and not isinstance(excluded, bool):
         limits.append(Limit(Fraction(str(excluded)), True))
-    sign = 1 if keyword == "minimum" else -1
-    return max(limits, key=lambda each: (sign * each.value, each.is_excluded), default=None)
+    return limits
+
+
+def _count(schema: Schema, keyword: str) -> int | None:
+    """Return a count, which may be written as 2.0."""
+    count = schema.get(keyword)
+    return None if count is None else int(count)

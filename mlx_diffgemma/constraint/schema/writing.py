@@ -8,10 +8,17 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from mlx_diffgemma.constraint.automata.byte_automaton import is_buildable
-from mlx_diffgemma.constraint.expression import NOTHING, Expression, Words, either, largest_repetition, repetition
+from mlx_diffgemma.constraint.expression import (
+    NOTHING,
+    Described,
+    Expression,
+    Words,
+    either,
+    largest_repetition,
+    repetition,
+)
 from mlx_diffgemma.constraint.schema.arrays import array_expression
 from mlx_diffgemma.constraint.schema.keywords import Schema, check_schema, refused
 from mlx_diffgemma.constraint.schema.layout import COMMA, array_of, member, object_of
@@ -192,17 +199,7 @@ class Writing:
         return found
 
 
-class WrittenSchema(NamedTuple):
-    """A schema as an expression of its JSON texts."""
-
-    expression: Expression
-    notes: tuple[str, ...]
-    """what the schema allows and is not written"""
-    unknown: tuple[str, ...]
-    """keywords that are none of JSON schema's"""
-
-
-def written_schema(document: Schema, max_depth: int) -> WrittenSchema:
+def written_schema(document: Schema, max_depth: int) -> Described:
     """Return a schema as an expression; max_depth: how often a part may stand within itself.
 
     Raises ConstraintError that names the keyword which cannot be kept, and where it is.
@@ -221,7 +218,7 @@ def written_schema(document: Schema, max_depth: int) -> WrittenSchema:
                 if expression.size > allowed:
                     continue
                 if is_buildable(expression):
-                    return WrittenSchema(expression, (*reading.notes, *writing.notes), tuple(unknown))
+                    return Described(expression, (*reading.notes, *writing.notes), tuple(unknown))
                 # It had more states than its size told: what is tried next must be much smaller.
                 allowed = expression.size // 4
     except RecursionError:
