@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import random
 import re
@@ -140,6 +141,20 @@ def test_a_pattern_that_makes_an_automaton_too_large_is_named(pattern: str, part
     with pytest.raises(ConstraintError, match=re.escape(f"{part} makes the constraint too large: allow")) as raised:
         of_regex(pattern)
     assert "\n" not in str(raised.value)
+
+
+def test_building_leaves_garbage_collection_as_it_was() -> None:
+    assert gc.isenabled()
+    compiled(literal("collected"))
+    with pytest.raises(ConstraintError):
+        compiled(NOTHING)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        compiled(literal("not collected"))
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_a_deep_expression_is_refused() -> None:

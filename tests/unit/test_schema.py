@@ -409,6 +409,19 @@ COMBINED: list[Case] = [
     ({"enum": ["", "a", "abc"], "minLength": 1, "maxLength": 2}, ['"a"'], ['""', '"abc"']),
     (
         {
+            "type": "string",
+            "maxLength": 3,
+            "anyOf": [
+                {"pattern": "^a"},
+                {"pattern": "^b", "not": {"pattern": "c$"}},
+                {"pattern": "^d", "minLength": 3},
+            ],
+        },
+        ['"a"', '"abc"', '"bb"', '"dcc"'],
+        ['"abcd"', '"bbc"', '"dc"', '"e"'],
+    ),
+    (
+        {
             "type": "object",
             "properties": {"country": {"enum": ["US", "DE"]}, "code": TEXT},
             "required": ["country", "code"],

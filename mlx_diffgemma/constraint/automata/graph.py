@@ -130,20 +130,24 @@ class ByteGraph:
         return [(first, last, self._joined(targets)) for first, last, targets in _overlaid(edges)]
 
     def _joined(self, targets: Sequence[int]) -> Subset:
+        if len(targets) == 1:
+            return self.closure(targets[0])
         closures = [self.closure(target) for target in targets]
         self.work(sum(map(len, closures)))
         return self._without_lower_ranks(set().union(*closures))
 
     def _without_lower_ranks(self, states: set[int]) -> Subset:
         """Drop the states that accept nothing but what another one accepts."""
-        best: dict[tuple[int, int, int], tuple[int, int]] = {}
-        for state in states & self._ranks.keys() if len(states) > 1 else ():
-            place, rank = self._ranks[state]
-            best[place] = max(best.get(place, (rank, state)), (rank, state))
-        if not best:
+        ranks = self._ranks
+        ranked = [state for state in states if state in ranks]
+        if len(ranked) < 2:
             return frozenset(states)
+        best: dict[tuple[int, int, int], tuple[int, int]] = {}
+        for state in ranked:
+            place, rank = ranks[state]
+            best[place] = max(best.get(place, (rank, state)), (rank, state))
         kept = {state for _, state in best.values()}
-        return frozenset(state for state in states if state in kept or state not in self._ranks)
+        return frozenset(state for state in states if state in kept or state not in ranks)
 
 
 def _overlaid(edges: Sequence[Edge]) -> Iterator[tuple[int, int, Sequence[int]]]:

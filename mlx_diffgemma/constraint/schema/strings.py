@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import lru_cache
 
 from mlx_diffgemma.constraint.characters import Characters
@@ -25,7 +27,7 @@ from mlx_diffgemma.constraint.expression import (
     repetition,
 )
 from mlx_diffgemma.constraint.schema.emptiness import text_expression
-from mlx_diffgemma.constraint.schema.shapes import StringShape
+from mlx_diffgemma.constraint.schema.shapes import Shape, StringShape
 
 _ESCAPED = Characters.of([(0x00, 0x1F), (0x22, 0x22), (0x5C, 0x5C), (0x7F, 0x7F)])
 """The characters that a JSON string does not hold as they are; of DEL that is a choice."""
@@ -47,6 +49,24 @@ def string_expression(strings: StringShape) -> Expression:
         lengths = repetition(ANY_CHARACTER_ONCE, strings.shortest, strings.longest, source=_lengths(strings))
         text = Intersection(text, lengths)
     return in_quotes(written_in_json(text))
+
+
+def with_strings_joined(shapes: Iterable[Shape]) -> list[Shape]:
+    """Return shapes where strings of the same lengths are one shape: their lengths are then counted once."""
+    by_lengths: dict[tuple[int, int | None], list[StringShape]] = {}
+    others: list[Shape] = []
+    for shape in shapes:
+        if isinstance(shape, StringShape):
+            by_lengths.setdefault((shape.shortest, shape.longest), []).append(shape)
+        else:
+            others.append(shape)
+    return [*others, *map(_joined, by_lengths.values())]
+
+
+def _joined(strings: list[StringShape]) -> StringShape:
+    if len(strings) == 1:
+        return strings[0]
+    return replace(strings[0], wanted=(either(map(text_expression, strings)),), unwanted=())
 
 
 def _lengths(strings: StringShape) -> str:

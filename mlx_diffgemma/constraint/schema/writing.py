@@ -6,7 +6,6 @@ written to a depth, and long texts and lists to a length.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from mlx_diffgemma.constraint.automata.byte_automaton import is_buildable
@@ -38,7 +37,7 @@ from mlx_diffgemma.constraint.schema.shapes import (
     Shapes,
     StringShape,
 )
-from mlx_diffgemma.constraint.schema.strings import string_expression
+from mlx_diffgemma.constraint.schema.strings import string_expression, with_strings_joined
 from mlx_diffgemma.errors import ConstraintError
 
 
@@ -68,7 +67,7 @@ LIMITS = (
 """What is tried, one after another, until the automaton is small enough."""
 _GOOD_SIZE = 45_000
 """Transitions of an automaton that is built in about a second."""
-_MAX_PARTS = 6000
+_MAX_PARTS = 2500
 """Parts that are written before a schema counts as too large: one that refers to itself can have endlessly many."""
 
 
@@ -137,7 +136,7 @@ class Writing:
         return expression
 
     def _shapes(self, shapes: Shapes, child: Child) -> Expression:
-        meant = [shape for shape in shapes if shape.is_meant] or shapes
+        meant = with_strings_joined([shape for shape in shapes if shape.is_meant] or shapes)
         branches: list[Expression] = []
         for shape in meant:
             try:
@@ -204,23 +203,29 @@ def written_schema(document: Schema, max_depth: int) -> Described:
 
     Raises ConstraintError that names the keyword which cannot be kept, and where it is.
     """
-    unknown, expression, allowed = check_schema(document), NOTHING, _GOOD_SIZE
+    unknown, expression, allowed, too_deep = check_schema(document), NOTHING, _GOOD_SIZE, -1
     try:
         reading = SchemaReading(SchemaDocument(document))
         for limits in LIMITS:
-            writing = Writing(reading, replace(limits, recursion=min(limits.recursion, max_depth)))
-            with suppress(TooManyPartsError):
+            depth = min(limits.recursion, max_depth)
+            if depth == too_deep:
+                continue
+            writing = Writing(reading, replace(limits, recursion=depth))
+            try:
                 expression = writing.child((reading.document.root,))
-                if expression is NOTHING:
-                    raise ConstraintError("json_schema: no value is valid for it, or none of so few levels")
-                if limits is LIMITS[-1]:
-                    allowed *= 2
-                if expression.size > allowed:
-                    continue
-                if is_buildable(expression):
-                    return Described(expression, (*reading.notes, *writing.notes), tuple(unknown))
-                # It had more states than its size told: what is tried next must be much smaller.
-                allowed = expression.size // 4
+            except TooManyPartsError:
+                too_deep = depth
+                continue
+            if expression is NOTHING:
+                raise ConstraintError("json_schema: no value is valid for it, or none of so few levels")
+            if limits is LIMITS[-1]:
+                allowed += allowed // 2
+            if expression.size > allowed:
+                continue
+            if is_buildable(expression):
+                return Described(expression, (*reading.notes, *writing.notes), tuple(unknown))
+            # It had more states than its size told: what is tried next must be much smaller.
+            allowed = expression.size // 4
     except RecursionError:
         raise ConstraintError("json_schema: it is nested too deeply: give one with fewer levels") from None
     part = largest_repetition(expression)
