@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 import mlx.core as mx
@@ -22,6 +22,7 @@ from rich.table import Table
 
 from mlx_diffgemma import Denoised, Session, load
 from mlx_diffgemma.generation.engine import stream
+from mlx_diffgemma.model.logits import ProcessedLogits
 from mlx_diffgemma.sampling.sampler import Draft, Sampler
 from mlx_diffgemma.sampling.strategy import default_rules
 
@@ -33,29 +34,29 @@ class RecordingSampler:
     """A sampler that keeps the processed logits of the last step."""
 
     sampler: Sampler
-    processed: mx.array
+    processed: ProcessedLogits = field(init=False)
 
     def start(self, shape: tuple[int, int], key: mx.array) -> mx.array:
         """See Sampler."""
         return self.sampler.start(shape, key)
 
-    def step(self, processed: mx.array, canvas: mx.array, key: mx.array) -> Draft:
+    def step(self, processed: ProcessedLogits, canvas: mx.array, key: mx.array) -> Draft:
         """See Sampler."""
         self.processed = processed
         return self.sampler.step(processed, canvas, key)
 
 
-def steps(session: Session, prompt: str, seed: int) -> Iterator[mx.array]:
+def steps(session: Session, prompt: str, seed: int) -> Iterator[ProcessedLogits]:
     """Yield the processed logits [1, C, V] of every step of the first canvas, by the reference's rule."""
     length = session.defaults.canvas_length or session.model.config.canvas_length
     config = replace(session.defaults.exact(), max_tokens=length, seed=seed)
-    recording = RecordingSampler(default_rules(session.model, config).sampler, mx.array([]))
+    recording = RecordingSampler(default_rules(session.model, config).sampler)
     for event in stream(session.model, session.tokens(prompt), config, sampler=recording):
         if isinstance(event, Denoised):
             yield recording.processed
 
 
-def errors(session: Session, processed: mx.array, count: int) -> list[float]:
+def errors(session: Session, processed: ProcessedLogits, count: int) -> list[float]:
     """Return the relative error of `count` tokens at every position."""
     exact = session.model.signal(processed)
     difference = mx.linalg.norm(session.model.signal(processed, count) - exact, axis=-1)

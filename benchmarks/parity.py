@@ -61,6 +61,7 @@ def compare(scratch: Path) -> None:
 
     from mlx_diffgemma.checkpoint.weights import load_model
     from mlx_diffgemma.model.diffusion_gemma import CanvasRow
+    from mlx_diffgemma.model.logits import ProcessedLogits
 
     recorded = mx.load(str(scratch / "reference.safetensors"))
     model = load_model(scratch / "model", "float32")
@@ -70,7 +71,7 @@ def compare(scratch: Path) -> None:
     worst = mx.max(mx.abs(hidden - recorded["hidden"]), axis=-1)[0] / mx.max(mx.abs(recorded["hidden"]))
     ranked = sorted(worst.tolist())
     print(f"hidden states of {PREFIX} positions: largest differences {ranked[-3:]}, median {ranked[PREFIX // 2]}")
-    signal = model.signal(recorded["processed"])
+    signal = model.signal(ProcessedLogits.of(recorded["processed"], model.kernels))
     for name, own in {"logits": None, "conditioned": signal}.items():
         (denoised,) = model.denoise([CanvasRow(recorded["canvas"], cache, own)])
         logits = model.logits(denoised)

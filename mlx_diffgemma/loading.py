@@ -28,14 +28,23 @@ def load(
     on a GPU and float32 on the CPU. adapter: folder of an adapter to apply to the model. progress: shows the reading of
     the weights. Raises a DiffGemmaError that says what is wrong with the folder.
     """
+    changes = None if adapter is None else home_expanded(adapter, AdapterError)
+    if changes is not None:
+        read_adapter_config(changes)
+    session = load_trainable(model, revision=revision, dtype=dtype, progress=progress)
+    if changes is None:
+        session.model.join_projections()
+    else:
+        load_adapter(session.model, changes)
+    return session
+
+
+def load_trainable(
+    model: str | Path, *, revision: str | None = None, dtype: str | None = None, progress: Progress = no_progress
+) -> Session:
+    """Load a model whose parameters have the names that they have in files: what adapters and training need."""
     folder = model_folder(model, revision)
     # Everything is checked before gigabytes are read.
     checkpoint = open_checkpoint(folder, dtype)
     tokenizer = load_tokenizer(folder)
-    changes = None if adapter is None else home_expanded(adapter, AdapterError)
-    if changes is not None:
-        read_adapter_config(changes)
-    loaded = checkpoint.load(progress)
-    if changes is not None:
-        load_adapter(loaded, changes)
-    return Session(loaded, tokenizer, checkpoint.defaults)
+    return Session(checkpoint.load(progress), tokenizer, checkpoint.defaults)

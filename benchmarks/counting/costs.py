@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 
 from counting.fusion import FUSABLE
-from counting.instrument import ATTENTION, CountError
+from counting.instrument import ATTENTION, DEQUANTIZE, CountError
 from counting.layout import RULES, SAME, Layout, elementwise, fresh, view
 from counting.nodes import Node, Ref
 
@@ -155,7 +155,7 @@ READERS = frozenset(
 )
 """Primitives with one operation per element of their first input."""
 
-MAKERS = frozenset({"DivMod", "FloorDivide", "RandomBits", "RoPE"})
+MAKERS = frozenset({DEQUANTIZE, "DivMod", "FloorDivide", "RandomBits", "RoPE"})
 """Primitives with one operation per element of their result that mx.compile does not fuse."""
 
 ROWS = {"Gather", "GatherAxis"}

@@ -88,9 +88,10 @@ def install() -> None:
     mx.custom_function = Plain
     for name, kind in {"rms_norm": "RMSNorm", "rope": "RoPE", "scaled_dot_product_attention": ATTENTION}.items():
         setattr(mx.fast, name, _fast(getattr(mx.fast, name), kind))
+    mx.dequantize = _one_kernel_on_a_gpu(mx.dequantize, DEQUANTIZE)
 
 
-ATTENTION = "ScaledDotProductAttention"
+ATTENTION, DEQUANTIZE = "ScaledDotProductAttention", "Dequantize"
 
 
 def mark(call: Call, inputs: Iterable[mx.array], outputs: Sequence[mx.array]) -> list[mx.array]:
@@ -199,6 +200,20 @@ def _fast(function: Callable[..., mx.array], kind: str) -> Callable[..., mx.arra
             return function(*arguments, **named)
         if not current.gpu:
             return _taken_apart_later(Call(kind=kind), function, None, (arguments, named))
+        return on_gpu(*arguments, **named)
+
+    on_gpu = _one_kernel_on_a_gpu(function, kind)
+    return called
+
+
+def _one_kernel_on_a_gpu(function: Callable[..., mx.array], kind: str) -> Callable[..., mx.array]:
+    """Replace a function that is one kernel on a GPU and several primitives on the CPU."""
+
+    @wraps(function)
+    def called(*arguments: Any, **named: Any) -> mx.array:
+        current = recording()
+        if current is None or not current.marking or not current.gpu:
+            return function(*arguments, **named)
         arrays = [leaf for leaf in (*arguments, *named.values()) if isinstance(leaf, mx.array)]
         return mark(Call(kind=kind), arrays, [function(*arguments, **named)])[0]
 

@@ -64,6 +64,7 @@ def ours(subject: Subject, dtype: mx.Dtype, kernels: Kernels) -> DiffusionGemma:
     """Return this runtime's model of a subject, with the kernels of the device that is counted."""
     model = DiffusionGemma(subject.sizes, kernels)
     prepare(model, subject.packing, dtype)
+    model.join_projections()
     return model
 
 

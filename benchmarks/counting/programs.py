@@ -17,12 +17,13 @@ from stepping import ours, theirs
 
 from counting.costs import Counted, count, is_wide
 from counting.graph import Graph, between, runs, trace
-from counting.instrument import apart, record
+from counting.instrument import record
 from counting.layout import VIEWS
 from counting.models import arrays, put
 from counting.parts import EMBEDDING, OVER_VOCABULARY, SAMPLING, SIGNAL, layer_parts
 from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
+from mlx_diffgemma.model.logits import ProcessedLogits, group_width
 from mlx_diffgemma.sampling.sampler import Draft, EntropyBoundSampler
 
 STEPS = 3
@@ -65,20 +66,19 @@ def our_step(model: DiffusionGemma, canvas: int, prefix: int, top_k: int | None)
     """Return one step of this runtime after a prefix of `prefix` tokens."""
 
     def stages(cache: Cache, ids: mx.array) -> Stages:
-        sampler = _Heard(vocab_size=model.config.vocab_size, entropy_bound=0.1, kernels=model.kernels)
+        sampler = _Heard(vocab_size=model.config.vocab_size, entropy_bound=0.1)
         stepping = ours.Stepping(steps=STEPS, top_k=top_k, sampler=sampler, stop=_Never())
         heard.clear()
         *before, last = ours.drafts(model, cache, ids, stepping)
-        *earlier, processed = heard
-        return Stages([*earlier, *(array for draft in before for array in draft)], [processed], [*last])
+        *earlier, raw = heard
+        return Stages([*earlier, *(array for draft in before for array in draft)], [raw], [*last])
 
     heard: list[mx.array] = []
 
     class _Heard(EntropyBoundSampler):
-        def step(self, processed: mx.array, canvas: mx.array, key: mx.array) -> Draft:
-            heard.append(processed)
-            # The signal computes some of this once more; a trace would merge the two.
-            return super().step(apart(processed), canvas, key)
+        def step(self, processed: ProcessedLogits, canvas: mx.array, key: mx.array) -> Draft:
+            heard.append(processed.raw)
+            return super().step(processed, canvas, key)
 
     return Program(
         model=model,
@@ -149,7 +149,7 @@ def their_step(model: nn.Module, canvas: int, prefix: int) -> Program:
             if len(begun) > STEPS:
                 raise _EnoughError
 
-        def judge(best: mx.array, processed: mx.array, *_: Any) -> bool:
+        def judge(best: mx.array, processed: ProcessedLogits, *_: Any) -> bool:
             judged.append([best, processed])
             return False
 
@@ -202,6 +202,11 @@ def measure(program: Program, *, gpu: bool) -> Measured:
     return _sorted(program, graph, lengths, parameters, found)
 
 
+def _is_of_logits(shape: Sequence[int], vocabulary: int) -> bool:
+    """Return whether an array is as wide as the vocabulary, or has a number for each group of its tokens."""
+    return is_wide(shape, vocabulary) or (vocabulary > 0 and shape[-1:] == (vocabulary // group_width(vocabulary),))
+
+
 def _sorted(
     program: Program, graph: Graph, lengths: Sequence[int], parameters: dict[str, str], found: Sequence[str] | None
 ) -> Measured:
@@ -222,7 +227,7 @@ def _sorted(
     for node in graph.nodes:
         if id(node) in done:
             for ref in node.outputs:
-                starts[ref.name] = SIGNAL if is_wide(ref.shape, program.vocabulary) else EMBEDDING
+                starts[ref.name] = SIGNAL if _is_of_logits(ref.shape, program.vocabulary) else EMBEDDING
     for node in graph.nodes:
         if node.kind in VIEWS and node.inputs[0].name in parameters:
             parameters |= {ref.name: parameters[node.inputs[0].name] for ref in node.outputs}

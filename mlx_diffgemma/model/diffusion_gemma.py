@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from functools import partial
 from itertools import accumulate
 from typing import NamedTuple, TypeAlias, TypeVar, cast
 
@@ -25,7 +24,7 @@ from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.config import ModelConfig
 from mlx_diffgemma.model.kernels import Kernels, default_kernels
 from mlx_diffgemma.model.layers import GatedMLP, Layer, Segment
-from mlx_diffgemma.model.logits import most_likely, probabilities, tempered
+from mlx_diffgemma.model.logits import ProcessedLogits
 from mlx_diffgemma.model.masks import Masks, encoder_masks
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -155,6 +154,13 @@ class DiffusionGemma(nn.Module):
         self._encoder_layers = [_sharing_copy(layer) for layer in self.layers]
         return self._encoder_layers
 
+    def join_projections(self) -> None:
+        """Compute what can be as one product: queries, keys and values; gate and up. Adapters need them apart."""
+        for layer in self.layers:
+            layer.self_attn.join()
+            layer.mlp.join()
+        self.model.decoder.self_conditioning.join()
+
     def make_cache(self) -> Cache:
         """Return an empty prefix."""
         return Cache(self.config.layers, self.config.sliding_window)
@@ -229,22 +235,21 @@ class DiffusionGemma(nn.Module):
         """Return the float32 logits [..., V] of final hidden states [..., D] before the softcap."""
         return self.model.decoder.embed_tokens.as_linear(hidden).astype(mx.float32)
 
-    def processed_logits(self, hidden: mx.array, temperature: float | list[float]) -> mx.array:
-        """Return the float32 logits [B, C, V] of hidden [B, C, D], divided by a temperature, one or one per row."""
-        projected = self.model.decoder.embed_tokens.as_linear(hidden)
-        return tempered(projected, self.config.final_logit_softcapping, temperature, self.kernels)
+    def processed_logits(self, hidden: mx.array, temperature: float | list[float]) -> ProcessedLogits:
+        """Return the logits [B, C, V] of hidden [B, C, D], divided by a temperature, one or one per row."""
+        raw = self.model.decoder.embed_tokens.as_linear(hidden)
+        return ProcessedLogits(raw, temperature, self.config.final_logit_softcapping, self.kernels)
 
-    def signal(self, processed: mx.array, top_k: int | None = None, total: mx.array | None = None) -> mx.array:
-        """Return the expected embedding [B, C, D] under processed logits [B, C, V].
+    def signal(self, processed: ProcessedLogits, top_k: int | None = None, total: mx.array | None = None) -> mx.array:
+        """Return the expected embedding [B, C, D] under the logits [B, C, V] of a step.
 
         It is exact, as in the reference, which rounds the logits to the compute dtype; or it is that of the top_k most
         likely tokens of each position, with their probabilities among all. total: the log-sum-exp [B, C], if known.
         """
         if top_k is None or top_k >= processed.shape[-1]:
-            rounded = processed.astype(self.dtype).astype(mx.float32)
-            return self.soft_embedding(probabilities(rounded, self.kernels).astype(self.dtype))
-        likely, logits = self.kernels.in_parts(partial(most_likely, count=top_k), processed)
-        total = mx.logsumexp(processed, axis=-1) if total is None else total
+            return self.soft_embedding(processed.probabilities(self.dtype))
+        likely, logits = processed.most_likely(top_k)
+        total = mx.logsumexp(processed.array(), axis=-1) if total is None else total
         weights = mx.exp(logits - total[..., None]).astype(self.dtype)
         return self._scale(
             (weights[..., None, :] @ self.model.decoder.embed_tokens(likely).astype(self.dtype)).squeeze(-2)

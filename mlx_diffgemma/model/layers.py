@@ -20,6 +20,7 @@ from mlx_diffgemma.model.cache import KeysValues
 from mlx_diffgemma.model.config import LayerConfig, ModelConfig
 from mlx_diffgemma.model.experts import Experts, Router
 from mlx_diffgemma.model.functions import geglu
+from mlx_diffgemma.model.joined import joined
 from mlx_diffgemma.model.kernels import Kernels, Mask
 
 WriteKeys: TypeAlias = Callable[[mx.array, mx.array], KeysValues]
@@ -64,7 +65,10 @@ class Rope:
 
 
 class Attention(nn.Module):
-    """Grouped-query attention with per-head norms on queries, keys and values, and scale 1."""
+    """Grouped-query attention with per-head norms on queries, keys and values, and scale 1.
+
+    All heads are projected, normed and rotated together: those of the queries, then the keys, then the values.
+    """
 
     def __init__(self, config: ModelConfig, layer: LayerConfig, kernels: Kernels) -> None:
         super().__init__()
@@ -78,41 +82,55 @@ class Attention(nn.Module):
         self.q_norm = nn.RMSNorm(layer.head_dim, config.rms_norm_eps)
         self.k_norm = nn.RMSNorm(layer.head_dim, config.rms_norm_eps)
         self._rope = Rope(config, layer)
-        self._sliding = layer.sliding
         self._head_dim = layer.head_dim
+        self._query_heads, self._key_heads = config.num_attention_heads, layer.num_key_value_heads
+        self._is_query = mx.array([[True]] * self._query_heads + [[False]] * self._key_heads)
         self._eps = config.rms_norm_eps
         self._attention = kernels.attention
+
+    def join(self) -> None:
+        """Project queries, keys and values by one product from now on, if their weights have one format."""
+        names = [name for name in ("q_proj", "k_proj", "v_proj") if name in self]
+        if (whole := joined([self[name] for name in names])) is not None:
+            self.qkv_proj = whole
+            for name in names:
+                del self[name]
 
     def __call__(self, hidden: mx.array, segments: Sequence[Segment]) -> mx.array:
         """hidden [B, L, D], the tokens of all segments one after another -> [B, L, D]"""
         batch, length, _ = hidden.shape
-        queries = self._heads(self.q_proj(hidden))
-        raw_keys = self._heads(self.k_proj(hidden))
-        # Full layers have no v_proj: their values are the raw keys, before k_norm and rotation.
-        raw_values = self._heads(self.v_proj(hidden)) if self._sliding else raw_keys
-        queries, keys = self._rotated(self.q_norm(queries), self.k_norm(raw_keys), segments)
-        values = mx.fast.rms_norm(raw_values, None, self._eps).swapaxes(1, 2)
+        heads = mx.unflatten(self._projected(hidden), -1, (-1, self._head_dim))
+        normed = mx.fast.rms_norm(heads, None, self._eps)
+        # Full layers have no v_proj: their values are the keys before their norm's weights and before rotation.
+        values = normed[:, :, -self._key_heads :].swapaxes(1, 2)
+        rotating = self._query_heads + self._key_heads
+        weighted = _weighted(normed[:, :, :rotating], self.q_norm.weight, self.k_norm.weight, self._is_query)
+        queries, keys = mx.split(self._rotated(weighted, segments), [self._query_heads], axis=1)
         parts = zip(_parts(queries, segments), _parts(keys, segments), _parts(values, segments), segments, strict=True)
         out = [self._attention(own, *segment.write(key, value), segment.mask) for own, key, value, segment in parts]
-        joined = out[0] if len(out) == 1 else mx.concatenate(out, axis=2)
-        return self.o_proj(joined.swapaxes(1, 2).reshape(batch, length, -1))
+        whole = out[0] if len(out) == 1 else mx.concatenate(out, axis=2)
+        return self.o_proj(whole.swapaxes(1, 2).reshape(batch, length, -1))
 
-    def _rotated(self, queries: mx.array, keys: mx.array, segments: Sequence[Segment]) -> tuple[mx.array, mx.array]:
-        """Rotate queries and keys [B, L, H, head_dim] by the positions of their tokens -> [B, H, L, head_dim] each"""
+    def _projected(self, hidden: mx.array) -> mx.array:
+        """[B, L, D] -> [B, L, all heads * head_dim]"""
+        if "qkv_proj" in self:
+            return self.qkv_proj(hidden)
+        return mx.concatenate([self[name](hidden) for name in ("q_proj", "k_proj", "v_proj") if name in self], axis=-1)
+
+    def _rotated(self, heads: mx.array, segments: Sequence[Segment]) -> mx.array:
+        """Rotate heads [B, L, H, head_dim] by the positions of their tokens -> [B, H, L, head_dim]"""
         if len(segments) == 1:
-            offset = segments[0].offset
-            return self._rope(queries.swapaxes(1, 2), offset), self._rope(keys.swapaxes(1, 2), offset)
-        # One call for all: each token is a sequence of its own, whose heads are those of queries and keys.
+            return self._rope(heads.swapaxes(1, 2), segments[0].offset)
+        # One call for all: each token is a sequence of its own.
         positions = mx.concatenate([mx.arange(segment.length) + segment.offset for segment in segments])
-        heads = mx.concatenate([queries, keys], axis=2)
         alone = heads.reshape(-1, heads.shape[2], 1, self._head_dim)
-        rotated = self._rope(alone, positions).reshape(heads.shape).swapaxes(1, 2)
-        of_queries, of_keys = mx.split(rotated, [queries.shape[2]], axis=1)
-        return of_queries, of_keys
+        return self._rope(alone, positions).reshape(heads.shape).swapaxes(1, 2)
 
-    def _heads(self, projected: mx.array) -> mx.array:
-        """[B, L, H * head_dim] -> [B, L, H, head_dim]"""
-        return mx.unflatten(projected, -1, (-1, self._head_dim))
+
+@mx.compile
+def _weighted(heads: mx.array, queries: mx.array, keys: mx.array, is_query: mx.array) -> mx.array:
+    """Multiply heads [B, L, H, d] by the norm weights [d] of queries, where is_query [H, 1] says so, or of keys."""
+    return heads * mx.where(is_query, queries, keys)
 
 
 def _parts(heads: mx.array, segments: Sequence[Segment]) -> list[mx.array]:
@@ -133,9 +151,20 @@ class GatedMLP(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
         self._kernels = kernels
 
+    def join(self) -> None:
+        """Compute gate and up by one product from now on, if their weights have one format."""
+        if (whole := joined([self.gate_proj, self.up_proj])) is not None:
+            self.gate_up_proj = whole
+            del self.gate_proj, self.up_proj
+
     def __call__(self, hidden: mx.array) -> mx.array:
         """[..., D] -> [..., D]"""
-        return self.down_proj(geglu(self.gate_proj(hidden), self.up_proj(hidden), self._kernels))
+        return self.down_proj(geglu(*self._gate_and_up(hidden), self._kernels))
+
+    def _gate_and_up(self, hidden: mx.array) -> Sequence[mx.array]:
+        if "gate_up_proj" in self:
+            return mx.split(self.gate_up_proj(hidden), 2, axis=-1)
+        return self.gate_proj(hidden), self.up_proj(hidden)
 
 
 class Layer(nn.Module):

@@ -18,7 +18,7 @@ import numpy as np
 from mlx_diffgemma.constraint.automata.adjacency import Flags
 from mlx_diffgemma.constraint.automata.search import TokenCandidates, TokenPath, most_probable
 from mlx_diffgemma.constraint.automata.token_automaton import TokenAutomaton
-from mlx_diffgemma.model.logits import most_likely
+from mlx_diffgemma.model.logits import ProcessedLogits
 from mlx_diffgemma.sampling.sampler import Draft
 
 CANDIDATES = 64
@@ -40,10 +40,10 @@ class ConstrainedSpan:
     """tokens that the text can still have, counted likewise"""
 
 
-def constrain(processed: mx.array, draft: Draft, spans: Sequence[Sequence[ConstrainedSpan]]) -> Draft:
+def constrain(processed: ProcessedLogits, draft: Draft, spans: Sequence[Sequence[ConstrainedSpan]]) -> Draft:
     """Return the draft with the text of every row's spans changed to the most probable one that matches.
 
-    processed: the float32 logits [B, C, V] that the draft was made of. In a span, `best` becomes the text that was
+    processed: the logits [B, C, V] that the draft was made of. In a span, `best` becomes the text that was
     found, and accepted positions take their tokens from it; what follows its end token stays as it was.
     """
     constrained = [(row, span) for row, own in enumerate(spans) for span in own]
@@ -62,14 +62,14 @@ def constrain(processed: mx.array, draft: Draft, spans: Sequence[Sequence[Constr
         inside[row, start : start + (len(path.tokens) if path.end is None else path.end + 1)] = True
     found = mx.array(best)
     canvas = mx.where(draft.accepted & mx.array(cast("Any", inside)), found, draft.canvas)
-    chosen = mx.take_along_axis(processed, found[..., None], axis=-1).squeeze(-1)
+    chosen = processed.at(found[..., None]).squeeze(-1)
     return draft._replace(canvas=canvas, best=found, inverse_probability=mx.exp(draft.total - chosen))
 
 
-def among_allowed(processed: mx.array, draft: Draft, spans: Sequence[Sequence[ConstrainedSpan]]) -> Draft:
+def among_allowed(processed: ProcessedLogits, draft: Draft, spans: Sequence[Sequence[ConstrainedSpan]]) -> Draft:
     """Return the draft with probabilities that say how sure the model was where its constraint left it a choice.
 
-    processed: the float32 logits [B, C, V] that the draft was made of. In every row's spans, up to the end token, the
+    processed: the logits [B, C, V] that the draft was made of. In every row's spans, up to the end token, the
     probability of `best` becomes that among the tokens which were allowed after the text before it, with which the
     text can still be completed: 1 where there is only one. It takes a pass over the logits, so it is done once, when a
     canvas is over.
@@ -80,7 +80,7 @@ def among_allowed(processed: mx.array, draft: Draft, spans: Sequence[Sequence[Co
         start = span.positions.start
         inverses: list[mx.array] = []
         for token, allowed in zip(tokens, _allowed_tokens(span, tokens), strict=False):
-            logits = processed[row, start + len(inverses)]
+            logits = _logits_at(processed, row, start + len(inverses))
             total = mx.logsumexp(mx.where(mx.array(cast("Any", allowed)), logits, -mx.inf))
             inverses.append(mx.exp(total - logits[token]))
         inverse[row, start : start + len(inverses)] = mx.stack(inverses)
@@ -99,14 +99,19 @@ def _allowed_tokens(span: ConstrainedSpan, tokens: Sequence[int]) -> Iterator[Fl
         state = automaton.after(state, [token])
 
 
-def _candidates(processed: mx.array, best: mx.array, span: ConstrainedSpan) -> list[mx.array]:
+def _candidates(processed: ProcessedLogits, best: mx.array, span: ConstrainedSpan) -> list[mx.array]:
     """Collect what the search needs of a span's logits [1, N, V], whose most likely tokens are `best` [N]."""
     best = best[None]
-    likely, logits = most_likely(processed, CANDIDATES)
-    members = processed[..., mx.array(span.automaton.members[0])]
-    stops = processed[..., mx.array(span.automaton.stops, mx.int32)]
-    best_logits = mx.take_along_axis(processed, best[..., None], axis=-1).squeeze(-1)
+    likely, logits = processed.most_likely(CANDIDATES)
+    members = processed.at(mx.array(span.automaton.members[0]))
+    stops = processed.at(mx.array(span.automaton.stops, mx.int32))
+    best_logits = processed.at(best[..., None]).squeeze(-1)
     return [likely.astype(mx.int32), logits, members, stops, best, best_logits]
+
+
+def _logits_at(processed: ProcessedLogits, row: int, position: int) -> mx.array:
+    """Return the logits [V] of one position."""
+    return processed[row : row + 1, position : position + 1].array()[0, 0]
 
 
 def _path(arrays: Sequence[mx.array], span: ConstrainedSpan) -> TokenPath:

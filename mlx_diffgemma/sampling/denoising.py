@@ -17,6 +17,7 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
+from mlx_diffgemma.model.logits import ProcessedLogits
 from mlx_diffgemma.sampling.ahead import Ahead
 from mlx_diffgemma.sampling.canvas import Canvas, CanvasState
 from mlx_diffgemma.sampling.constrained import ConstrainedSpan, among_allowed, constrain
@@ -24,8 +25,6 @@ from mlx_diffgemma.sampling.sampler import Draft, random_key
 
 LOGITS_AT_ONCE = 2**27
 """Logits that are read together at most: those of two canvases at full size, 537 MB."""
-FORBIDDEN = -1e9
-"""The logit of a token that a position cannot have. It is finite: infinity times the probability zero is no number."""
 
 
 class Outcome(NamedTuple):
@@ -136,7 +135,6 @@ def _groups(canvases: Sequence[Canvas], max_positions: int) -> Iterator[slice]:
 def _step(model: DiffusionGemma, canvases: Sequence[Canvas], hidden: mx.array) -> list[Outcome]:
     """Build the next step of a group of canvases from their final hidden states [B, C, D]; constraints evaluate it."""
     rules, numbers = canvases[0].rules, [canvas.state.step + 1 for canvas in canvases]
-    # At full size an array over the vocabulary is 268 MB: no variable holds one that the next step does not need.
     processed = model.processed_logits(hidden, [rules.schedule.temperature(number) for number in numbers])
     _forbid(processed, canvases)
     keys = [random_key(canvas.seed, canvas.block, number) for canvas, number in zip(canvases, numbers, strict=True)]
@@ -171,13 +169,13 @@ def _ending_spans(
     ]
 
 
-def _forbid(processed: mx.array, canvases: Sequence[Canvas]) -> None:
-    """Set the logits of what each canvas forbids, in place."""
+def _forbid(processed: ProcessedLogits, canvases: Sequence[Canvas]) -> None:
+    """Forbid what each canvas forbids."""
     for row, canvas in enumerate(canvases):
         if canvas.forbidden:
-            processed[row, 0, canvas.forbidden] = FORBIDDEN
+            processed.forbid(row, 0, canvas.forbidden)
         for positions, tokens in () if canvas.pins is None else canvas.pins.bans:
-            processed[row, positions, tokens] = FORBIDDEN
+            processed.forbid(row, positions, tokens)
 
 
 def _is_last(canvas: Canvas, number: int, finished: mx.array) -> bool:

@@ -7,14 +7,13 @@ step decides anew: a position that was accepted in one step need not be in the n
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import mlx.core as mx
 import numpy as np
 
-from mlx_diffgemma.model.kernels import Kernels, default_kernels
-from mlx_diffgemma.model.logits import Reading, read
+from mlx_diffgemma.model.logits import ProcessedLogits, Reading
 
 
 class Draft(NamedTuple):
@@ -41,8 +40,8 @@ class Sampler(Protocol):
         """Return the first canvas, ids of shape (B, C)."""
         ...
 
-    def step(self, processed: mx.array, canvas: mx.array, key: mx.array) -> Draft:
-        """Return the draft of processed float32 logits [B, C, V], which were computed from the canvas [B, C].
+    def step(self, processed: ProcessedLogits, canvas: mx.array, key: mx.array) -> Draft:
+        """Return the draft of logits [B, C, V], which were computed from the canvas [B, C].
 
         key: one for each row [B, 2], so that a row's draws do not depend on other rows; or one for a single row.
         """
@@ -56,13 +55,12 @@ class EntropyBoundSampler:
     vocab_size: int
     entropy_bound: float
     greedy: bool = False
-    kernels: Kernels = field(default_factory=default_kernels)
 
     def start(self, shape: tuple[int, int], key: mx.array) -> mx.array:
         """Return uniform noise over the whole vocabulary."""
         return mx.random.randint(0, self.vocab_size, shape, key=key)
 
-    def step(self, processed: mx.array, canvas: mx.array, key: mx.array) -> Draft:
+    def step(self, processed: ProcessedLogits, canvas: mx.array, key: mx.array) -> Draft:
         """Draw a token at every position, and noise for those that are not accepted."""
         length = canvas.shape[1]
 
@@ -72,7 +70,7 @@ class EntropyBoundSampler:
             return uniform, mx.random.randint(0, self.vocab_size, (length,), key=noise_key)
 
         uniform, noise = mx.vmap(draw)(key.reshape(-1, 2))
-        reading = read(processed, uniform, self.kernels)
+        reading = processed.read(uniform)
         if self.greedy:
             reading = reading._replace(drawn=reading.best)
         return make_draft(reading, noise, self.entropy_bound)

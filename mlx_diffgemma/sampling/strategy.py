@@ -34,7 +34,6 @@ def default_rules(model: DiffusionGemma, config: GenerationConfig, sampler: Samp
             vocab_size=model.config.vocab_size,
             entropy_bound=config.entropy_bound,
             greedy=config.is_greedy,
-            kernels=model.kernels,
         ),
         schedule=schedule_of(config),
         stop=stop_rule(config),

@@ -33,7 +33,7 @@ from mlx_diffgemma.checkpoint.starting import start_from
 from mlx_diffgemma.device.machine import caption, this_machine
 from mlx_diffgemma.display.bar import Progress
 from mlx_diffgemma.errors import DataError, OptionError, TrainingError, out_of_memory
-from mlx_diffgemma.loading import load
+from mlx_diffgemma.loading import load_trainable
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 from mlx_diffgemma.session import Session
 from mlx_diffgemma.training.batches import Batches
@@ -138,7 +138,7 @@ def prepare_training(plan: TrainingPlan, progress: Progress) -> PreparedTraining
     if not taught:
         raise DataError(f"{plan.data} has no training data: put one JSON object per line into {TRAIN}.jsonl")
     dtype = plan.dtype or ("float32" if plan.lora is None else None)
-    session = load(plan.model, revision=plan.revision, dtype=dtype, progress=progress)
+    session = load_trainable(plan.model, revision=plan.revision, dtype=dtype, progress=progress)
     weights = weights_fingerprint(session.model)
     make_trainable(session.model, plan)
     if plan.start_from is not None and plan.adapted is not None:

@@ -21,7 +21,7 @@ from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.diffusion_gemma import CanvasRow, DiffusionGemma
 from mlx_diffgemma.model.kernels import default_kernels
-from mlx_diffgemma.model.logits import probabilities, tempered
+from mlx_diffgemma.model.logits import ProcessedLogits
 from mlx_diffgemma.sampling.canvas import Canvas, Endings
 from mlx_diffgemma.sampling.denoising import refine
 from mlx_diffgemma.sampling.sampler import EntropyBoundSampler
@@ -213,11 +213,11 @@ class Wide:
 
     config = SimpleNamespace(vocab_size=2**16)
 
-    def processed_logits(self, hidden: mx.array, temperature: list[float]) -> mx.array:
-        return tempered(hidden @ self.table.T, 30.0, temperature, default_kernels())
+    def processed_logits(self, hidden: mx.array, temperature: list[float]) -> ProcessedLogits:
+        return ProcessedLogits(hidden @ self.table.T, temperature, 30.0, default_kernels())
 
-    def signal(self, processed: mx.array, top_k: int | None = None, total: mx.array | None = None) -> mx.array:
-        return probabilities(processed, default_kernels()) @ self.table
+    def signal(self, processed: ProcessedLogits, top_k: int | None = None, total: mx.array | None = None) -> mx.array:
+        return processed.probabilities(mx.float32) @ self.table
 
 
 def test_a_step_holds_few_arrays_over_the_vocabulary() -> None:

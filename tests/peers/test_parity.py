@@ -16,7 +16,7 @@ from mlx_diffgemma.generation.engine import stream
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 from mlx_diffgemma.model.kernels import default_kernels
-from mlx_diffgemma.model.logits import read
+from mlx_diffgemma.model.logits import ProcessedLogits
 from mlx_diffgemma.sampling.sampler import Draft, make_draft
 
 SEEDS = (0, 1, 2)
@@ -48,7 +48,7 @@ def test_hidden_states_and_logits_equal_the_reference(model: DiffusionGemma, see
     assert relative(hidden, expected["hidden"]) < TOLERANCE
     assert relative(model.logits(hidden), expected["causal"]) < TOLERANCE
     assert relative(denoised(model, expected["canvas"], cache), expected["logits"]) < TOLERANCE
-    signal = model.signal(expected["conditioning"])
+    signal = model.signal(ProcessedLogits.of(expected["conditioning"], default_kernels()))
     assert relative(denoised(model, expected["canvas"], cache, signal), expected["conditioned"]) < TOLERANCE
 
 
@@ -71,8 +71,8 @@ class Replay:
     def start(self, shape: tuple[int, int], key: mx.array) -> mx.array:
         return next(self.noise)[None]
 
-    def step(self, processed: mx.array, canvas: mx.array, key: mx.array) -> Draft:
-        reading = read(processed, mx.zeros(canvas.shape), default_kernels())
+    def step(self, processed: ProcessedLogits, canvas: mx.array, key: mx.array) -> Draft:
+        reading = processed.read(mx.zeros(canvas.shape))
         draft = make_draft(reading._replace(drawn=next(self.drawn)[None]), next(self.noise)[None], self.bound)
         self.accepted.append(draft.accepted[0].tolist())
         return draft

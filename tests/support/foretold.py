@@ -10,6 +10,7 @@ import mlx.core as mx
 from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.diffusion_gemma import CanvasRow
 from mlx_diffgemma.model.kernels import default_kernels
+from mlx_diffgemma.model.logits import ProcessedLogits
 
 STOP, FAILS = 1, 2
 """Tokens: the end of an answer, and one whose presence in a prompt lets every step fail."""
@@ -54,13 +55,13 @@ class CountingModel:
         following = [last + 1 + n if last + 1 + n <= LAST else STOP for n in range(length)]
         return 30.0 * (mx.array([following])[..., None] == mx.arange(LAST + 1)).astype(mx.float32)
 
-    def processed_logits(self, hidden: mx.array, temperature: Sequence[float]) -> mx.array:
+    def processed_logits(self, hidden: mx.array, temperature: Sequence[float]) -> ProcessedLogits:
         """The logits as they are."""
-        return hidden
+        return ProcessedLogits.of(hidden, default_kernels())
 
-    def signal(self, processed: mx.array, top_k: int | None = None, total: mx.array | None = None) -> mx.array:
+    def signal(self, processed: ProcessedLogits, top_k: int | None = None, total: mx.array | None = None) -> mx.array:
         """Nothing that is listened to."""
-        return processed[..., :1]
+        return mx.zeros((*processed.shape[:2], 1))
 
 
 class Remembering(Cache):

@@ -13,6 +13,7 @@ from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.config import LayerConfig, ModelConfig
 from mlx_diffgemma.model.diffusion_gemma import CanvasRow, DiffusionGemma
 from mlx_diffgemma.model.kernels import default_kernels
+from mlx_diffgemma.model.logits import ProcessedLogits
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 PARITY = FIXTURES / "parity"
@@ -20,6 +21,11 @@ PUBLISHED = FIXTURES / "checkpoints"
 
 SLIDING = LayerConfig(kind="sliding_attention", head_dim=8, num_key_value_heads=2)
 FULL = LayerConfig(kind="full_attention", head_dim=16, num_key_value_heads=1)
+
+
+def processed(logits: mx.array) -> ProcessedLogits:
+    """Return logits [B, C, V] as those of a step."""
+    return ProcessedLogits.of(logits, default_kernels())
 
 
 def tiny_config(**changes: object) -> ModelConfig:
@@ -107,11 +113,11 @@ class ScriptedModel:
         ids = mx.arange(self.config.vocab_size)
         return [mx.where(target[..., None] == ids, self.margin, 0.0)]
 
-    def processed_logits(self, hidden: mx.array, temperature: list[float]) -> mx.array:
+    def processed_logits(self, hidden: mx.array, temperature: list[float]) -> ProcessedLogits:
         """Return the logits of the script, divided by the temperature."""
-        return hidden / mx.array(temperature).reshape(-1, 1, 1)
+        return ProcessedLogits(hidden, temperature, None, default_kernels())
 
-    def signal(self, processed: mx.array, top_k: int | None = None, total: mx.array | None = None) -> mx.array:
+    def signal(self, processed: ProcessedLogits, top_k: int | None = None, total: mx.array | None = None) -> mx.array:
         """Return zeros: the script needs no conditioning."""
         return mx.zeros((*processed.shape[:2], 1))
 

@@ -14,7 +14,7 @@ import mlx.nn as nn
 import pytest
 from mlx.utils import tree_flatten, tree_map
 from mlx_lm.tuner.utils import load_adapters
-from tiny import denoised, encoded, random_model, tiny_config
+from tiny import denoised, encoded, processed, random_model, tiny_config
 
 from mlx_diffgemma import load
 from mlx_diffgemma.checkpoint.adapters import (
@@ -44,7 +44,7 @@ def logits(model: DiffusionGemma) -> mx.array:
     cache = model.make_cache()
     causal = model.logits(encoded(model, TOKENS, cache))
     first = denoised(model, canvas, cache)
-    return mx.concatenate([causal, denoised(model, canvas, cache, model.signal(first))], axis=1)
+    return mx.concatenate([causal, denoised(model, canvas, cache, model.signal(processed(first)))], axis=1)
 
 
 def largest(difference: mx.array) -> float:

@@ -12,7 +12,7 @@ from mlx_diffgemma.constraint.automata.token_reading import over_tokens
 from mlx_diffgemma.constraint.description import described
 from mlx_diffgemma.constraint.spec import Regex
 from mlx_diffgemma.model.kernels import default_kernels
-from mlx_diffgemma.model.logits import read
+from mlx_diffgemma.model.logits import ProcessedLogits
 from mlx_diffgemma.sampling.constrained import ConstrainedSpan, among_allowed, constrain
 from mlx_diffgemma.sampling.sampler import Draft, make_draft
 
@@ -24,11 +24,11 @@ def automaton(pattern: str) -> TokenAutomaton:
     return over_tokens(compiled(described(Regex(pattern)).expression), TOKENS, (END,))
 
 
-def drafted(logits: np.ndarray) -> tuple[mx.array, Draft]:
+def drafted(logits: np.ndarray) -> tuple[ProcessedLogits, Draft]:
     """The logits [C, V] of one row, and what they say without a constraint."""
-    processed = mx.array(logits.astype(np.float32))[None]
+    processed = ProcessedLogits.of(mx.array(logits.astype(np.float32))[None], default_kernels())
     places = processed.shape[:2]
-    reading = read(processed, mx.full(places, 0.5), default_kernels())
+    reading = processed.read(mx.full(places, 0.5))
     return processed, make_draft(reading, mx.zeros(places, mx.int32), 1.0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 import pytest
-from tiny import denoised, random_model, tiny_config
+from tiny import denoised, processed, random_model, tiny_config
 
 from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
@@ -109,9 +109,9 @@ def test_a_signal_of_zeros_is_no_signal(model: DiffusionGemma) -> None:
 
 
 def test_the_signal_of_the_top_k_approaches_the_exact_one(model: DiffusionGemma) -> None:
-    processed = 4 * mx.random.normal((2, 16, CONFIG.vocab_size), key=mx.random.key(3))
-    exact = model.signal(processed)
-    errors = [largest_difference(model.signal(processed, top_k=k), exact) for k in (4, 16, 64)]
+    logits = 4 * mx.random.normal((2, 16, CONFIG.vocab_size), key=mx.random.key(3))
+    exact = model.signal(processed(logits))
+    errors = [largest_difference(model.signal(processed(logits), top_k=k), exact) for k in (4, 16, 64)]
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < TOLERANCE
 

@@ -13,11 +13,11 @@ import mlx.nn as nn
 import pytest
 from mlx.utils import tree_flatten
 from peft_adapter import Factors, factors, write_peft
-from tiny import denoised, encoded, random_model, tiny_config
+from tiny import denoised, encoded, processed, random_model, tiny_config
 
 from mlx_diffgemma import load
 from mlx_diffgemma.checkpoint.adapters import load_adapter, read_adapter_config, refuse_foreign_adapter
-from mlx_diffgemma.checkpoint.weights import Checkpoint
+from mlx_diffgemma.checkpoint.weights import Checkpoint, load_model
 from mlx_diffgemma.errors import AdapterError, WeightsError
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 
@@ -42,7 +42,7 @@ def logits(reader: DiffusionGemma, writer: DiffusionGemma) -> tuple[mx.array, mx
     cache = reader.make_cache()
     causal = reader.logits(encoded(reader, TOKENS, cache))
     first = denoised(writer, CANVAS, cache)
-    return causal, denoised(writer, CANVAS, cache, writer.signal(first))
+    return causal, denoised(writer, CANVAS, cache, writer.signal(processed(first)))
 
 
 def assert_same(found: DiffusionGemma, reader: DiffusionGemma, writer: DiffusionGemma) -> None:
@@ -158,7 +158,7 @@ def test_changes_of_the_vision_tower_are_skipped(tmp_path: Path) -> None:
 
 
 def test_a_session_is_loaded_with_it(demo: Path, tmp_path: Path) -> None:
-    model = load(demo).model
+    model = load_model(demo)
     rows, columns = model.layers[0].self_attn.q_proj.weight.shape
     folder = write_peft(tmp_path / "adapter", changes={"decoder": factors({QUERY: (rows, columns)})})
     changed = load(demo, adapter=folder).model

@@ -9,13 +9,13 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 import pytest
-from tiny import denoised, encoded, random_model
+from tiny import denoised, encoded, processed, random_model
 
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
-from mlx_diffgemma.model.logits import read
+from mlx_diffgemma.model.logits import FORBIDDEN
 from mlx_diffgemma.sampling.canvas import Canvas
-from mlx_diffgemma.sampling.denoising import FORBIDDEN, refine
+from mlx_diffgemma.sampling.denoising import refine
 from mlx_diffgemma.sampling.pins import Ban, Pins
 from mlx_diffgemma.sampling.sampler import Draft, make_draft, random_key
 from mlx_diffgemma.sampling.strategy import default_rules
@@ -69,21 +69,21 @@ def test_a_pinned_canvas_is_what_denoising_all_of_it_and_reading_the_free_positi
     noise = rules.sampler.start((1, len(FREE)), random_key(0, 0, 0))
     logits = mx.where(ids[..., None] == mx.arange(64), 0.0, FORBIDDEN)
     is_free = mx.array([place in FREE for place in range(len(SLOTS))])[None, :, None]
-    signal = mx.where(is_free, 0.0, model.signal(logits))
+    signal = mx.where(is_free, 0.0, model.signal(processed(logits)))
     cache = model.make_cache()
     encoded(model, mx.array([PROMPT]), cache)
     ids[:, free] = noise
     for number, draft in enumerate(steps, start=1):
         raw = denoised(model, ids, cache, signal)
-        processed = (raw / rules.schedule.temperature(number))[:, free]
-        expected = rules.sampler.step(processed, noise, random_key(0, 0, number))
+        read = (raw / rules.schedule.temperature(number))[:, free]
+        expected = rules.sampler.step(processed(read), noise, random_key(0, 0, number))
         assert np.array_equal(np.array(draft.best[:, free]), np.array(expected.best))
         assert np.array_equal(np.array(draft.canvas[:, free]), np.array(expected.canvas))
         assert np.allclose(np.array(draft.entropy[:, free]), np.array(expected.entropy), atol=1e-4)
         ids[:, free] = expected.canvas
         whole = mx.array(logits)
-        whole[:, free] = processed
-        signal = model.signal(whole, CONFIG.conditioning_top_k)
+        whole[:, free] = read
+        signal = model.signal(processed(whole), CONFIG.conditioning_top_k)
 
 
 @pytest.mark.parametrize("top_k", [None, 8])
@@ -91,7 +91,7 @@ def test_the_conditioning_of_a_pin_is_that_of_certainty(top_k: int | None) -> No
     model = random_model()
     pins = Pins.of(model, SLOTS)
     certain = mx.where(pins.canvas[..., None] == mx.arange(64), 0.0, FORBIDDEN)
-    expected = model.signal(certain, top_k)
+    expected = model.signal(processed(certain), top_k)
     is_pinned = mx.array([token is not None for token in SLOTS])[None, :, None]
     assert mx.allclose(pins.signal, mx.where(is_pinned, expected, 0.0), atol=1e-6).item()
 
@@ -131,7 +131,7 @@ def test_the_entropy_bound_and_the_stop_rule_see_the_free_positions_alone() -> N
     assert whole < 0.5 < free
     assert len(steps) == 8
     logits = mx.random.normal((1, 2, 64), key=mx.random.key(3))
-    expected = make_draft(read(logits, mx.full((1, 2), 0.5), model.kernels), mx.zeros((1, 2), mx.int32), 0.1)
+    expected = make_draft(processed(logits).read(mx.full((1, 2), 0.5)), mx.zeros((1, 2), mx.int32), 0.1)
     assert expected.accepted.sum().item() == 1
 
 

@@ -6,9 +6,8 @@ import math
 
 import mlx.core as mx
 import pytest
+from tiny import processed
 
-from mlx_diffgemma.model.kernels import default_kernels
-from mlx_diffgemma.model.logits import read
 from mlx_diffgemma.sampling.sampler import EntropyBoundSampler, accept, make_draft, random_key
 
 
@@ -45,7 +44,7 @@ def test_rows_of_a_batch_are_judged_apart() -> None:
 
 
 def test_accepted_positions_take_the_draw_and_others_fresh_noise() -> None:
-    reading = read(CANVAS, mx.zeros((1, 4)), default_kernels())._replace(drawn=mx.array([[3, 3, 3, 3]]))
+    reading = processed(CANVAS).read(mx.zeros((1, 4)))._replace(drawn=mx.array([[3, 3, 3, 3]]))
     draft = make_draft(reading, mx.array([[7, 8, 9, 10]]), entropy_bound=0.2)
     assert draft.accepted.tolist() == [[True, False, True, False]]
     assert draft.canvas.tolist() == [[3, 8, 3, 10]]
@@ -56,14 +55,14 @@ def test_accepted_positions_take_the_draw_and_others_fresh_noise() -> None:
 def test_greedy_positions_take_the_most_likely_token() -> None:
     sampler = EntropyBoundSampler(vocab_size=4, entropy_bound=100.0, greedy=True)
     for step in range(5):
-        draft = sampler.step(CANVAS, mx.zeros((1, 4)), random_key(0, 0, step))
+        draft = sampler.step(processed(CANVAS), mx.zeros((1, 4)), random_key(0, 0, step))
         assert draft.canvas.tolist() == draft.best.tolist()
 
 
 def test_draws_follow_the_distribution() -> None:
     sampler = EntropyBoundSampler(vocab_size=4, entropy_bound=1e9)
-    processed = mx.repeat(logits([0.1, 0.2, 0.3, 0.4]), 4000, axis=1)
-    drawn = sampler.step(processed, mx.zeros((1, 4000)), random_key(3, 0, 1)).canvas
+    same = mx.repeat(logits([0.1, 0.2, 0.3, 0.4]), 4000, axis=1)
+    drawn = sampler.step(processed(same), mx.zeros((1, 4000)), random_key(3, 0, 1)).canvas
     for token, probability in enumerate([0.1, 0.2, 0.3, 0.4]):
         share = mx.mean((drawn == token).astype(mx.float32)).item()
         # Four standard deviations of a share of 4000 draws.

@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
-from tiny import PUBLISHED, denoised, encoded, random_model, tiny_config
+from tiny import PUBLISHED, denoised, encoded, processed, random_model, tiny_config
 
 from mlx_diffgemma.checkpoint.names import TensorSource
 from mlx_diffgemma.checkpoint.quantization import parse_table
@@ -85,10 +85,10 @@ def outputs(model: DiffusionGemma) -> tuple[mx.array, mx.array]:
     """Decoder logits with conditioning, and causal logits, of fixed inputs."""
     tokens = mx.random.randint(0, 96, (1, 12), key=mx.random.key(1))
     canvas = mx.random.randint(0, 96, (1, 16), key=mx.random.key(2))
-    processed = mx.random.normal((1, 16, 96), key=mx.random.key(3))
+    logits = mx.random.normal((1, 16, 96), key=mx.random.key(3))
     cache = model.make_cache()
     hidden = encoded(model, tokens, cache)
-    return denoised(model, canvas, cache, model.signal(processed)), model.logits(hidden)
+    return denoised(model, canvas, cache, model.signal(processed(logits))), model.logits(hidden)
 
 
 def assert_same(first: DiffusionGemma, second: DiffusionGemma, tolerance: float = 1e-4) -> None:
