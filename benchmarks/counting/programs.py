@@ -113,7 +113,7 @@ class _Never:
 
 def our_prefill(model: DiffusionGemma, tokens: int, prefix: int) -> Program:
     """Return the encoding of `tokens` tokens after a prefix in the engine's chunks; the results are the cache."""
-    inputs = [mx.zeros((1, length), mx.int32) for length in ours.chunks(tokens, prefix)]
+    inputs = [mx.zeros((1, length), mx.int32) for length in ours.chunks(model.kernels, tokens, prefix)]
 
     def stages(cache: Cache, *pieces: mx.array) -> Stages:
         for piece in pieces:

@@ -11,6 +11,7 @@ from mlx_diffgemma.generation.prefill import prefill
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.diffusion_gemma import CanvasRow, DiffusionGemma
+from mlx_diffgemma.model.kernels import Kernels
 from mlx_diffgemma.sampling.canvas import Canvas
 from mlx_diffgemma.sampling.denoising import refine
 from mlx_diffgemma.sampling.sampler import Draft, Sampler
@@ -57,9 +58,9 @@ def logits(model: DiffusionGemma, cache: Cache, canvas: mx.array) -> mx.array:
     return model.logits(hidden)
 
 
-def chunks(tokens: int, prefix: int) -> list[int]:
+def chunks(kernels: Kernels, tokens: int, prefix: int) -> list[int]:
     """Return the lengths of the chunks in which the engine encodes `tokens` tokens after a prefix."""
-    listener = _Listener(prefix)
+    listener = _Listener(kernels, prefix)
     for _ in prefill(listener, [mx.zeros((1, tokens), mx.int32)], [listener]):  # type: ignore[arg-type]
         pass
     return listener.lengths
@@ -68,9 +69,10 @@ def chunks(tokens: int, prefix: int) -> list[int]:
 class _Listener:
     """A model and its cache that only record the lengths of chunks."""
 
-    def __init__(self, offset: int) -> None:
+    def __init__(self, kernels: Kernels, offset: int) -> None:
         self.lengths: list[int] = []
         self.offset = offset
+        self.kernels = kernels
         self.arrays: list[mx.array] = []
 
     def encode(self, rows: Sequence[mx.array], _: object) -> list[mx.array]:

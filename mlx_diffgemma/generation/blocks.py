@@ -160,7 +160,6 @@ class Generation:
             self._cache.advance(len(kept))
             self._last = hidden[:, len(kept) - 1 : len(kept)]
             mx.eval(self._last, self._cache.arrays)
-        mx.clear_cache()
         yield self.start()
 
     def _commit_nothing(self) -> Iterator[Event]:

@@ -19,8 +19,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from typing import Generic, NamedTuple, TypeAlias, TypeVar, TypeVarTuple
 
-import mlx.core as mx
-
+from mlx_diffgemma.device.memory import bound_cache
 from mlx_diffgemma.events import Event
 from mlx_diffgemma.generation.admission import needed_bytes
 from mlx_diffgemma.generation.blocks import Generation
@@ -73,6 +72,7 @@ class Loop(Generic[Key]):
 
         sampler: instead of the one that a job's options describe.
         """
+        bound_cache()
         self._model = model
         self._width = width
         self._max_bytes = max_bytes
@@ -98,7 +98,6 @@ class Loop(Generic[Key]):
         self._waiting = deque((each, work) for each, work in self._waiting if each != key)
         if key in self._admitted:
             self._drop(key)
-            mx.clear_cache()
 
     def turn(self) -> Iterator[Happening[Key]]:
         """Do the next piece of every job, and yield what happened."""

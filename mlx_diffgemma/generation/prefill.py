@@ -11,14 +11,8 @@ import mlx.core as mx
 from mlx_diffgemma.events import Prefilled
 from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
+from mlx_diffgemma.model.kernels import MAX_CHUNK, Kernels
 from mlx_diffgemma.model.prefix import Reuse
-
-ATTENTION_CELLS = 2**24
-"""Queries times keys of one head in one chunk at most: limits what an attention that stores its scores needs."""
-MAX_CHUNK = 2048
-"""Tokens that are encoded together at most."""
-MIN_CHUNK = 256
-"""Tokens of one chunk at least, but for the last: a canvas has as many queries in every step anyway."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -47,14 +41,11 @@ class PromptReading:
         """Whether all tokens are in the cache."""
         return self.done >= self.total
 
-    @property
-    def chunk(self) -> mx.array:
-        """The tokens to read next [1, C]: the longer the prefix is, the fewer."""
-        length = ATTENTION_CELLS // (self.cache.offset + MAX_CHUNK) // MIN_CHUNK * MIN_CHUNK
-        stop = self.done + max(MIN_CHUNK, min(MAX_CHUNK, length))
-        borders = (stop, self.total - self.wants_last, *(self.reuse.ends if self.reuse else ()))
-        stop = min(border for border in borders if border > self.done)
-        return self.tokens[:, self.done : stop]
+    def chunk(self, kernels: Kernels) -> mx.array:
+        """Return the tokens to read next [1, C]."""
+        borders = (self.total, self.total - self.wants_last, *(self.reuse.ends if self.reuse else ()))
+        possible = min(border for border in borders if border > self.done) - self.done
+        return self.tokens[:, self.done : self.done + kernels.chunk_length(possible, self.cache.offset)]
 
 
 def read_from(
@@ -86,7 +77,7 @@ def read_chunk(model: DiffusionGemma, readings: Sequence[PromptReading]) -> list
     chunks: dict[PromptReading, mx.array] = {}
     remaining = MAX_CHUNK
     for reading in readings:
-        chunk = reading.chunk
+        chunk = reading.chunk(model.kernels)
         if chunks and chunk.shape[1] > remaining:
             break
         chunks[reading] = chunk
@@ -98,7 +89,6 @@ def read_chunk(model: DiffusionGemma, readings: Sequence[PromptReading]) -> list
     # What follows the last layer's keys and values is computed only for a hidden state that is wanted.
     wanted = [reading.last for reading in chunks if reading.last is not None]
     mx.eval(wanted, [reading.cache.arrays for reading in chunks])
-    mx.clear_cache()
     for reading in chunks:
         _keep(reading)
     return list(chunks)

@@ -15,9 +15,10 @@ from typing import NamedTuple, TypeAlias, cast
 
 import mlx.core as mx
 
-from mlx_diffgemma.generation.prefill import MAX_CHUNK, read_from, read_whole
+from mlx_diffgemma.generation.prefill import read_from, read_whole
 from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
+from mlx_diffgemma.model.kernels import MAX_CHUNK
 from mlx_diffgemma.model.prefix import Reuse, common_length
 
 MAX_ROWS = 64

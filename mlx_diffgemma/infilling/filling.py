@@ -131,7 +131,6 @@ def _fill_windows(
     while any(isinstance(part, TokenGap) for part in progress.rest):
         progress = yield from _fill_window(setup, progress, clock)
         progress = yield from _read_text_after(setup, progress)
-        mx.clear_cache()
         progress = progress._replace(block=progress.block + 1)
     stats = clock.stats(len(prompt), progress.filled_tokens, reused=min(reused, len(prompt)))
     yield Finished(reason="stop" if progress.is_complete else "length", stats=stats)

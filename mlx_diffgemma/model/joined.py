@@ -31,5 +31,5 @@ def joined(maps: Sequence[nn.Module]) -> nn.Module | None:
 
 def _format(linear: nn.Module) -> tuple[object, ...]:
     """Return what is equal for maps that can be joined."""
-    arrays = tuple((name, str(array.dtype), array.shape[1:]) for name, array in linear.parameters().items())
+    arrays = tuple((name, linear[name].dtype, linear[name].shape[1:]) for name in sorted(linear.parameters()))
     return type(linear), arrays, *(getattr(linear, name, None) for name in ("bits", "group_size", "mode"))

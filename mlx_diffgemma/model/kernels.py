@@ -14,6 +14,13 @@ import mlx.core as mx
 
 from mlx_diffgemma.device import cpu
 
+MAX_CHUNK = 2048
+"""Tokens that are encoded together at most."""
+MIN_CHUNK = 256
+"""Tokens of one chunk at least, but for the last: a canvas has as many queries in every step anyway."""
+ATTENTION_CELLS = 2**24
+"""Queries times keys of one head in one chunk at most, where attention stores its scores."""
+
 Mask: TypeAlias = mx.array | str | None
 """Which keys a query sees: None for all, "causal", or bool, True where it sees one; see `Kernels.attention`."""
 
@@ -38,6 +45,8 @@ class Kernels:
     """(pairs of a token and an expert, experts) -> rows of one expert that are multiplied together"""
     in_parts: Callable[..., tuple[mx.array, ...]]
     """(function, *arrays [B, C, ..]) -> function(*arrays), perhaps computed for a few positions at a time"""
+    chunk_length: Callable[[int, int], int]
+    """(tokens of a prompt that could be encoded together, tokens before them) -> how many are"""
 
     def __deepcopy__(self, _: object) -> Kernels:
         """Return the table itself: copies of a model share it, because MLX's functions cannot be copied."""
@@ -62,6 +71,17 @@ def _at_once(function: Callable[..., tuple[mx.array, ...]], *arrays: mx.array) -
     return function(*arrays)
 
 
+def _few_scores(tokens: int, before: int) -> int:
+    """Divide a prompt so that an attention which stores its scores stores few: the longer the prefix, the shorter."""
+    length = ATTENTION_CELLS // (before + MAX_CHUNK) // MIN_CHUNK * MIN_CHUNK
+    return min(tokens, max(MIN_CHUNK, min(MAX_CHUNK, length)))
+
+
+def _whole_chunks(tokens: int, before: int) -> int:
+    """Divide a prompt into chunks of MAX_CHUNK, for which Metal fuses attention; the rest stores its scores."""
+    return MAX_CHUNK if tokens >= MAX_CHUNK else _few_scores(tokens, before)
+
+
 PLAIN_KERNELS = Kernels(
     exp=mx.exp,
     sigmoid=mx.sigmoid,
@@ -69,6 +89,7 @@ PLAIN_KERNELS = Kernels(
     attention=_attention,
     tile_height=_single_rows,
     in_parts=_at_once,
+    chunk_length=_whole_chunks,
 )
 CPU_KERNELS = Kernels(
     exp=cpu.exp,
@@ -77,6 +98,7 @@ CPU_KERNELS = Kernels(
     attention=cpu.attention,
     tile_height=cpu.tile_height,
     in_parts=cpu.in_parts,
+    chunk_length=_few_scores,
 )
 
 

@@ -159,12 +159,14 @@ class GatedMLP(nn.Module):
 
     def __call__(self, hidden: mx.array) -> mx.array:
         """[..., D] -> [..., D]"""
-        return self.down_proj(geglu(*self._gate_and_up(hidden), self._kernels))
+        gate, up = self._gate_and_up(hidden)
+        return self.down_proj(geglu(gate, up, self._kernels))
 
-    def _gate_and_up(self, hidden: mx.array) -> Sequence[mx.array]:
-        if "gate_up_proj" in self:
-            return mx.split(self.gate_up_proj(hidden), 2, axis=-1)
-        return self.gate_proj(hidden), self.up_proj(hidden)
+    def _gate_and_up(self, hidden: mx.array) -> tuple[mx.array, mx.array]:
+        if "gate_up_proj" not in self:
+            return self.gate_proj(hidden), self.up_proj(hidden)
+        gate, up = mx.split(self.gate_up_proj(hidden), 2, axis=-1)
+        return gate, up
 
 
 class Layer(nn.Module):

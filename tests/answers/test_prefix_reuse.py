@@ -72,7 +72,8 @@ def demo() -> Counted:
 def short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of 16 tokens, so that a talk has many borders."""
     monkeypatch.setattr("mlx_diffgemma.generation.prefill.MAX_CHUNK", 16)
-    monkeypatch.setattr("mlx_diffgemma.generation.prefill.MIN_CHUNK", 16)
+    monkeypatch.setattr("mlx_diffgemma.model.kernels.MAX_CHUNK", 16)
+    monkeypatch.setattr("mlx_diffgemma.model.kernels.MIN_CHUNK", 16)
 
 
 def asked(counted: Counted, store: Watched, talk: Talk, **options: Any) -> str:

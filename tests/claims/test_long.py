@@ -12,8 +12,8 @@ import pytest
 from tiny import FULL, SLIDING, denoised, random_model, tiny_config
 
 from mlx_diffgemma import GenerationConfig, load
-from mlx_diffgemma.generation import prefill as prefix
 from mlx_diffgemma.generation.prefill import prefill
+from mlx_diffgemma.model import kernels
 from mlx_diffgemma.model.cache import BUFFER_STEP, Cache
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 
@@ -57,7 +57,9 @@ def test_a_prefix_of_32k_tokens_grows_the_cache_of_full_layers_alone(
     assert chunks[0] == longest_chunk
     assert min(chunks[:-1]) == 256
     # A chunk's queries times what they see of the prefix stays bounded.
-    assert all(chunk * done <= prefix.ATTENTION_CELLS or chunk == 256 for chunk, done in zip(chunks, held, strict=True))
+    assert all(
+        chunk * done <= kernels.ATTENTION_CELLS or chunk == 256 for chunk, done in zip(chunks, held, strict=True)
+    )
 
 
 def test_a_canvas_behind_32k_tokens_is_denoised_without_a_copy_of_them(
@@ -92,7 +94,7 @@ class Recall:
         prompt = self.tokens if changed is None else mx.where(places == changed, (self.tokens + 1) % 64, self.tokens)
         cache = self.model.make_cache()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(prefix, "ATTENTION_CELLS", cells)
+            patch.setattr(kernels, "ATTENTION_CELLS", cells)
             for _ in prefill(self.model, [prompt], [cache]):
                 pass
         logits = denoised(self.model, self.canvas, cache)

@@ -418,3 +418,12 @@ def test_experts_and_their_gradients_equal_a_slow_loop(tokens: int, height: int 
     for made, wanted in zip(found, expected, strict=True):
         assert_close(as_numpy(made), as_numpy(wanted), 1e-4, 1e-4)
     assert mx.abs(found[2][-1]).max().item() == mx.abs(found[3][-1]).max().item() == 0
+
+
+def test_a_gpu_reads_whole_chunks_at_any_length_and_divides_the_rest() -> None:
+    """Behind 32k tokens a CPU stores the scores of 256 tokens at a time; Metal fuses the attention of 2,048."""
+    gpu, own = PLAIN_KERNELS.chunk_length, CPU_KERNELS.chunk_length
+    assert [gpu(5000, before) for before in (0, 30_000, 100_000)] == [2048, 2048, 2048]
+    assert [own(5000, before) for before in (0, 30_000, 100_000)] == [2048, 512, 256]
+    assert [gpu(1500, before) for before in (0, 30_000)] == [1500, 512]
+    assert gpu(100, 100_000) == own(100, 100_000) == 100
