@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlx_diffgemma.checkpoint.adapters import load_adapter, read_adapter_config
+from mlx_diffgemma.checkpoint.fitting import require_memory
 from mlx_diffgemma.checkpoint.hub import model_folder
 from mlx_diffgemma.checkpoint.weights import open_checkpoint
 from mlx_diffgemma.display.bar import Progress, no_progress
@@ -21,12 +22,14 @@ def load(
     dtype: str | None = None,
     adapter: str | Path | None = None,
     progress: Progress = no_progress,
+    force: bool = False,
 ) -> Session:
     """Load a model from a folder or a Hub repository id; "demo" is the small one in the package.
 
     revision: branch, tag or commit of a Hub repository. dtype: "bfloat16" or "float32" to compute in; None is bfloat16
     on a GPU and float32 on the CPU. adapter: folder of an adapter to apply to the model. progress: shows the reading of
-    the weights. Raises a DiffGemmaError that says what is wrong with the folder.
+    the weights. force: load a model that needs more memory than MLX should use on this machine, which is refused
+    otherwise. Raises a DiffGemmaError that says what is wrong with the folder.
     """
     folder = model_folder(model, revision)
     # Everything is checked before gigabytes are read.
@@ -35,6 +38,8 @@ def load(
     changes = None if adapter is None else home_expanded(adapter, AdapterError)
     if changes is not None:
         read_adapter_config(changes)
+    if not force:
+        require_memory(str(model), checkpoint)
     loaded = checkpoint.load(progress)
     if changes is not None:
         load_adapter(loaded, changes)
