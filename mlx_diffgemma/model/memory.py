@@ -78,6 +78,7 @@ def activation_bytes(config: ModelConfig, positions: int, *, itemsize: int) -> i
 
     Counted per position: four hidden states, and beside them either queries, keys, values and result of the attention,
     or the input, gate, up, their product and the output of the dense MLP and of every chosen expert.
+    A prefill on a CPU, in float32, was measured to hold 2.2 times that.
     """
     attention = max(
         2 * (config.num_attention_heads + layer.num_key_value_heads) * layer.head_dim for layer in config.layers
