@@ -44,7 +44,7 @@ class PromptError(DiffGemmaError):
 
 
 class OutOfMemoryError(DiffGemmaError):
-    """The device has too little memory for the model or the context."""
+    """The machine has too little memory for the model or the context."""
 
 
 class EmptyAnswerError(DiffGemmaError):

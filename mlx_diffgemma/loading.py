@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlx_diffgemma.checkpoint.adapters import load_adapter, read_adapter_config
+from mlx_diffgemma.checkpoint.fitting import require_memory, spare_memory
 from mlx_diffgemma.checkpoint.hub import model_folder
 from mlx_diffgemma.checkpoint.weights import open_checkpoint
 from mlx_diffgemma.display.bar import Progress, no_progress
@@ -21,17 +22,19 @@ def load(
     dtype: str | None = None,
     adapter: str | Path | None = None,
     progress: Progress = no_progress,
+    force: bool = False,
 ) -> Session:
     """Load a model from a folder or a Hub repository id; "demo" is the small one in the package.
 
     revision: branch, tag or commit of a Hub repository. dtype: "bfloat16" or "float32" to compute in; None is bfloat16
     on a GPU and float32 on the CPU. adapter: folder of an adapter to apply to the model. progress: shows the reading of
-    the weights. Raises a DiffGemmaError that says what is wrong with the folder.
+    the weights. force: load a model that needs more memory than MLX should use on this machine, which is refused
+    otherwise. Raises a DiffGemmaError that says what is wrong with the folder.
     """
     changes = None if adapter is None else home_expanded(adapter, AdapterError)
     if changes is not None:
         read_adapter_config(changes)
-    session = load_trainable(model, revision=revision, dtype=dtype, progress=progress)
+    session = load_trainable(model, revision=revision, dtype=dtype, progress=progress, force=force)
     if changes is None:
         session.model.join_projections()
     else:
@@ -40,11 +43,19 @@ def load(
 
 
 def load_trainable(
-    model: str | Path, *, revision: str | None = None, dtype: str | None = None, progress: Progress = no_progress
+    model: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: str | None = None,
+    progress: Progress = no_progress,
+    force: bool = False,
 ) -> Session:
-    """Load a model whose parameters have the names that they have in files: what adapters and training need."""
+    """Load a model without an adapter, its parameters as files name them: what adapters and training need."""
     folder = model_folder(model, revision)
     # Everything is checked before gigabytes are read.
     checkpoint = open_checkpoint(folder, dtype)
     tokenizer = load_tokenizer(folder)
+    if not force:
+        require_memory(str(model), checkpoint)
+    spare_memory(checkpoint)
     return Session(checkpoint.load(progress), tokenizer, checkpoint.defaults)

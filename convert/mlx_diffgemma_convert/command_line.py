@@ -43,12 +43,12 @@ class ResultOptions:
     overwrite: bool = option(False, "Replace DST if it holds a DiffusionGemma.", RESULT)
 
 
-def parse_size(text: str) -> int:
-    """Read the bytes of --max-shard-size. Raises typer.BadParameter."""
+def parse_size(text: str, flag: str, example: str) -> int:
+    """Read the bytes of an option. Raises typer.BadParameter."""
     match = SIZE.fullmatch(text.strip())
     value = float(match["number"]) * UNITS[match["unit"].lower()] if match else 0
     if value < 1:
-        raise typer.BadParameter(f"{text!r} is not a size: write it as 500MB or 5GB", param_hint="--max-shard-size")
+        raise typer.BadParameter(f"{text!r} is not a size: write it as {example}", param_hint=flag)
     return int(value)
 
 

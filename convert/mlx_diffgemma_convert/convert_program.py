@@ -54,16 +54,23 @@ class ConvertSettings:
     )
     recipe: RecipeName | None = option(
         None,
-        "mixed: experts and self-conditioning as chosen, the other classes in 8 bits; uniform: all classes as chosen.",
+        "mixed: experts and self-conditioning as chosen, the other classes in 8 bits; uniform: all classes as chosen; "
+        "small: experts in 3 bits, the other classes as chosen.",
         QUANTIZATION,
         default_text="mixed",
+    )
+    fit: str | None = option(
+        None,
+        "Choose the recipe: the best whose result fits a Mac with this memory, of uniform in 8 bits, mixed, small.",
+        QUANTIZATION,
+        metavar="<16GB|24GB|..>",
     )
     settings: list[str] | None = option(
         None,
         "Bits of one class: embed, attention, mlp, router, experts or conditioning. Can be repeated.",
         QUANTIZATION,
         flags=("--set",),
-        metavar="CLASS=<4|5|6|8|bf16>",
+        metavar="CLASS=<3|4|5|6|8|bf16>",
     )
     no_quantize: bool = option(
         False, "Quantize nothing: change only names and config.json to the MLX layout.", QUANTIZATION
@@ -79,7 +86,7 @@ class ConvertSettings:
 @add_command(
     app,
     "mlx_diffgemma convert google/diffusiongemma-26B-A4B-it model-4bit",
-    "mlx_diffgemma convert ./my-model ./my-model-nvfp4 --mode nvfp4",
+    "mlx_diffgemma convert ./my-model ./my-model-24 --fit 24GB",
     "mlx_diffgemma convert ./my-model ./small --recipe uniform --set router=8",
     no_args_is_help=True,
 )
@@ -96,10 +103,11 @@ def run_convert(
     Memory does not depend on the size of the checkpoint. If the program is interrupted, the same command resumes where
     it stopped.
     """
-    recipe = _recipe(settings)
-    max_shard_bytes = parse_size(result.max_shard_size)
+    memory, recipe = _fit_bytes(settings), _recipe(settings)
+    max_shard_bytes = parse_size(result.max_shard_size, "--max-shard-size", "500MB or 5GB")
 
     from mlx_diffgemma.checkpoint.hub import model_folder
+    from mlx_diffgemma_convert.best_recipe import choose_for_folder
     from mlx_diffgemma_convert.conversion import ConversionOptions, convert
     from mlx_diffgemma_convert.upload import check_login, upload
 
@@ -110,7 +118,7 @@ def run_convert(
     options = ConversionOptions(
         source=folder,
         destination=absolute_path(destination),
-        recipe=recipe,
+        recipe=recipe if memory is None else choose_for_folder(folder, memory, DTYPES[settings.dtype]),
         name=name,
         repository=is_repository,
         target=settings.upload_repo,
@@ -121,6 +129,26 @@ def run_convert(
     run_work(convert(options), quiet=common.quiet)
     if settings.upload_repo is not None:
         typer.echo(upload(options.destination, settings.upload_repo))
+
+
+def _fit_bytes(settings: ConvertSettings) -> int | None:
+    """Return the memory that --fit names, in bytes. Raises typer.BadParameter for a contradiction."""
+    if settings.fit is None:
+        return None
+    given = {
+        "--bits": settings.bits,
+        "--mode": settings.mode,
+        "--group-size": settings.group_size,
+        "--recipe": settings.recipe,
+        "--set": settings.settings,
+        "--no-quantize": settings.no_quantize,
+    }
+    if others := [flag for flag, value in given.items() if value]:
+        raise typer.BadParameter(
+            f"leave out {' and '.join(others)}, because --fit chooses the recipe", param_hint="--fit"
+        )
+    # A Mac's gigabytes are powers of 1024.
+    return parse_size(settings.fit, "--fit", "24GB") * 2**30 // 10**9
 
 
 def _recipe(settings: ConvertSettings) -> Recipe:

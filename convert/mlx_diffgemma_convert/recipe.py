@@ -11,7 +11,7 @@ from mlx_diffgemma.checkpoint.names import VISION
 from mlx_diffgemma.checkpoint.quantization import FIXED_FORMATS, Quantization
 from mlx_diffgemma.errors import OptionError
 
-RecipeName: TypeAlias = Literal["mixed", "uniform"]
+RecipeName: TypeAlias = Literal["mixed", "uniform", "small"]
 
 MODULES = {
     "embed": r"embed_tokens",
@@ -32,7 +32,9 @@ KEPT_PRECISE = ("embed", "attention", "mlp", "router")
 """The classes that the recipe "mixed" quantizes to 8 bits: every token passes through them, so an error there affects
 all tokens."""
 PRECISE = Quantization(bits=8, group_size=64)
-SETTABLE_BITS = (4, 5, 6, 8)
+SMALL_EXPERT_BITS = 3
+"""The bits of experts in the recipe "small"."""
+SETTABLE_BITS = (3, 4, 5, 6, 8)
 
 DTYPE_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 """The names of dtypes in safetensors files -> in config.json and on the command line."""
@@ -78,12 +80,15 @@ def make_quantization(mode: str, bits: int | None, group_size: int | None) -> Qu
 def make_recipe(name: RecipeName, chosen: Quantization, settings: Mapping[str, int | None]) -> Recipe:
     """Return a recipe by name, changed by `settings`.
 
-    mixed: KEPT_PRECISE in 8 bits, the rest as `chosen`; uniform: every class as `chosen`. settings: class -> bits, or
-    None for a class that is not quantized. Those bits are affine, in groups of `chosen` if it is affine, else of 64.
+    mixed: KEPT_PRECISE in 8 bits, the rest as `chosen`; uniform: every class as `chosen`; small: experts in 3 bits, the
+    rest as `chosen`. settings: class -> bits, or None for a class that is not quantized. Those bits, and those of small
+    experts, are affine, in groups of `chosen` if it is affine, else of 64.
     """
     classes: dict[str, Quantization | None] = dict.fromkeys(MODULES, chosen)
     if name == "mixed":
         classes.update(dict.fromkeys(KEPT_PRECISE, PRECISE))
+    if name == "small":
+        settings = {"experts": SMALL_EXPERT_BITS, **settings}
     group_size = chosen.group_size if chosen.mode == "affine" else PRECISE.group_size
     for each, bits in settings.items():
         classes[each] = None if bits is None else Quantization(bits=bits, group_size=group_size)

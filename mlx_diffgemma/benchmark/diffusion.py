@@ -40,6 +40,7 @@ class ModelChoice:
     revision: str | None = None
     dtype: str | None = None
     adapter: Path | None = None
+    force: bool = False
     choices: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
     exact: bool = False
 
@@ -60,7 +61,9 @@ def load_diffusion(choice: ModelChoice) -> Diffusion:
     mx.clear_cache()
     mx.reset_peak_memory()
     begin = time.perf_counter()
-    session = load(choice.model, revision=choice.revision, dtype=choice.dtype, adapter=choice.adapter)
+    session = load(
+        choice.model, revision=choice.revision, dtype=choice.dtype, adapter=choice.adapter, force=choice.force
+    )
     mx.synchronize()
     seconds = time.perf_counter() - begin
     config = choice.over(session.defaults)

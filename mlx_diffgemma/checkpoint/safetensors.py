@@ -26,6 +26,11 @@ FLOATS = ("BF16", "F16", "F32")
 """The dtypes of unpacked weights, and of the scales of packed ones."""
 
 
+def held_bytes(dtype: str, shape: tuple[int, ...], itemsize: int) -> int:
+    """Return the bytes of a tensor once it is loaded; floats are then values of `itemsize` bytes."""
+    return math.prod(shape) * (itemsize if dtype in FLOATS else ITEM_BYTES[dtype])
+
+
 @dataclass(frozen=True, kw_only=True)
 class TensorInfo:
     """One tensor in one file; its first byte is at `offset` from the start of the file."""

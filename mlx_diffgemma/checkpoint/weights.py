@@ -23,7 +23,7 @@ from mlx.utils import tree_flatten
 from mlx_diffgemma.checkpoint.folder import read_config, read_folder
 from mlx_diffgemma.checkpoint.names import CheckpointTensors, TensorSource, sort_tensors
 from mlx_diffgemma.checkpoint.quantization import ENTRIES, QuantizationTable, parse_table, refuse_foreign
-from mlx_diffgemma.checkpoint.safetensors import FLOATS
+from mlx_diffgemma.checkpoint.safetensors import FLOATS, held_bytes
 from mlx_diffgemma.checkpoint.scaled import ScaledTensor
 from mlx_diffgemma.display.bar import Progress, no_progress
 from mlx_diffgemma.errors import OptionError, QuantizationError, WeightsError, out_of_memory
@@ -76,6 +76,11 @@ class Checkpoint:
     sources: Mapping[str, TensorSource]
     dtype: mx.Dtype
     defaults: GenerationConfig
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights once they are loaded."""
+        return sum(held_bytes(source.dtype, source.shape, self.dtype.size) for source in self.sources.values())
 
     def load(self, progress: Progress = no_progress) -> DiffusionGemma:
         """Read the weights into the model and return it. Raises WeightsError or OutOfMemoryError."""

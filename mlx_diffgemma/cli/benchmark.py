@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from mlx_diffgemma.benchmark.settings import BenchmarkSettings
 from mlx_diffgemma.cli.console import stdout_line
-from mlx_diffgemma.cli.options import OUTPUT, Chosen, adapter_option, dtype_option, revision_option
+from mlx_diffgemma.cli.options import OUTPUT, Chosen, adapter_option, dtype_option, force_option, revision_option
 from mlx_diffgemma.errors import DiffGemmaError, OptionError
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.option import option
@@ -39,6 +39,7 @@ class SubjectOptions:
     adapter: Path | None = adapter_option()
     revision: str | None = revision_option()
     dtype: str | None = dtype_option()
+    force: bool = force_option()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,7 @@ def benchmark_plan(
         revision=subject.revision,
         dtype=subject.dtype,
         adapter=subject.adapter,
+        force=subject.force,
         choices=chosen,
         exact=exact,
     )

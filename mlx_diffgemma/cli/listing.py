@@ -45,10 +45,10 @@ def list_models(folder: Path, *, as_json: bool) -> None:
 
 
 def _record(model: LocalModel, usable: int) -> dict[str, Any]:
-    from mlx_diffgemma.generation.admission import cache_bytes, step_bytes
+    from mlx_diffgemma.model.memory import memory_need
 
     # MLX holds the weights as the files do, but for the vision tower.
-    needs = model.nbytes + cache_bytes(model.config, _TOKENS, itemsize=2) + step_bytes(model.config)
+    needs = memory_need(model.config, model.nbytes, itemsize=2, tokens=_TOKENS, usable=usable).total
     return {
         "model": model.name,
         "folder": str(model.folder),

@@ -55,6 +55,11 @@ def adapter_option() -> Any:
     return option(None, "Folder of an adapter to apply to the model.", MODEL, flags=flags, metavar="DIR")
 
 
+def force_option() -> Any:
+    """Return the field `force` of a program that loads a model."""
+    return option(False, "Load the model even if it needs more memory than MLX should use on this machine.", MODEL)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
     """Which model to load, and how."""
@@ -71,6 +76,7 @@ class ModelOptions:
     adapter: Path | None = adapter_option()
     revision: str | None = revision_option()
     dtype: str | None = dtype_option()
+    force: bool = force_option()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,7 +68,14 @@ def load_session(model: ModelOptions, *, quiet: bool) -> Session:
     with Bar(f"loading {name}", 0, sys.stderr, shown=not quiet) as bar:
         from mlx_diffgemma.loading import load
 
-        return load(name, revision=model.revision, dtype=model.dtype, adapter=model.adapter, progress=bar.passing)
+        return load(
+            name,
+            revision=model.revision,
+            dtype=model.dtype,
+            adapter=model.adapter,
+            progress=bar.passing,
+            force=model.force,
+        )
 
 
 def refuse(message: str) -> NoReturn:

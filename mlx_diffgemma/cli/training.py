@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlx_diffgemma.cli.console import INTERRUPTED
-from mlx_diffgemma.cli.options import MODEL, dtype_option, revision_option
+from mlx_diffgemma.cli.options import MODEL, dtype_option, force_option, revision_option
 from mlx_diffgemma.option import option
 from mlx_diffgemma.training.settings import RECIPE, TrainingSettings
 
@@ -47,6 +47,7 @@ class SourceOptions:
     )
     revision: str | None = revision_option()
     dtype: str | None = dtype_option()
+    force: bool = force_option()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +93,7 @@ def training_plan(
         model=source.model,
         revision=source.revision,
         dtype=source.dtype,
+        force=source.force,
         data=source.data,
         out=source.out,
         settings=settings,

@@ -15,6 +15,8 @@ from typing import cast
 
 import mlx.core as mx
 
+from mlx_diffgemma.device import parts
+
 ROUNDING = 12582912.0
 """1.5 * 2^23: a float32 to which it is added and from which it is subtracted becomes the nearest whole number."""
 ROUNDING_BITS = 0x4B400000
@@ -141,16 +143,5 @@ def tile_height(pairs: int, experts: int) -> int:
 
 
 def in_parts(function: Callable[..., tuple[mx.array, ...]], *arrays: mx.array) -> tuple[mx.array, ...]:
-    """Return function(*arrays), each array [B, C, ..], computed for a few of the C positions at a time.
-
-    The parts are evaluated here, so that `function` can be neither compiled nor differentiated.
-    """
-    rows, length, size = arrays[0].shape
-    step = max(1, MAX_LOGITS // (rows * size))
-    if step >= length:
-        return function(*arrays)
-    results: list[tuple[mx.array, ...]] = []
-    for start in range(0, length, step):
-        results.append(function(*(array[:, start : start + step] for array in arrays)))
-        mx.eval(results[-1])
-    return tuple(mx.concatenate(list(field), axis=1) for field in zip(*results, strict=True))
+    """Return function(*arrays), each array [B, C, ..], computed for MAX_LOGITS values at a time."""
+    return parts.in_parts(MAX_LOGITS, function, *arrays)

@@ -7,12 +7,13 @@ replace what MLX's CPU backend computes slowly. Both compute the same, up to rou
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeAlias
 
 import mlx.core as mx
 
-from mlx_diffgemma.device import cpu
+from mlx_diffgemma.device import cpu, parts
 
 MAX_CHUNK = 2048
 """Tokens that are encoded together at most."""
@@ -20,6 +21,9 @@ MIN_CHUNK = 256
 """Tokens of one chunk at least, but for the last: a canvas has as many queries in every step anyway."""
 ATTENTION_CELLS = 2**24
 """Queries times keys of one head in one chunk at most, where attention stores its scores."""
+
+PART_LOGITS = 2**24
+"""Logits that are read together where memory is short: those of 64 positions at full size."""
 
 Mask: TypeAlias = mx.array | str | None
 """Which keys a query sees: None for all, "causal", or bool, True where it sees one; see `Kernels.attention`."""
@@ -100,6 +104,11 @@ CPU_KERNELS = Kernels(
     in_parts=cpu.in_parts,
     chunk_length=_few_scores,
 )
+
+
+def sparing(kernels: Kernels) -> Kernels:
+    """Return the table for a device that is short of memory: logits are read PART_LOGITS at a time."""
+    return replace(kernels, in_parts=partial(parts.in_parts, PART_LOGITS)) if kernels.in_parts is _at_once else kernels
 
 
 def default_kernels() -> Kernels:

@@ -85,6 +85,8 @@ class TrainingPlan:
     """the folder of an adapter whose changes the training begins with"""
     revision: str | None = None
     dtype: str | None = None
+    force: bool = False
+    """load a model that memory may not hold"""
     answers: int = 8
     """held-out questions answered at each evaluation"""
     checkpoint: bool = False
@@ -138,7 +140,7 @@ def prepare_training(plan: TrainingPlan, progress: Progress) -> PreparedTraining
     if not taught:
         raise DataError(f"{plan.data} has no training data: put one JSON object per line into {TRAIN}.jsonl")
     dtype = plan.dtype or ("float32" if plan.lora is None else None)
-    session = load_trainable(plan.model, revision=plan.revision, dtype=dtype, progress=progress)
+    session = load_trainable(plan.model, revision=plan.revision, dtype=dtype, progress=progress, force=plan.force)
     weights = weights_fingerprint(session.model)
     make_trainable(session.model, plan)
     if plan.start_from is not None and plan.adapted is not None:

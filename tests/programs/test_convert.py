@@ -21,14 +21,21 @@ from convert_helpers import (
     tensors,
     tiny_source,
 )
-from mlx_diffgemma_convert.recipe import Recipe, make_quantization, make_recipe
+from mlx.utils import tree_flatten
+from mlx_diffgemma_convert.best_recipe import CANDIDATES, Candidate, memory_for
+from mlx_diffgemma_convert.plan import make_plan
+from mlx_diffgemma_convert.recipe import Recipe, RecipeName, make_quantization, make_recipe
 from tiny import denoised, encoded
 
+from mlx_diffgemma import load
 from mlx_diffgemma.checkpoint.folder import read_folder
+from mlx_diffgemma.checkpoint.names import sort_tensors
 from mlx_diffgemma.checkpoint.quantization import parse_table
-from mlx_diffgemma.checkpoint.weights import load_model
+from mlx_diffgemma.checkpoint.weights import load_model, open_checkpoint
 from mlx_diffgemma.files import read_json
 from mlx_diffgemma.model.config import parse_config
+
+SMALL = make_recipe("small", make_quantization("affine", 4, None), {})
 
 
 def our_name(name: str) -> str:
@@ -45,13 +52,14 @@ def our_name(name: str) -> str:
         ("mxfp4", None, None, "mixed"),
         ("mxfp8", None, None, "uniform"),
         ("nvfp4", None, None, "mixed"),
+        ("affine", 4, 64, "small"),
     ],
 )
 def test_every_tensor_is_what_mlx_makes_of_the_whole(
-    tmp_path: Path, mode: str, bits: int | None, group_size: int | None, kind: str
+    tmp_path: Path, mode: str, bits: int | None, group_size: int | None, kind: RecipeName
 ) -> None:
     source = tiny_source(tmp_path / "source", vision=True, layers=2)
-    recipe = make_recipe("mixed" if kind == "mixed" else "uniform", make_quantization(mode, bits, group_size), {})
+    recipe = make_recipe(kind, make_quantization(mode, bits, group_size), {})
     run(options(source, tmp_path / "result", recipe))
     found = tensors(tmp_path / "result")
     expected: dict[str, mx.array] = {}
@@ -196,6 +204,27 @@ def test_the_closing_lines_add_up(tmp_path: Path) -> None:
     assert lines["other"].error == lines["vision"].error == 0
 
 
+def test_small_says_what_its_experts_lose(tmp_path: Path) -> None:
+    source = tiny_source(tmp_path / "source")
+    lines = run(options(source, tmp_path / "result", SMALL))
+    assert [lines[name].packing for name in ("experts", "attention")] == ["3 bits, group 64", "4 bits, group 64"]
+    assert [lines[name].bits_per_weight for name in ("experts", "attention")] == [3.5, 4.5]
+    assert (lines["experts"].error or 0) > 1.5 * (lines["attention"].error or 0) > 0.05
+
+
+@pytest.mark.parametrize("candidate", CANDIDATES, ids=lambda candidate: candidate.name)
+def test_sizes_are_foretold_from_headers(tmp_path: Path, candidate: Candidate) -> None:
+    source, result = tiny_source(tmp_path / "source", vision=True), tmp_path / "result"
+    config = parse_config(read_json(source / "config.json"))
+    plan = make_plan(sort_tensors(read_folder(source)), config, candidate.recipe, "BF16", SMALL_SHARDS)
+    run(replace(options(source, result, candidate.recipe), max_shard_bytes=SMALL_SHARDS))
+    assert plan.nbytes == sum(file.stat().st_size for file in result.glob("*.safetensors"))
+    text = sum(array.nbytes for name, array in tensors(result).items() if "vision" not in name)
+    assert memory_for(plan, config).weights == text
+    held = sum(array.nbytes for _, array in tree_flatten(load_model(result).parameters()))
+    assert open_checkpoint(result).weight_bytes == held > text, "a CPU holds scales in float32"
+
+
 def test_an_entry_that_merging_left_over_plain_weights_is_dropped(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -287,16 +316,17 @@ def test_our_runtime_computes_the_same_from_unpacked_results(tmp_path: Path) -> 
     assert mx.array_equal(logits(tmp_path / "result"), logits(source))
 
 
-def test_our_runtime_computes_with_the_values_that_were_packed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", [MIXED_4, SMALL], ids=["mixed", "small"])
+def test_our_runtime_computes_with_the_values_that_were_packed(tmp_path: Path, recipe: Recipe) -> None:
     source = tiny_source(tmp_path / "source")
-    run(options(source, tmp_path / "result"))
+    run(options(source, tmp_path / "result", recipe))
     unpacked: dict[str, mx.array] = {}
     held = {
         name: a.astype(mx.float32) if a.dtype == mx.bfloat16 else a for name, a in tensors(tmp_path / "result").items()
     }
     for name, array in held.items():
         path, _, part = name.rpartition(".")
-        quantization = MIXED_4.at(name)
+        quantization = recipe.at(name)
         if part == "weight" and quantization is not None:
             scales, biases = held[f"{path}.scales"], held[f"{path}.biases"]
             unpacked[name] = mx.dequantize(array, scales, biases, group_size=64, bits=quantization.bits)
@@ -306,6 +336,12 @@ def test_our_runtime_computes_with_the_values_that_were_packed(tmp_path: Path) -
     found, expected = logits(tmp_path / "result"), logits(source)
     assert mx.allclose(found, expected, rtol=1e-4, atol=1e-4)
     assert mx.max(mx.abs(expected)).item() > 0.1
+
+
+def test_a_small_conversion_answers(demo: Path, tmp_path: Path) -> None:
+    run(options(demo, tmp_path / "result", SMALL))
+    answer = load(tmp_path / "result").generate("What is 2 + 2?", max_tokens=16, max_steps=2, allow_empty=True)
+    assert 0 < answer.stats.tokens <= 16
 
 
 def test_config_in_googles_spelling_parses_to_the_same_sizes(tmp_path: Path) -> None:

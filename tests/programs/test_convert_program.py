@@ -84,6 +84,36 @@ def test_every_option_reaches_the_result(source: Path, tmp_path: Path) -> None:
     assert "quantization" not in read_json(result / "config.json")
 
 
+def test_a_recipe_is_chosen_by_memory_and_the_choice_is_explained(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(source, tmp_path / "result", "--fit", "24gb") == 0
+    quantization = read_json(tmp_path / "result" / "config.json")["quantization"]
+    assert (quantization["bits"], "model.decoder.embed_tokens" in quantization) == (8, False)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "recipe" in line]
+    assert re.fullmatch(
+        r"the recipe is uniform in 8 bits: \S+ kB on disk, \S+ MB in memory, "
+        r"and macOS recommends 17.18 GB at most on a Mac with 24 GB",
+        line,
+    )
+
+
+@pytest.mark.parametrize(
+    ("others", "named"),
+    [
+        (["--recipe", "small"], "--recipe"),
+        (["--bits", "4", "--set", "embed=8"], "--bits and --set"),
+        (["--no-quantize"], "--no-quantize"),
+    ],
+)
+def test_fit_beside_another_choice_of_recipe_names_both(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], others: list[str], named: str
+) -> None:
+    assert call(source, tmp_path / "result", "--fit", "24GB", *others) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"error: invalid value for --fit: leave out {named}, because --fit chooses the recipe (")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -95,10 +125,14 @@ def test_every_option_reaches_the_result(source: Path, tmp_path: Path) -> None:
         ["--no-quantize", "--group-size", "0"],
         ["--recipe", "best"],
         ["--set", "norms=8"],
-        ["--set", "embed=3"],
+        ["--set", "embed=2"],
         ["--dtype", "int8"],
         ["--max-shard-size", "big"],
         ["--max-shard-size", "0GB"],
+        ["--fit", "24"],
+        ["--fit", "abc"],
+        ["--fit", "-16GB"],
+        ["--fit", "24GB", "--bits", "4"],
         ["--no-quantize", "--bits", "4"],
         ["--no-quantize", "--set", "embed=8"],
         ["--unknown"],
@@ -121,6 +155,10 @@ def test_usage_errors_exit_2_and_write_nothing(
         (["nowhere"], "no such folder: nowhere"),
         (["google/not-cached"], "go online"),
         (["{source}", "--revision", "main"], "a revision goes with a Hub repository only"),
+        (
+            ["{source}", "--fit", "0.001GB"],
+            "no recipe fits: macOS recommends 715.83 kB at most on a Mac with 0.001 GB; ",
+        ),
         (["{source}", "--group-size", "128"], "which groups of 128 do not divide"),
         (["{source}", "--upload-repo", "nobody/nothing"], "cannot upload to nobody/nothing"),
     ],

@@ -168,6 +168,7 @@ def loading(script: Scripted) -> ModuleType:
         dtype: str | None = None,
         adapter: object = None,
         progress: object = None,
+        force: bool = False,
     ) -> Scripted:
         time.sleep(script.delay)
         return script

@@ -69,6 +69,15 @@ def test_uniform_packs_all_classes_alike_and_nothing_else() -> None:
     assert recipe.at(ONE_OF_EACH["vision"]) is None
 
 
+def test_small_packs_experts_in_3_bits_and_the_rest_as_chosen() -> None:
+    found = packings(make_recipe("small", FOUR, {}))
+    assert found.pop("experts") == Quantization(bits=3, group_size=64)
+    assert set(found.values()) == {FOUR}
+    assert packings(make_recipe("small", FOUR, {"experts": 5}))["experts"] == Quantization(bits=5, group_size=64)
+    fixed = packings(make_recipe("small", make_quantization("mxfp4", None, None), {}))
+    assert fixed["experts"] == Quantization(bits=3, group_size=64)
+
+
 def test_a_setting_wins_over_the_recipe() -> None:
     found = packings(make_recipe("mixed", make_quantization("affine", 5, 32), {"attention": None, "embed": 6}))
     assert found["attention"] is None
@@ -100,11 +109,12 @@ def test_a_format_with_foreign_bits_is_refused() -> None:
 def test_settings_are_read() -> None:
     assert parse_setting("experts=bf16") == ("experts", None)
     assert parse_setting("embed=6") == ("embed", 6)
+    assert parse_setting("experts=3") == ("experts", 3)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("norms=8", "no tensor class 'norms'"), ("embed", "set embed to bf16"), ("embed=7", "4, 5, 6, 8 bits")],
+    [("norms=8", "no tensor class 'norms'"), ("embed", "set embed to bf16"), ("embed=7", "3, 4, 5, 6, 8 bits")],
 )
 def test_settings_that_cannot_be_meant_are_refused(text: str, message: str) -> None:
     with pytest.raises(OptionError, match=message):

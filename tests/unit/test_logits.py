@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mlx_diffgemma.device import cpu
+from mlx_diffgemma.model import kernels
 from mlx_diffgemma.model.kernels import CPU_KERNELS, PLAIN_KERNELS, Kernels, default_kernels
 from mlx_diffgemma.model.logits import FORBIDDEN, ProcessedLogits, Reading, group_width
 
@@ -165,3 +166,22 @@ def test_what_is_forbidden_has_no_probability_and_is_not_among_the_most_likely()
     assert logits.array()[0, 1, before[1]].item() == FORBIDDEN
     assert before[1] not in logits.most_likely(8)[0][0, 1].tolist()
     assert logits.probabilities(mx.float32)[0, 2, 3].item() < 1e-30
+
+
+def test_where_memory_is_short_parts_are_read_and_nothing_else_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step at once holds the logits and two float32 arrays; in parts two small ones."""
+    monkeypatch.setattr(kernels, "PART_LOGITS", 4096 * 8)
+    raw, targets = random_logits(4096, positions=64).astype(mx.bfloat16), uniform((1, 64))
+    found, held = [], []
+    for table in (PLAIN_KERNELS, kernels.sparing(PLAIN_KERNELS)):
+        mx.eval(raw, targets)
+        before = mx.get_active_memory()
+        mx.reset_peak_memory()
+        logits = ProcessedLogits(raw, 0.5, 30.0, table)
+        results = [*logits.read(targets), *logits.most_likely(8), logits.probabilities(mx.bfloat16)[..., :8]]
+        mx.eval(results[:-1])
+        held.append((mx.get_peak_memory() - before) / raw.size / 4)
+        found.append(results)
+    assert all(mx.array_equal(one, other) for one, other in zip(*found, strict=True))
+    assert held[1] < 0.6 * held[0]
+    assert kernels.sparing(CPU_KERNELS) is CPU_KERNELS
