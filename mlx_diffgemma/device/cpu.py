@@ -10,12 +10,9 @@ attention, and everything computed from logits, is split into parts that use the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import cast
 
 import mlx.core as mx
-
-from mlx_diffgemma.device import parts
 
 ROUNDING = 12582912.0
 """1.5 * 2^23: a float32 to which it is added and from which it is subtracted becomes the nearest whole number."""
@@ -140,8 +137,3 @@ def tile_height(pairs: int, experts: int) -> int:
     expert has twice as many rows on average: the last tile of each expert is padded with rows of zeros.
     """
     return TALL_TILE if pairs >= 2 * TALL_TILE * experts else 1
-
-
-def in_parts(function: Callable[..., tuple[mx.array, ...]], *arrays: mx.array) -> tuple[mx.array, ...]:
-    """Return function(*arrays), each array [B, C, ..], computed for MAX_LOGITS values at a time."""
-    return parts.in_parts(MAX_LOGITS, function, *arrays)

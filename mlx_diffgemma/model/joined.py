@@ -15,7 +15,7 @@ import mlx.nn as nn
 _ARRAYS = ("weight", "scales", "biases")
 
 
-def joined(maps: Sequence[nn.Module]) -> nn.Module | None:
+def joined_maps(maps: Sequence[nn.Module]) -> nn.Module | None:
     """Return one map [.., in] -> [.., sum of out] with the weights of all, None if they are not of one format."""
     first = maps[0]
     if type(first) not in (nn.Linear, nn.QuantizedLinear) or len({_format(each) for each in maps}) > 1:

@@ -13,7 +13,8 @@ from typing import TypeAlias
 
 import mlx.core as mx
 
-from mlx_diffgemma.device import cpu, parts
+from mlx_diffgemma.device import cpu
+from mlx_diffgemma.device.parts import in_parts
 
 MAX_CHUNK = 2048
 """Tokens that are encoded together at most."""
@@ -101,14 +102,14 @@ CPU_KERNELS = Kernels(
     softcap=cpu.softcap,
     attention=cpu.attention,
     tile_height=cpu.tile_height,
-    in_parts=cpu.in_parts,
+    in_parts=partial(in_parts, cpu.MAX_LOGITS),
     chunk_length=_few_scores,
 )
 
 
 def sparing(kernels: Kernels) -> Kernels:
     """Return the table for a device that is short of memory: logits are read PART_LOGITS at a time."""
-    return replace(kernels, in_parts=partial(parts.in_parts, PART_LOGITS)) if kernels.in_parts is _at_once else kernels
+    return replace(kernels, in_parts=partial(in_parts, PART_LOGITS)) if kernels.in_parts is _at_once else kernels
 
 
 def default_kernels() -> Kernels:

@@ -20,7 +20,7 @@ from mlx_diffgemma.model.cache import KeysValues
 from mlx_diffgemma.model.config import LayerConfig, ModelConfig
 from mlx_diffgemma.model.experts import Experts, Router
 from mlx_diffgemma.model.functions import geglu
-from mlx_diffgemma.model.joined import joined
+from mlx_diffgemma.model.joined import joined_maps
 from mlx_diffgemma.model.kernels import Kernels, Mask
 
 WriteKeys: TypeAlias = Callable[[mx.array, mx.array], KeysValues]
@@ -91,7 +91,7 @@ class Attention(nn.Module):
     def join(self) -> None:
         """Project queries, keys and values by one product from now on, if their weights have one format."""
         names = [name for name in ("q_proj", "k_proj", "v_proj") if name in self]
-        if (whole := joined([self[name] for name in names])) is not None:
+        if (whole := joined_maps([self[name] for name in names])) is not None:
             self.qkv_proj = whole
             for name in names:
                 del self[name]
@@ -153,7 +153,7 @@ class GatedMLP(nn.Module):
 
     def join(self) -> None:
         """Compute gate and up by one product from now on, if their weights have one format."""
-        if (whole := joined([self.gate_proj, self.up_proj])) is not None:
+        if (whole := joined_maps([self.gate_proj, self.up_proj])) is not None:
             self.gate_up_proj = whole
             del self.gate_proj, self.up_proj
 
