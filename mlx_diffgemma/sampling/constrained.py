@@ -3,7 +3,7 @@
     processed logits -> candidates -> (constraint.search, on the CPU) -> best, and the tokens of accepted positions
 
 This is the one place where denoising waits for Python: the search needs this step's logits, and the next step needs
-the result of the search.
+the result of the search. Meanwhile the device computes what does not need it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from mlx_diffgemma.constraint.automata.adjacency import Flags
 from mlx_diffgemma.constraint.automata.search import TokenCandidates, TokenPath, most_probable
 from mlx_diffgemma.constraint.automata.token_automaton import TokenAutomaton
+from mlx_diffgemma.model.functions import Arrays
 from mlx_diffgemma.model.logits import ProcessedLogits
 from mlx_diffgemma.sampling.sampler import Draft
 
@@ -40,11 +41,14 @@ class ConstrainedSpan:
     """tokens that the text can still have, counted likewise"""
 
 
-def constrain(processed: ProcessedLogits, draft: Draft, spans: Sequence[Sequence[ConstrainedSpan]]) -> Draft:
+def constrain(
+    processed: ProcessedLogits, draft: Draft, spans: Sequence[Sequence[ConstrainedSpan]], meanwhile: Arrays = ()
+) -> Draft:
     """Return the draft with the text of every row's spans changed to the most probable one that matches.
 
-    processed: the logits [B, C, V] that the draft was made of. In a span, `best` becomes the text that was
-    found, and accepted positions take their tokens from it; what follows its end token stays as it was.
+    processed: the logits [B, C, V] that the draft was made of. meanwhile: what the device computes during the search.
+    In a span, `best` becomes the text that was found, and accepted positions take their tokens from it; what follows
+    its end token stays as it was.
     """
     constrained = [(row, span) for row, own in enumerate(spans) for span in own]
     if not constrained:
@@ -53,7 +57,9 @@ def constrain(processed: ProcessedLogits, draft: Draft, spans: Sequence[Sequence
         _candidates(processed[row : row + 1, span.positions], draft.best[row, span.positions], span)
         for row, span in constrained
     ]
-    mx.eval(asked, draft)
+    # Two calls: the search waits for the first alone.
+    mx.async_eval(asked, draft)
+    mx.async_eval(meanwhile)
     best, inside = np.array(draft.best), np.zeros(draft.best.shape, np.bool_)
     for (row, span), arrays in zip(constrained, asked, strict=True):
         path = _path(arrays, span)

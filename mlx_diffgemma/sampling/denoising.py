@@ -140,11 +140,11 @@ def _step(model: DiffusionGemma, canvases: Sequence[Canvas], hidden: mx.array) -
     keys = [random_key(canvas.seed, canvas.block, number) for canvas, number in zip(canvases, numbers, strict=True)]
     noisy = mx.concatenate([canvas.state.canvas for canvas in canvases])
     draft = rules.sampler.step(processed, noisy, mx.stack(keys))
-    draft = constrain(processed, draft, [canvas.spans for canvas in canvases])
+    signal = model.signal(processed, rules.conditioning_top_k, draft.total)
+    draft = constrain(processed, draft, [canvas.spans for canvas in canvases], meanwhile=(signal,))
     before = mx.concatenate([canvas.state.memory for canvas in canvases], axis=1)
     memory, finished = rules.stop.judge(mx.array(numbers), before, draft.best, draft.entropy)
     draft = among_allowed(processed, draft, _ending_spans(canvases, numbers, finished))
-    signal = model.signal(processed, rules.conditioning_top_k, draft.total)
     rows = [slice(row, row + 1) for row in range(len(canvases))]
     return [
         Outcome(
