@@ -16,7 +16,7 @@ LOWEST_TEMPERATURE = 0.001
 _ANSWER, _CONSTRAINT, _SAMPLER, SPEED = "Answer", "Constraint", "Sampler", "Speed and quality"
 """The panels of the options; SPEED has what the reference does not have."""
 
-Mode: TypeAlias = Literal["canvas", "causal"]
+Mode: TypeAlias = Literal["canvas", "causal", "speculative"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +80,8 @@ class GenerationConfig:
         "Tokens that are denoised together.",
         _SAMPLER,
         allowed=at_least(1),
-        default_text="the model's own length, which is also the longest",
-        only="canvas",
+        default_text="the model's own length, which is the longest; at most 32 in speculative mode",
+        only=("canvas", "speculative"),
     )
     max_steps: int = option(
         48,
@@ -89,10 +89,10 @@ class GenerationConfig:
         _SAMPLER,
         allowed=at_least(1),
         reference="max_denoising_steps",
-        only="canvas",
+        only=("canvas",),
     )
     t_min: float = option(
-        0.4, "Temperature at the last step.", _SAMPLER, allowed=at_least(0), reference="t_min", only="canvas"
+        0.4, "Temperature at the last step.", _SAMPLER, allowed=at_least(0), reference="t_min", only=("canvas",)
     )
     t_max: float = option(
         0.8,
@@ -100,7 +100,7 @@ class GenerationConfig:
         _SAMPLER,
         allowed=at_least(LOWEST_TEMPERATURE),
         reference="t_max",
-        only="canvas",
+        only=("canvas",),
     )
     entropy_bound: float = option(
         0.1,
@@ -108,7 +108,7 @@ class GenerationConfig:
         _SAMPLER,
         allowed=above(0, "nats"),
         reference="sampler_config.entropy_bound",
-        only="canvas",
+        only=("canvas",),
     )
     stability_threshold: int = option(
         1,
@@ -117,7 +117,7 @@ class GenerationConfig:
         former="stability",
         allowed=at_least(0, "steps"),
         reference="stability_threshold",
-        only="canvas",
+        only=("canvas",),
     )
     confidence_threshold: float = option(
         0.005,
@@ -126,11 +126,11 @@ class GenerationConfig:
         former="confidence",
         allowed=above(0, "nats"),
         reference="confidence_threshold",
-        only="canvas",
+        only=("canvas",),
     )
     temperature: float = option(
         1.0,
-        "Multiplies the temperatures of all steps, and is that of causal mode; 0 is --greedy.",
+        "Multiplies the temperatures of all steps, and is that of the other modes; 0 is --greedy.",
         _SAMPLER,
         allowed=Range("0, or at least 0.001", lambda value: value == 0 or value >= LOWEST_TEMPERATURE),
     )
@@ -143,10 +143,10 @@ class GenerationConfig:
         allowed=at_least(1),
         none=0,
         exact=None,
-        only="canvas",
+        only=("canvas",),
     )
     until_end: bool = option(
-        True, "A canvas need not converge after the end of the answer.", SPEED, exact=False, only="canvas"
+        True, "A canvas need not converge after the end of the answer.", SPEED, exact=False, only=("canvas",)
     )
     allow_empty: bool = option(
         False, "An answer may be empty: its first token may end it, and the exit code is 0.", SPEED, exact=True
@@ -157,13 +157,13 @@ class GenerationConfig:
         SPEED,
         allowed=above(0, "nats"),
         exact=None,
-        only="canvas",
+        only=("canvas",),
     )
     min_steps: int = option(
-        12, "Steps before --mean-entropy can finish a canvas.", SPEED, allowed=at_least(1), only="canvas"
+        12, "Steps before --mean-entropy can finish a canvas.", SPEED, allowed=at_least(1), only=("canvas",)
     )
     trim: bool = option(
-        False, "Drop the positions of a canvas that the answer cannot use.", SPEED, exact=False, only="canvas"
+        False, "Drop the positions of a canvas that the answer cannot use.", SPEED, exact=False, only=("canvas",)
     )
     verify: float | None = option(
         None,
@@ -172,15 +172,27 @@ class GenerationConfig:
         metavar="P",
         allowed=Range("a probability between 0 and 1", lambda value: 0 < value < 1),
         exact=None,
-        only="canvas",
+        only=("canvas",),
     )
-    mode: Mode = option("canvas", "Denoise whole canvases, or write one token after another.", SPEED, exact="canvas")
+    mode: Mode = option(
+        "canvas",
+        "Denoise whole canvases, write one token after another, or write the same in fewer steps with drafts.",
+        SPEED,
+        exact="canvas",
+    )
+    draft_steps: int = option(
+        1,
+        "In speculative mode the denoising steps of a draft, which the encoder then checks in one more step.",
+        SPEED,
+        allowed=at_least(1),
+        only=("speculative",),
+    )
     top_p: float = option(
         0.95,
-        "In causal mode draw from the most likely tokens whose probabilities sum to this.",
+        "In causal and speculative mode draw from the most likely tokens whose probabilities sum to this.",
         SPEED,
         allowed=Range("above 0 and at most 1", lambda value: 0 < value <= 1),
-        only="causal",
+        only=("causal", "speculative"),
     )
 
     @property

@@ -177,6 +177,7 @@ def test_a_prompt_that_says_nothing_is_refused(parts: tuple[str | None, str | No
         (("hi", "--t-min", "0.9", "--t-max", "0.5"), b"", "error: --t-min 0.9 must not be above --t-max 0.5"),
         (("hi", "--t-min", "0.9"), b"", "error: --t-min 0.9 must not be above --t-max 0.8"),
         (("hi", "--mode", "causal", "--max-steps", "3"), b"", "error: --max-steps 3 has no effect with --mode causal"),
+        (("hi", "--draft-steps", "2"), b"", "error: --draft-steps 2 has no effect with --mode canvas: leave it out"),
         (("hi", "--mode", "causal", "--trim"), b"", "error: --trim has no effect with --mode causal: leave it out"),
         (("hi", "--mode", "causal", "--no-until-end"), b"", "error: --no-until-end has no effect with --mode causal"),
         (("hi", "--raw", "--system", "x"), b"", "error: raw sends the prompt as it is"),

@@ -24,6 +24,7 @@ OURS = {
     "trim": False,
     "verify": None,
     "mode": "canvas",
+    "draft_steps": 1,
     "temperature": 1.0,
     "top_p": 0.95,
 }
@@ -169,6 +170,8 @@ def test_options_out_of_range_are_named_with_their_value(options: dict[str, Any]
     ("options", "message"),
     [
         ({"mode": "causal", "max_steps": 3}, "max_steps=3 has no effect with mode=causal: leave it out"),
+        ({"mode": "causal", "draft_steps": 2}, "draft_steps=2 has no effect with mode=causal: leave it out"),
+        ({"mode": "speculative", "trim": True}, "trim=True has no effect with mode=speculative: leave it out"),
         ({"mode": "causal", "verify": 0.5}, "verify=0.5 has no effect with mode=causal: leave it out"),
         ({"top_p": 0.5}, "top_p=0.5 has no effect with mode=canvas: leave it out"),
         ({"min_steps": 2}, "min_steps=2 has no effect without mean_entropy: leave it out, or give both"),
@@ -183,4 +186,5 @@ def test_an_option_of_the_base_may_be_without_effect() -> None:
     base = GenerationConfig(max_steps=3)
     assert configured(base, {"mode": "causal"}).max_steps == 3
     assert configured(base, {"mode": "causal", "top_p": 0.5}).top_p == 0.5
+    assert configured(base, {"mode": "speculative", "top_p": 0.5, "canvas_length": 8}).canvas_length == 8
     assert configured(base, {"mean_entropy": 0.1, "min_steps": 2}).min_steps == 2
