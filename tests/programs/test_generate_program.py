@@ -291,14 +291,15 @@ def test_every_generation_option_has_its_command_line_option():
         temperature=0.7,
     )
     assert answer == repr(expected)
-    causal = run("hi", "--mode", "causal", "--top-p", "0.8", text="{config}", length=1000).stdout.decode().strip()
-    assert causal == repr(GenerationConfig(max_tokens=77, mode="causal", top_p=0.8))
+    drafting = ("--mode", "speculative", "--top-p", "0.8", "--draft-steps", "2")
+    drafted = run("hi", *drafting, text="{config}", length=1000).stdout.decode().strip()
+    assert drafted == repr(GenerationConfig(max_tokens=77, mode="speculative", top_p=0.8, draft_steps=2))
     unset = {
         field.name
         for field in dataclasses.fields(GenerationConfig)
         if getattr(expected, field.name) == getattr(GenerationConfig(), field.name)
     }
-    assert unset == {"raw", "constraint", "mode", "top_p"}
+    assert unset == {"raw", "constraint", "mode", "draft_steps", "top_p"}
     plain = run("hi", *arguments, *EVERY_FLAG, "--exact", text="{config}", length=1000).stdout.decode().strip()
     assert plain == repr(expected.exact())
     everything = run("hi", "--conditioning-top-k", "0", text="{config}", length=1000).stdout.decode().strip()
