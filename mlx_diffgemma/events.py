@@ -18,7 +18,7 @@ FinishReason: TypeAlias = Literal["stop", "length", "empty"]
 
 @dataclass(frozen=True, kw_only=True)
 class Stats:
-    """Figures of one generation.
+    """Figures of one generation. Steps are denoising steps or, in causal and speculative mode, passes of any kind.
 
     Seconds are wall clock and include what is computed for other answers meanwhile. `peak_memory` is the most that MLX
     has held in this process, loading included, in bytes. `reused_tokens` of the prompt were in a prefix that was kept.
@@ -37,12 +37,12 @@ class Stats:
 
     @property
     def steps(self) -> int:
-        """Denoising steps of all blocks, which are forward passes of the decoder."""
+        """Steps of all blocks: how often the layers ran, but for reading the prompt and finished blocks."""
         return sum(self.steps_per_block)
 
     @property
     def tokens_per_forward(self) -> float:
-        """Generated tokens, the end token included, per denoising step."""
+        """Generated tokens, the end token included, per step."""
         return self.tokens / self.steps if self.steps else 0.0
 
     @property
@@ -110,8 +110,9 @@ class BlockCommitted:
 
     Padding is left out: it has no text and is no part of the answer.
 
-    steps: the steps of its canvas; 0 for text of a template that was not in a canvas. last: no block follows.
-    probabilities: of each token in the last step; in causal mode by the encoder, without temperature. Within a
+    steps: the steps of its canvas, in speculative mode with the check; 0 for text of a template that was not in a
+    canvas. last: no block follows.
+    probabilities: of each token in the last step; in the other modes by the encoder, without temperature. Within a
     constraint it is the probability among the tokens that were allowed after the text before: 1 for the only one.
 
     Attached by the session: `text` is what the tokens add to the answer, without a stop string and what may become one,

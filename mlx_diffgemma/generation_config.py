@@ -1,4 +1,4 @@
-"""The options of one generation: read from the checkpoint, overridden by the caller, checked on construction."""
+"""The options of one generation, checked on construction."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, cast
 
 from mlx_diffgemma.constraint.spec import Constraint, require_constraint
-from mlx_diffgemma.errors import ConfigError, OptionError
+from mlx_diffgemma.errors import OptionError
 from mlx_diffgemma.option import UNCHANGED, Range, above, at_least, check_options, option, option_fields
 
 LOWEST_TEMPERATURE = 0.001
 """Logits reach 30 in size; divided by less they would leave the range of float32."""
-_SAMPLER_CLASS = "EntropyBoundSamplerConfig"
-_ENTROPY_BOUND, _STOP_TOKENS = "sampler_config.entropy_bound", "eos_token_id"
-"""Names in generation_config.json that are not read as they are."""
 
 _ANSWER, _CONSTRAINT, _SAMPLER, SPEED = "Answer", "Constraint", "Sampler", "Speed and quality"
 """The panels of the options; SPEED has what the reference does not have."""
 
-Mode: TypeAlias = Literal["canvas", "causal"]
+Mode: TypeAlias = Literal["canvas", "causal", "speculative"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +54,7 @@ class GenerationConfig:
         "Id of a token that ends the answer; repeat the option for several.",
         _ANSWER,
         flags=("--stop-token",),
-        reference=_STOP_TOKENS,
+        reference="eos_token_id",
     )
     stop: tuple[str, ...] = option(
         (),
@@ -83,8 +80,8 @@ class GenerationConfig:
         "Tokens that are denoised together.",
         _SAMPLER,
         allowed=at_least(1),
-        default_text="the model's own length, which is also the longest",
-        only="canvas",
+        default_text="the model's own length, which is the longest; at most 32 in speculative mode",
+        only=("canvas", "speculative"),
     )
     max_steps: int = option(
         48,
@@ -92,10 +89,10 @@ class GenerationConfig:
         _SAMPLER,
         allowed=at_least(1),
         reference="max_denoising_steps",
-        only="canvas",
+        only=("canvas",),
     )
     t_min: float = option(
-        0.4, "Temperature at the last step.", _SAMPLER, allowed=at_least(0), reference="t_min", only="canvas"
+        0.4, "Temperature at the last step.", _SAMPLER, allowed=at_least(0), reference="t_min", only=("canvas",)
     )
     t_max: float = option(
         0.8,
@@ -103,15 +100,15 @@ class GenerationConfig:
         _SAMPLER,
         allowed=at_least(LOWEST_TEMPERATURE),
         reference="t_max",
-        only="canvas",
+        only=("canvas",),
     )
     entropy_bound: float = option(
         0.1,
         "Accept the most certain positions of a step while their entropies sum to at most this many nats.",
         _SAMPLER,
         allowed=above(0, "nats"),
-        reference=_ENTROPY_BOUND,
-        only="canvas",
+        reference="sampler_config.entropy_bound",
+        only=("canvas",),
     )
     stability_threshold: int = option(
         1,
@@ -120,7 +117,7 @@ class GenerationConfig:
         former="stability",
         allowed=at_least(0, "steps"),
         reference="stability_threshold",
-        only="canvas",
+        only=("canvas",),
     )
     confidence_threshold: float = option(
         0.005,
@@ -129,11 +126,11 @@ class GenerationConfig:
         former="confidence",
         allowed=above(0, "nats"),
         reference="confidence_threshold",
-        only="canvas",
+        only=("canvas",),
     )
     temperature: float = option(
         1.0,
-        "Multiplies the temperatures of all steps, and is that of causal mode; 0 is --greedy.",
+        "Multiplies the temperatures of all steps, and is that of the other modes; 0 is --greedy.",
         _SAMPLER,
         allowed=Range("0, or at least 0.001", lambda value: value == 0 or value >= LOWEST_TEMPERATURE),
     )
@@ -146,10 +143,10 @@ class GenerationConfig:
         allowed=at_least(1),
         none=0,
         exact=None,
-        only="canvas",
+        only=("canvas",),
     )
     until_end: bool = option(
-        True, "A canvas need not converge after the end of the answer.", SPEED, exact=False, only="canvas"
+        True, "A canvas need not converge after the end of the answer.", SPEED, exact=False, only=("canvas",)
     )
     allow_empty: bool = option(
         False, "An answer may be empty: its first token may end it, and the exit code is 0.", SPEED, exact=True
@@ -160,13 +157,13 @@ class GenerationConfig:
         SPEED,
         allowed=above(0, "nats"),
         exact=None,
-        only="canvas",
+        only=("canvas",),
     )
     min_steps: int = option(
-        12, "Steps before --mean-entropy can finish a canvas.", SPEED, allowed=at_least(1), only="canvas"
+        12, "Steps before --mean-entropy can finish a canvas.", SPEED, allowed=at_least(1), only=("canvas",)
     )
     trim: bool = option(
-        False, "Drop the positions of a canvas that the answer cannot use.", SPEED, exact=False, only="canvas"
+        False, "Drop the positions of a canvas that the answer cannot use.", SPEED, exact=False, only=("canvas",)
     )
     verify: float | None = option(
         None,
@@ -175,15 +172,27 @@ class GenerationConfig:
         metavar="P",
         allowed=Range("a probability between 0 and 1", lambda value: 0 < value < 1),
         exact=None,
-        only="canvas",
+        only=("canvas",),
     )
-    mode: Mode = option("canvas", "Denoise whole canvases, or write one token after another.", SPEED, exact="canvas")
+    mode: Mode = option(
+        "canvas",
+        "Denoise whole canvases, write one token after another, or write the same in fewer steps with drafts.",
+        SPEED,
+        exact="canvas",
+    )
+    draft_steps: int = option(
+        1,
+        "In speculative mode the denoising steps of a draft, which the encoder then checks in one more step.",
+        SPEED,
+        allowed=at_least(1),
+        only=("speculative",),
+    )
     top_p: float = option(
         0.95,
-        "In causal mode draw from the most likely tokens whose probabilities sum to this.",
+        "In causal and speculative mode draw from the most likely tokens whose probabilities sum to this.",
         SPEED,
         allowed=Range("above 0 and at most 1", lambda value: 0 < value <= 1),
-        only="causal",
+        only=("causal", "speculative"),
     )
 
     @property
@@ -231,45 +240,6 @@ _IDS = 2**31
 """Ids are less: they are computed as numbers of 32 bits."""
 
 
-def parse_generation_config(raw: Mapping[str, Any], stop_tokens: tuple[int, ...] = ()) -> GenerationConfig:
-    """Read generation_config.json (or the object of that name inside config.json); absent keys keep the defaults.
-
-    `stop_tokens` are used where the file names none. Raises ConfigError that names the key and its value.
-    """
-    values: dict[str, Any] = {}
-    for name, each in option_fields(GenerationConfig).items():
-        theirs = each.option.reference
-        value = None if theirs is None else raw.get(theirs)
-        if value is None or theirs == _STOP_TOKENS:
-            continue
-        if not isinstance(value, int if each.type is int else (int, float)) or isinstance(value, bool):
-            raise ConfigError(f"generation_config.json: {theirs} must be a number, not {value!r}")
-        values[name] = value
-    sampler = raw.get("sampler_config")
-    if sampler is not None:
-        values["entropy_bound"] = _entropy_bound(sampler)
-    tokens = token_ids("generation_config.json: eos_token_id", raw.get(_STOP_TOKENS)) or stop_tokens
-    if tokens:
-        values["stop_tokens"] = tokens
-    try:
-        return GenerationConfig(**values)
-    except OptionError as error:
-        raise ConfigError(f"generation_config.json: {error}") from None
-
-
-def _entropy_bound(sampler: Any) -> float:
-    if not isinstance(sampler, Mapping):
-        raise ConfigError(f"generation_config.json: sampler_config must be an object, not {sampler!r}")
-    entries: Mapping[str, Any] = sampler
-    name = entries.get("_cls_name", _SAMPLER_CLASS)
-    bound = entries.get("entropy_bound")
-    if name != _SAMPLER_CLASS or not isinstance(bound, (int, float)):
-        raise ConfigError(
-            f"generation_config.json: sampler_config {dict(entries)} is not an {_SAMPLER_CLASS} with an entropy_bound"
-        )
-    return float(bound)
-
-
 def _are_ids(value: object) -> bool:
     if not isinstance(value, tuple):
         return False
@@ -288,13 +258,3 @@ def _stop_fault(value: object) -> str | None:
     if any(character == "\ufffd" or "\ud800" <= character <= "\udfff" for stop in stops for character in str(stop)):
         return "has a character that no bytes of an answer form: leave it out"
     return None
-
-
-def token_ids(where: str, value: Any) -> tuple[int, ...]:
-    """Return one id, a list of ids or null as a tuple. Raises ConfigError that begins with `where`."""
-    if value is None:
-        return ()
-    ids: list[Any] = value if isinstance(value, list) else [value]
-    if not all(isinstance(token, int) and not isinstance(token, bool) for token in ids):
-        raise ConfigError(f"{where} must be a token id or a list of them, not {value!r}")
-    return tuple(ids)

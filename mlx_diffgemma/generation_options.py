@@ -45,6 +45,7 @@ class UnconstrainedOptions(TypedDict, total=False):
     trim: bool
     verify: float | None
     mode: Mode
+    draft_steps: int
     top_p: float
 
 
@@ -87,8 +88,8 @@ def _require_effect(config: GenerationConfig, given: Mapping[str, Any]) -> None:
     """Raise OptionError for a given option that changes nothing, because another one decides."""
     fields = option_fields(GenerationConfig)
     for name in given:
-        only = fields[name].option.only if name in fields else None
-        if only is not None and only != config.mode:
+        only = fields[name].option.only if name in fields else ()
+        if only and config.mode not in only:
             raise OptionError(f"{name}={shown(given[name])} has no effect with mode={config.mode}: leave it out")
     if "min_steps" in given and config.mean_entropy is None:
         raise OptionError(

@@ -58,7 +58,7 @@ class Details(TypedDict, total=False):
     envvar: str
     eager: Callable[[bool], None]
     said_by: type
-    only: str
+    only: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,8 @@ class Option:
     reference: the name in the reference's generation_config.json; None where the reference has no such option.
     exact: the value with which the option changes nothing of what the reference does.
     envvar: the environment variable that gives the default. eager: called with the value before other options are read.
-    said_by: a dataclass of the options with which a user says the value. only: the mode in which it has an effect.
+    said_by: a dataclass of the options with which a user says the value.
+    only: the modes in which it has an effect; () is all of them.
     """
 
     help: str
@@ -96,7 +97,7 @@ class Option:
     envvar: str | None = None
     eager: Callable[[bool], None] | None = None
     said_by: type | None = None
-    only: str | None = None
+    only: tuple[str, ...] = ()
 
 
 def option(default: Any, help: str, panel: str, **details: Unpack[Details]) -> Any:

@@ -65,7 +65,7 @@ _TEXTS = (
     *PROMPTS, *_PATHS, "demo", "user/name", "a,b", ",", "a,,a", "yes, no", "1:2", "2:1", "0:0", "1:99", "9" * 5000,
     "float32", "bfloat16", "causal", "canvas", "full", "affine", "mxfp4", "experts=4", "router=bf16", "x=4", "5GB",
     "1KB", "-1GB", "1e9", "[ab]{2}", "a(", "(a{99}){99}", "(?=a)b", "\\p{Greek}+", "[^\\x00]*", "é{3}", "()", "(?i)x",
-    "^a$",
+    "^a$", "speculative",
 )  # fmt: skip
 
 _FOREIGN = (

@@ -21,6 +21,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from mlx_diffgemma.checkpoint.folder import read_config, read_folder
+from mlx_diffgemma.checkpoint.generation_defaults import parse_generation_config, token_ids
 from mlx_diffgemma.checkpoint.names import CheckpointTensors, TensorSource, sort_tensors
 from mlx_diffgemma.checkpoint.quantization import ENTRIES, QuantizationTable, parse_table, refuse_foreign
 from mlx_diffgemma.checkpoint.safetensors import FLOATS, held_bytes
@@ -28,7 +29,7 @@ from mlx_diffgemma.checkpoint.scaled import ScaledTensor
 from mlx_diffgemma.display.bar import Progress, no_progress
 from mlx_diffgemma.errors import OptionError, QuantizationError, WeightsError, out_of_memory
 from mlx_diffgemma.files import read_json
-from mlx_diffgemma.generation_config import GenerationConfig, parse_generation_config, token_ids
+from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model.config import ModelConfig, object_at, parse_config
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 from mlx_diffgemma.model.experts import ExpertLinear

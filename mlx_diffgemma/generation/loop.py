@@ -26,6 +26,7 @@ from mlx_diffgemma.generation.blocks import Generation
 from mlx_diffgemma.generation.causal import write
 from mlx_diffgemma.generation.job import Job, check_lengths
 from mlx_diffgemma.generation.prefill import read_chunk
+from mlx_diffgemma.generation.speculative import write_from_drafts
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 from mlx_diffgemma.sampling.denoising import Denoiser
 from mlx_diffgemma.sampling.sampler import Draft, Sampler
@@ -145,11 +146,14 @@ class Loop(Generic[Key]):
             self._tasks[key] = work()
             return
         length = check_lengths(self._model, work)
-        if work.config.mode == "causal":
-            self._tasks[key] = write(self._model, work)
-        else:
-            rules = default_rules(self._model, work.config, self._sampler)
-            self._reading[key] = Generation(self._model, work, rules, length)
+        match work.config.mode:
+            case "canvas":
+                rules = default_rules(self._model, work.config, self._sampler)
+                self._reading[key] = Generation(self._model, work, rules, length)
+            case "causal":
+                self._tasks[key] = write(self._model, work)
+            case "speculative":
+                self._tasks[key] = write_from_drafts(self._model, work)
 
     def _read(self) -> Iterator[Happening[Key]]:
         """Read a chunk of the prompts that are not read yet, and start the canvases of those that are: step 2."""

@@ -109,8 +109,10 @@ def canvas_capacity(model: DiffusionGemma, config: GenerationConfig) -> int:
     length = config.canvas_length or longest
     if length > longest:
         raise OptionError(f"canvas_length={length} is longer than the {longest} positions this model was made for")
-    if config.mode == "causal":
-        raise OptionError("mode='causal' cannot fill gaps, because it does not see the text after them: use 'canvas'")
+    if config.mode != "canvas":
+        raise OptionError(
+            f"mode={config.mode!r} cannot fill gaps, because it does not see the text after them: use 'canvas'"
+        )
     if config.verify is not None:
         raise OptionError("verify cuts a canvas where the encoder doubts it, and a canvas with gaps cannot be: drop it")
     return length

@@ -71,6 +71,7 @@ def test_an_answer_that_matches_anyway_is_the_same(session: Session, defaults: G
         {"trim": True},
         {"verify": 0.01, "max_tokens": 14, "max_steps": 2},
         {"mode": "causal"},
+        {"mode": "speculative"},
         SHORT,
         {"conditioning_top_k": None},
     ],

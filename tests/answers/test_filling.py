@@ -153,6 +153,7 @@ def test_the_events_come_in_their_order(wild: Session) -> None:
     ("config", "template", "error", "message"),
     [
         (replace(CONFIG, mode="causal"), "a<gap>", OptionError, "mode='causal' cannot fill gaps"),
+        (replace(CONFIG, mode="speculative"), "a<gap>", OptionError, "mode='speculative' cannot fill gaps"),
         (replace(CONFIG, verify=0.1), "a<gap>", OptionError, "verify cuts a canvas"),
         (replace(CONFIG, canvas_length=17), "a<gap>", OptionError, "canvas_length=17 is longer than the 16 positions"),
         (

@@ -21,6 +21,7 @@ from mlx_diffgemma.text.tokenizer import load_tokenizer
 
 DEMO = Path(mlx_diffgemma.__file__).parent / "demo"
 CONFIG = GenerationConfig(max_tokens=24, max_steps=2, stop_tokens=(106,))
+WRITTEN_BY_THE_ENCODER = [{"mode": mode, "max_tokens": 5} for mode in ("causal", "speculative")]
 Talk = list[dict[str, str]]
 
 
@@ -139,7 +140,7 @@ def test_so_does_a_talk_with_the_demo(demo: Counted) -> None:
     assert play(demo, seed=3, count=4).kept
 
 
-@pytest.mark.parametrize("options", [{"verify": 1e-6}, {"mode": "causal", "max_tokens": 5}, {"trim": True}])
+@pytest.mark.parametrize("options", [{"verify": 1e-6}, *WRITTEN_BY_THE_ENCODER, {"trim": True}])
 def test_so_do_other_ways_to_write(counted: Counted, options: dict[str, Any]) -> None:
     session, store = counted.session, Prefixes()
     talk = [{"role": "user", "content": "red green blue"}]

@@ -194,7 +194,7 @@ def test_a_session_loaded_in_a_thread_serves_others(demo: Path, session: Session
     assert loaded[0].generate("Hello", CONFIG).tokens == session.generate("Hello", CONFIG).tokens
 
 
-@pytest.mark.parametrize("options", [{}, {"mode": "causal"}, SHORTLY_VERIFIED, {"trim": True}])
+@pytest.mark.parametrize("options", [{}, {"mode": "causal"}, {"mode": "speculative"}, SHORTLY_VERIFIED, {"trim": True}])
 def test_every_event_may_be_taken_by_another_thread(session: Session, options: dict[str, Any]) -> None:
     config = replace(CONFIG, **options)
     taken = taken_in_threads(session.stream("Hello", config))

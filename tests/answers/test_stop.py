@@ -158,7 +158,7 @@ def test_an_answer_of_the_demo_ends_before_the_stop_string(
     assert [stop in text for text in decoded] == [False] * len(answer.tokens) + [True]
 
 
-@pytest.mark.parametrize("mode", ["canvas", "causal"])
+@pytest.mark.parametrize("mode", ["canvas", "causal", "speculative"])
 @pytest.mark.parametrize("seed", range(12))
 def test_any_part_of_an_answer_can_end_it(noise: Session, seed: int, mode: Any) -> None:
     """Each of the parts may begin and end inside tokens and canvases; the answer is the whole one, cut there."""

@@ -177,6 +177,7 @@ def test_a_prompt_that_says_nothing_is_refused(parts: tuple[str | None, str | No
         (("hi", "--t-min", "0.9", "--t-max", "0.5"), b"", "error: --t-min 0.9 must not be above --t-max 0.5"),
         (("hi", "--t-min", "0.9"), b"", "error: --t-min 0.9 must not be above --t-max 0.8"),
         (("hi", "--mode", "causal", "--max-steps", "3"), b"", "error: --max-steps 3 has no effect with --mode causal"),
+        (("hi", "--draft-steps", "2"), b"", "error: --draft-steps 2 has no effect with --mode canvas: leave it out"),
         (("hi", "--mode", "causal", "--trim"), b"", "error: --trim has no effect with --mode causal: leave it out"),
         (("hi", "--mode", "causal", "--no-until-end"), b"", "error: --no-until-end has no effect with --mode causal"),
         (("hi", "--raw", "--system", "x"), b"", "error: raw sends the prompt as it is"),
@@ -290,14 +291,15 @@ def test_every_generation_option_has_its_command_line_option():
         temperature=0.7,
     )
     assert answer == repr(expected)
-    causal = run("hi", "--mode", "causal", "--top-p", "0.8", text="{config}", length=1000).stdout.decode().strip()
-    assert causal == repr(GenerationConfig(max_tokens=77, mode="causal", top_p=0.8))
+    drafting = ("--mode", "speculative", "--top-p", "0.8", "--draft-steps", "2")
+    drafted = run("hi", *drafting, text="{config}", length=1000).stdout.decode().strip()
+    assert drafted == repr(GenerationConfig(max_tokens=77, mode="speculative", top_p=0.8, draft_steps=2))
     unset = {
         field.name
         for field in dataclasses.fields(GenerationConfig)
         if getattr(expected, field.name) == getattr(GenerationConfig(), field.name)
     }
-    assert unset == {"raw", "constraint", "mode", "top_p"}
+    assert unset == {"raw", "constraint", "mode", "draft_steps", "top_p"}
     plain = run("hi", *arguments, *EVERY_FLAG, "--exact", text="{config}", length=1000).stdout.decode().strip()
     assert plain == repr(expected.exact())
     everything = run("hi", "--conditioning-top-k", "0", text="{config}", length=1000).stdout.decode().strip()

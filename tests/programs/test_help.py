@@ -17,7 +17,11 @@ from terminal import environment, run_in_terminal
 from mlx_diffgemma.__main__ import PROGRAMS
 
 DTYPES = {"convert": "bfloat16|float16|float32"}
-MODES = {"generate": ["canvas|causal"], "bench": ["canvas|causal"], "convert": ["affine|mxfp4|mxfp8|nvfp4"]}
+MODES = {
+    "generate": ["canvas|causal|speculative"],
+    "bench": ["canvas|causal|speculative"],
+    "convert": ["affine|mxfp4|mxfp8|nvfp4"],
+}
 NAMES = ("generate", "infill", "edit", "train", "bench", "convert", "fuse")
 UMBRELLA = (sys.executable, "-m", "mlx_diffgemma")
 HEAVY = "{'mlx', 'transformers', 'numpy', 'mlx_lm', 'huggingface_hub', 'rich', 'mlx_diffgemma_convert'}"

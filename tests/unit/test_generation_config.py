@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from tiny import PUBLISHED
 
+from mlx_diffgemma.checkpoint.generation_defaults import parse_generation_config
 from mlx_diffgemma.constraint.spec import Regex
 from mlx_diffgemma.errors import ConfigError, OptionError
-from mlx_diffgemma.generation_config import GenerationConfig, parse_generation_config
+from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.generation_options import configured
 
 OURS = {
@@ -23,6 +24,7 @@ OURS = {
     "trim": False,
     "verify": None,
     "mode": "canvas",
+    "draft_steps": 1,
     "temperature": 1.0,
     "top_p": 0.95,
 }
@@ -168,6 +170,8 @@ def test_options_out_of_range_are_named_with_their_value(options: dict[str, Any]
     ("options", "message"),
     [
         ({"mode": "causal", "max_steps": 3}, "max_steps=3 has no effect with mode=causal: leave it out"),
+        ({"mode": "causal", "draft_steps": 2}, "draft_steps=2 has no effect with mode=causal: leave it out"),
+        ({"mode": "speculative", "trim": True}, "trim=True has no effect with mode=speculative: leave it out"),
         ({"mode": "causal", "verify": 0.5}, "verify=0.5 has no effect with mode=causal: leave it out"),
         ({"top_p": 0.5}, "top_p=0.5 has no effect with mode=canvas: leave it out"),
         ({"min_steps": 2}, "min_steps=2 has no effect without mean_entropy: leave it out, or give both"),
@@ -182,4 +186,5 @@ def test_an_option_of_the_base_may_be_without_effect() -> None:
     base = GenerationConfig(max_steps=3)
     assert configured(base, {"mode": "causal"}).max_steps == 3
     assert configured(base, {"mode": "causal", "top_p": 0.5}).top_p == 0.5
+    assert configured(base, {"mode": "speculative", "top_p": 0.5, "canvas_length": 8}).canvas_length == 8
     assert configured(base, {"mean_entropy": 0.1, "min_steps": 2}).min_steps == 2

@@ -54,4 +54,5 @@ def test_arguments_come_in_their_order() -> None:
 
 def test_other_options_have_no_answer() -> None:
     assert instead_of("--min-p") is not None
+    assert "--mode speculative" in (instead_of("--draft-model") or "")
     assert instead_of("--nonsense") is None
