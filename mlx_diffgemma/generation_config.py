@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, cast
 
 from mlx_diffgemma.constraint.spec import Constraint, require_constraint
-from mlx_diffgemma.errors import ConfigError, OptionError
+from mlx_diffgemma.errors import OptionError
 from mlx_diffgemma.option import UNCHANGED, Range, above, at_least, check_options, option, option_fields
 
 LOWEST_TEMPERATURE = 0.001
 """Logits reach 30 in size; divided by less they would leave the range of float32."""
-_SAMPLER_CLASS = "EntropyBoundSamplerConfig"
-_ENTROPY_BOUND, _STOP_TOKENS = "sampler_config.entropy_bound", "eos_token_id"
+_ENTROPY_BOUND, STOP_TOKENS = "sampler_config.entropy_bound", "eos_token_id"
 """Names in generation_config.json that are not read as they are."""
 
 _ANSWER, _CONSTRAINT, _SAMPLER, SPEED = "Answer", "Constraint", "Sampler", "Speed and quality"
@@ -57,7 +56,7 @@ class GenerationConfig:
         "Id of a token that ends the answer; repeat the option for several.",
         _ANSWER,
         flags=("--stop-token",),
-        reference=_STOP_TOKENS,
+        reference=STOP_TOKENS,
     )
     stop: tuple[str, ...] = option(
         (),
@@ -231,45 +230,6 @@ _IDS = 2**31
 """Ids are less: they are computed as numbers of 32 bits."""
 
 
-def parse_generation_config(raw: Mapping[str, Any], stop_tokens: tuple[int, ...] = ()) -> GenerationConfig:
-    """Read generation_config.json (or the object of that name inside config.json); absent keys keep the defaults.
-
-    `stop_tokens` are used where the file names none. Raises ConfigError that names the key and its value.
-    """
-    values: dict[str, Any] = {}
-    for name, each in option_fields(GenerationConfig).items():
-        theirs = each.option.reference
-        value = None if theirs is None else raw.get(theirs)
-        if value is None or theirs == _STOP_TOKENS:
-            continue
-        if not isinstance(value, int if each.type is int else (int, float)) or isinstance(value, bool):
-            raise ConfigError(f"generation_config.json: {theirs} must be a number, not {value!r}")
-        values[name] = value
-    sampler = raw.get("sampler_config")
-    if sampler is not None:
-        values["entropy_bound"] = _entropy_bound(sampler)
-    tokens = token_ids("generation_config.json: eos_token_id", raw.get(_STOP_TOKENS)) or stop_tokens
-    if tokens:
-        values["stop_tokens"] = tokens
-    try:
-        return GenerationConfig(**values)
-    except OptionError as error:
-        raise ConfigError(f"generation_config.json: {error}") from None
-
-
-def _entropy_bound(sampler: Any) -> float:
-    if not isinstance(sampler, Mapping):
-        raise ConfigError(f"generation_config.json: sampler_config must be an object, not {sampler!r}")
-    entries: Mapping[str, Any] = sampler
-    name = entries.get("_cls_name", _SAMPLER_CLASS)
-    bound = entries.get("entropy_bound")
-    if name != _SAMPLER_CLASS or not isinstance(bound, (int, float)):
-        raise ConfigError(
-            f"generation_config.json: sampler_config {dict(entries)} is not an {_SAMPLER_CLASS} with an entropy_bound"
-        )
-    return float(bound)
-
-
 def _are_ids(value: object) -> bool:
     if not isinstance(value, tuple):
         return False
@@ -288,13 +248,3 @@ def _stop_fault(value: object) -> str | None:
     if any(character == "\ufffd" or "\ud800" <= character <= "\udfff" for stop in stops for character in str(stop)):
         return "has a character that no bytes of an answer form: leave it out"
     return None
-
-
-def token_ids(where: str, value: Any) -> tuple[int, ...]:
-    """Return one id, a list of ids or null as a tuple. Raises ConfigError that begins with `where`."""
-    if value is None:
-        return ()
-    ids: list[Any] = value if isinstance(value, list) else [value]
-    if not all(isinstance(token, int) and not isinstance(token, bool) for token in ids):
-        raise ConfigError(f"{where} must be a token id or a list of them, not {value!r}")
-    return tuple(ids)

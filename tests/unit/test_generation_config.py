@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from tiny import PUBLISHED
 
+from mlx_diffgemma.checkpoint.defaults import parse_generation_config
 from mlx_diffgemma.constraint.spec import Regex
 from mlx_diffgemma.errors import ConfigError, OptionError
-from mlx_diffgemma.generation_config import GenerationConfig, parse_generation_config
+from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.generation_options import configured
 
 OURS = {
