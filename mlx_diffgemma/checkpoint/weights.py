@@ -26,6 +26,7 @@ from mlx_diffgemma.checkpoint.names import CheckpointTensors, TensorSource, sort
 from mlx_diffgemma.checkpoint.quantization import ENTRIES, QuantizationTable, parse_table, refuse_foreign
 from mlx_diffgemma.checkpoint.safetensors import FLOATS
 from mlx_diffgemma.checkpoint.scaled import ScaledTensor
+from mlx_diffgemma.device.environment import prepare_float32
 from mlx_diffgemma.display.bar import Progress, no_progress
 from mlx_diffgemma.errors import OptionError, QuantizationError, WeightsError, out_of_memory
 from mlx_diffgemma.generation_config import GenerationConfig
@@ -36,7 +37,7 @@ from mlx_diffgemma.model.experts import ExpertLinear
 _logger = logging.getLogger("mlx_diffgemma")
 
 DTYPES = {"bfloat16": mx.bfloat16, "float32": mx.float32}
-"""The compute dtypes that an option can name; float16 is missing because activations exceed its range."""
+"""The compute dtypes that an option can name."""
 
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 _MAX_PROBLEMS = 3
@@ -74,8 +75,13 @@ class Checkpoint:
 
 def open_checkpoint(folder: Path, dtype: str | None = None) -> Checkpoint:
     """Check all of a folder that can be checked without reading weights: phases 1 to 4. Raises as load_model does."""
+    if dtype == "float16":
+        raise OptionError(
+            "dtype='float16' ends at 65,504, and this model's activations do not: use bfloat16 or float32"
+        )
     if dtype is not None and dtype not in DTYPES:
         raise OptionError(f"dtype={dtype!r} must be one of {', '.join(DTYPES)}")
+    prepare_float32(dtype)
     compute = default_dtype() if dtype is None else DTYPES[dtype]
     raw = read_config(folder)
     config, defaults = parse_config(raw), load_generation_config(folder, raw)
