@@ -164,6 +164,15 @@ class GenerationConfig:
     min_steps: int = option(
         12, "Steps before --mean-entropy can finish a canvas.", SPEED, allowed=at_least(1), only="canvas"
     )
+    first_canvas: int | None = option(
+        None,
+        "Tokens of the first canvas; each after it is twice as long, up to --canvas-length.",
+        SPEED,
+        allowed=at_least(1),
+        default_text="all canvases are alike",
+        exact=None,
+        only="canvas",
+    )
     trim: bool = option(
         False, "Drop the positions of a canvas that the answer cannot use.", SPEED, exact=False, only="canvas"
     )
@@ -207,6 +216,11 @@ class GenerationConfig:
                 "stop cannot be kept with regex, json_schema or choices, which say themselves where the answer ends: "
                 "leave out one of them"
             )
+
+    def length_of_canvas(self, block: int, longest: int) -> int:
+        """Return the tokens of a canvas by its number, from 0; longest: the tokens of a canvas without first_canvas."""
+        # 2**64 is more than any canvas has.
+        return longest if self.first_canvas is None else min(longest, self.first_canvas << min(block, 64))
 
     def forbidden_first(self, vocab_size: int) -> list[int]:
         """Return the tokens of a vocabulary that must not begin the answer: without `allow_empty`, the end tokens."""

@@ -23,7 +23,7 @@ import typer
 
 from mlx_diffgemma.cli.console import reported
 from mlx_diffgemma.device.environment import lengthen_command_buffers, prepare_float32
-from mlx_diffgemma.generation_config import SPEED, GenerationConfig
+from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.option import OptionField, option, option_fields
 
 MODEL, OUTPUT = "Model", "Output"
@@ -78,15 +78,6 @@ class ModelOptions:
     adapter: Path | None = adapter_option()
     revision: str | None = revision_option()
     dtype: str | None = dtype_option()
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExactOptions:
-    """Whether to do what the reference does and nothing else."""
-
-    exact: bool = option(
-        False, "Give the reference's answers, to the token: no option under 'Speed and quality' applies.", SPEED
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
