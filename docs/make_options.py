@@ -12,7 +12,7 @@ from mlx_diffgemma_convert.fuse_program import FuseSettings
 
 from mlx_diffgemma.benchmark.settings import BenchmarkSettings
 from mlx_diffgemma.cli.benchmark import ReportOptions
-from mlx_diffgemma.cli.options import CommonOptions, ExactOptions, ModelOptions
+from mlx_diffgemma.cli.options import CommonOptions, ModelOptions
 from mlx_diffgemma.cli.revision import RevisionOptions
 from mlx_diffgemma.cli.training import AdapterOptions, RunOptions, SourceOptions
 from mlx_diffgemma.edit import PartOptions
@@ -21,6 +21,7 @@ from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.infill import GapOptions
 from mlx_diffgemma.models import ListingOptions
 from mlx_diffgemma.option import OptionField, option_fields
+from mlx_diffgemma.presets import PresetOptions
 from mlx_diffgemma.training.settings import TrainingSettings
 
 PAGE = Path(__file__).with_name("options.md")
@@ -53,7 +54,8 @@ In Python, `config=` takes a whole `GenerationConfig` in place of the checkpoint
 
 PROGRAMS: dict[str, tuple[type, ...]] = {
     "Model: generate, infill, edit": (ModelOptions,),
-    "generate": (ExactOptions, GenerateOptions),
+    "Presets: generate, bench": (PresetOptions,),
+    "generate": (GenerateOptions,),
     "infill": (GapOptions, RevisionOptions),
     "edit": (PartOptions, RevisionOptions),
     "train": (SourceOptions, AdapterOptions, TrainingSettings, RunOptions),

@@ -17,8 +17,9 @@ from mlx_diffgemma.cli.benchmark import (
     measure_and_report,
 )
 from mlx_diffgemma.cli.console import run_program
-from mlx_diffgemma.cli.options import CommonOptions, ExactOptions
+from mlx_diffgemma.cli.options import CommonOptions
 from mlx_diffgemma.cli.program import add_command, make_app
+from mlx_diffgemma.presets import PresetOptions
 
 app = make_app()
 
@@ -35,7 +36,7 @@ def bench(
     subject: SubjectOptions,
     settings: BenchmarkSettings,
     chosen: BenchmarkChoices,
-    exact: ExactOptions,
+    presets: PresetOptions,
     report: ReportOptions,
     common: CommonOptions,
 ) -> None:
@@ -47,7 +48,7 @@ def bench(
 
     if report.plot is not None:
         check_plot_file(report.plot)
-    plan = benchmark_plan(model, subject, settings, chosen, exact=exact.exact)
+    plan = benchmark_plan(model, subject, settings, {**chosen, **presets.chosen})
     measure_and_report(plan, report, quiet=common.quiet)
 
 

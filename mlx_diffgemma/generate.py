@@ -13,11 +13,12 @@ import typer
 from mlx_diffgemma.cli.batch import answer_file
 from mlx_diffgemma.cli.console import run_program
 from mlx_diffgemma.cli.encoding import encoding_option
-from mlx_diffgemma.cli.options import OUTPUT, CommonOptions, ExactOptions, GenerationChoices, ModelOptions
+from mlx_diffgemma.cli.options import OUTPUT, CommonOptions, GenerationChoices, ModelOptions
 from mlx_diffgemma.cli.program import add_command, make_app
 from mlx_diffgemma.cli.prompt import answer_prompt
 from mlx_diffgemma.cli.request import Request, refuse
 from mlx_diffgemma.option import option
+from mlx_diffgemma.presets import PresetOptions
 
 app = make_app()
 
@@ -53,7 +54,7 @@ def generate(
     *,
     model: ModelOptions,
     chosen: GenerationChoices,
-    exact: ExactOptions,
+    presets: PresetOptions,
     output: GenerateOptions,
     common: CommonOptions,
 ) -> None:
@@ -61,7 +62,7 @@ def generate(
 
     The answer goes to stdout, everything else to stderr. An option that is not given is the checkpoint's own.
     """
-    request = Request(model=model, chosen=chosen, exact=exact.exact, quiet=common.quiet)
+    request = Request(model=model, chosen={**chosen, **presets.chosen}, quiet=common.quiet)
     if output.batch is None:
         if output.batch_size is not None:
             refuse("--batch-size belongs to --batch: leave it out, or name a file of prompts")

@@ -12,6 +12,8 @@ from mlx_diffgemma.option import UNCHANGED, Range, above, at_least, check_option
 
 LOWEST_TEMPERATURE = 0.001
 """Logits reach 30 in size; divided by less they would leave the range of float32."""
+_ENTROPY_BOUND, STOP_TOKENS = "sampler_config.entropy_bound", "eos_token_id"
+"""Names in generation_config.json that are not read as they are."""
 
 _ANSWER, _CONSTRAINT, _SAMPLER, SPEED = "Answer", "Constraint", "Sampler", "Speed and quality"
 """The panels of the options; SPEED has what the reference does not have."""
@@ -54,7 +56,7 @@ class GenerationConfig:
         "Id of a token that ends the answer; repeat the option for several.",
         _ANSWER,
         flags=("--stop-token",),
-        reference="eos_token_id",
+        reference=STOP_TOKENS,
     )
     stop: tuple[str, ...] = option(
         (),
@@ -162,6 +164,15 @@ class GenerationConfig:
     min_steps: int = option(
         12, "Steps before --mean-entropy can finish a canvas.", SPEED, allowed=at_least(1), only=("canvas",)
     )
+    first_canvas: int | None = option(
+        None,
+        "Tokens of the first canvas; each after it is twice as long, up to --canvas-length.",
+        SPEED,
+        allowed=at_least(1),
+        default_text="all canvases are alike",
+        exact=None,
+        only=("canvas",),
+    )
     trim: bool = option(
         False, "Drop the positions of a canvas that the answer cannot use.", SPEED, exact=False, only=("canvas",)
     )
@@ -217,6 +228,11 @@ class GenerationConfig:
                 "stop cannot be kept with regex, json_schema or choices, which say themselves where the answer ends: "
                 "leave out one of them"
             )
+
+    def length_of_canvas(self, block: int, longest: int) -> int:
+        """Return the tokens of a canvas by its number, from 0; longest: the tokens of a canvas without first_canvas."""
+        # 2**64 is more than any canvas has.
+        return longest if self.first_canvas is None else min(longest, self.first_canvas << min(block, 64))
 
     def forbidden_first(self, vocab_size: int) -> list[int]:
         """Return the tokens of a vocabulary that must not begin the answer: without `allow_empty`, the end tokens."""

@@ -13,13 +13,14 @@ from mlx_diffgemma.constraint.spec import Constraint, constraint_of
 from mlx_diffgemma.errors import OptionError
 from mlx_diffgemma.generation_config import ConstraintOptions, GenerationConfig, Mode
 from mlx_diffgemma.option import option_fields, shown
+from mlx_diffgemma.presets import PRESETS, PresetOptions, with_presets
 
 PERMISSIVE = GenerationConfig(t_min=0.0, t_max=sys.float_info.max)
 """Options with which any option can be combined that some checkpoint's defaults allow: for checks before loading."""
 
 
 class UnconstrainedOptions(TypedDict, total=False):
-    """The fields of GenerationConfig without its constraints, as keyword arguments; see docs/options.md."""
+    """The fields of GenerationConfig without its constraints and the presets, as keyword arguments: docs/options.md."""
 
     system: str | None
     thinking: bool
@@ -42,11 +43,15 @@ class UnconstrainedOptions(TypedDict, total=False):
     allow_empty: bool
     mean_entropy: float | None
     min_steps: int
+    first_canvas: int | None
     trim: bool
     verify: float | None
     mode: Mode
     draft_steps: int
     top_p: float
+    exact: bool
+    fast: bool
+    fastest: bool
 
 
 class GenerationOptions(UnconstrainedOptions, total=False):
@@ -62,13 +67,15 @@ def configured(base: GenerationConfig, options: Mapping[str, Any]) -> Generation
     """Return `base` with these options in place of its own.
 
     regex, json_schema and choices say the constraint; None leaves that of `base`. A text as `stop` is one stop string.
+    A preset, such as fast=True, stands for the options in `presets`, over which the others are put.
     Raises OptionError for an unknown name or a value out of range, ConstraintError for an unreadable schema.
     """
     require_config(base)
     for name in options:
         _require_known(name)
+    presets, values = with_presets(options)
     said = option_fields(ConstraintOptions)
-    values = {name: value for name, value in options.items() if name not in said}
+    values = {name: value for name, value in values.items() if name not in said}
     constraint = constraint_of(**{name: options[name] for name in (*said, "constraint") if name in options})
     if constraint is not None:
         values["constraint"] = constraint
@@ -77,11 +84,9 @@ def configured(base: GenerationConfig, options: Mapping[str, Any]) -> Generation
     for name in ("stop_tokens", "stop"):
         if isinstance(values.get(name), Sequence):
             values[name] = tuple(values[name])
-    if not values:
-        return base
-    config = dataclasses.replace(base, **values)
-    _require_effect(config, values)
-    return config
+    config = dataclasses.replace(base, **values) if values else base
+    _require_effect(config, options)
+    return config.exact() if presets.exact else config
 
 
 def _require_effect(config: GenerationConfig, given: Mapping[str, Any]) -> None:
@@ -91,6 +96,9 @@ def _require_effect(config: GenerationConfig, given: Mapping[str, Any]) -> None:
         only = fields[name].option.only if name in fields else ()
         if only and config.mode not in only:
             raise OptionError(f"{name}={shown(given[name])} has no effect with mode={config.mode}: leave it out")
+    for name in PRESETS:
+        if given.get(name) and config.mode != "canvas":
+            raise OptionError(f"{name}=True has no effect with mode={config.mode}: leave it out")
     if "min_steps" in given and config.mean_entropy is None:
         raise OptionError(
             f"min_steps={config.min_steps} has no effect without mean_entropy: leave it out, or give both"
@@ -115,7 +123,7 @@ def current_names(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def unknown_option(name: str) -> str | None:
     """Return what is wrong with an option's name, with the nearest right one; None if it is right."""
-    known = {**option_fields(GenerationConfig), "constraint": None}
+    known = {**option_fields(GenerationConfig), **option_fields(PresetOptions), "constraint": None}
     if name in known:
         return None
     near = get_close_matches(name, known, n=1)

@@ -56,7 +56,7 @@ class Details(TypedDict, total=False):
     reference: str
     exact: object
     envvar: str
-    eager: Callable[[bool], None]
+    eager: Callable[[Any], Any]
     said_by: type
     only: tuple[str, ...]
 
@@ -75,7 +75,8 @@ class Option:
     repeated: texts are given one by one, each with the flag, because they may contain commas.
     reference: the name in the reference's generation_config.json; None where the reference has no such option.
     exact: the value with which the option changes nothing of what the reference does.
-    envvar: the environment variable that gives the default. eager: called with the value before other options are read.
+    envvar: the environment variable that gives the default.
+    eager: called with the value before other options are read; what it returns is the value.
     said_by: a dataclass of the options with which a user says the value.
     only: the modes in which it has an effect; () is all of them.
     """
@@ -95,7 +96,7 @@ class Option:
     reference: str | None = None
     exact: object = UNCHANGED
     envvar: str | None = None
-    eager: Callable[[bool], None] | None = None
+    eager: Callable[[Any], Any] | None = None
     said_by: type | None = None
     only: tuple[str, ...] = ()
 

@@ -9,6 +9,10 @@ import pytest
 from demo_checkpoint import write_tokenizer
 from random_checkpoint import write_checkpoint
 
+from mlx_diffgemma.device.environment import keep_float32
+
+# Tests compare float32 figures. MLX has been imported by now, but multiplied nothing.
+keep_float32()
 # A shell lets what it starts in the background ignore Ctrl-C, and so would the programs that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 import memory
 
 from comparing.programs import MlxVlm, Ours, Program, random_tokens
+from mlx_diffgemma.device.environment import prepare_float32
 
 
 def main() -> None:
@@ -41,6 +42,7 @@ def _load(options: argparse.Namespace) -> Program:
         from comparing.reference import Transformers
 
         return Transformers(options.folder, options.dtype, options.device)
+    prepare_float32(options.dtype)
     import mlx.core as mx
 
     mx.set_default_device(mx.Device(mx.cpu if options.device == "cpu" else mx.gpu))

@@ -11,9 +11,10 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlx_diffgemma.checkpoint.defaults import load_generation_config
 from mlx_diffgemma.checkpoint.folder import read_config, read_folder
 from mlx_diffgemma.checkpoint.names import sort_tensors
-from mlx_diffgemma.checkpoint.weights import load_generation_config, table_of_files
+from mlx_diffgemma.checkpoint.weights import table_of_files
 from mlx_diffgemma.model.config import parse_config
 from mlx_diffgemma_convert.card import Card, read_license
 from mlx_diffgemma_convert.chunks import error_note

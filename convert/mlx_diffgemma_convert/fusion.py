@@ -15,11 +15,12 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mlx_diffgemma.checkpoint.defaults import load_generation_config
 from mlx_diffgemma.checkpoint.folder import read_config, read_folder
 from mlx_diffgemma.checkpoint.names import CheckpointTensors, TensorSource, sort_tensors
 from mlx_diffgemma.checkpoint.peft import PeftAdapter
 from mlx_diffgemma.checkpoint.quantization import QuantizationTable
-from mlx_diffgemma.checkpoint.weights import build_model, check_tensors, load_generation_config, table_of_files
+from mlx_diffgemma.checkpoint.weights import build_model, check_tensors, table_of_files
 from mlx_diffgemma.errors import ConvertError, OptionError
 from mlx_diffgemma.model.config import ModelConfig, parse_config
 from mlx_diffgemma_convert.adapter import Adapter, changed_parameters, read_adapter

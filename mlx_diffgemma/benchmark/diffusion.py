@@ -24,6 +24,7 @@ from mlx_diffgemma.generation.prefill import prefill
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.generation_options import PERMISSIVE, configured
 from mlx_diffgemma.loading import load
+from mlx_diffgemma.presets import with_presets
 from mlx_diffgemma.session import Session
 
 _UNREACHABLE = sys.float_info.min
@@ -42,7 +43,6 @@ class ModelChoice:
     adapter: Path | None = None
     force: bool = False
     choices: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
-    exact: bool = False
 
     def __post_init__(self) -> None:
         # An option that is out of range for every model is refused before gigabytes are read.
@@ -50,8 +50,9 @@ class ModelChoice:
 
     def over(self, defaults: GenerationConfig) -> GenerationConfig:
         """Return `defaults` with the options of the command line in their place. Raises OptionError."""
-        chosen = replace(defaults, **self.choices)
-        return chosen.exact() if self.exact else chosen
+        presets, values = with_presets(self.choices)
+        config = replace(defaults, **values)
+        return config.exact() if presets.exact else config
 
 
 def load_diffusion(choice: ModelChoice) -> Diffusion:
@@ -120,6 +121,7 @@ class Diffusion:
             self.config,
             mode="canvas",
             canvas_length=canvas,
+            first_canvas=None,
             max_tokens=canvas,
             max_steps=count + 2,
             stability_threshold=count + 2,

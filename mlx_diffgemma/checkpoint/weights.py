@@ -20,24 +20,24 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from mlx_diffgemma.checkpoint.defaults import load_generation_config
 from mlx_diffgemma.checkpoint.folder import read_config, read_folder
-from mlx_diffgemma.checkpoint.generation_defaults import parse_generation_config, token_ids
 from mlx_diffgemma.checkpoint.names import CheckpointTensors, TensorSource, sort_tensors
 from mlx_diffgemma.checkpoint.quantization import ENTRIES, QuantizationTable, parse_table, refuse_foreign
 from mlx_diffgemma.checkpoint.safetensors import FLOATS, held_bytes
 from mlx_diffgemma.checkpoint.scaled import ScaledTensor
+from mlx_diffgemma.device.environment import prepare_float32
 from mlx_diffgemma.display.bar import Progress, no_progress
 from mlx_diffgemma.errors import OptionError, QuantizationError, WeightsError, out_of_memory
-from mlx_diffgemma.files import read_json
 from mlx_diffgemma.generation_config import GenerationConfig
-from mlx_diffgemma.model.config import ModelConfig, object_at, parse_config
+from mlx_diffgemma.model.config import ModelConfig, parse_config
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 from mlx_diffgemma.model.experts import ExpertLinear
 
 _logger = logging.getLogger("mlx_diffgemma")
 
 DTYPES = {"bfloat16": mx.bfloat16, "float32": mx.float32}
-"""The compute dtypes that an option can name; float16 is missing because activations exceed its range."""
+"""The compute dtypes that an option can name."""
 
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 _MAX_PROBLEMS = 3
@@ -47,18 +47,6 @@ _MAX_PROBLEMS = 3
 def default_dtype() -> mx.Dtype:
     """Return bfloat16 on a GPU and float32 on the CPU, where bfloat16 kernels are slow or missing."""
     return mx.float32 if mx.default_device() == mx.Device(mx.cpu) else mx.bfloat16
-
-
-def load_generation_config(folder: Path, raw: Mapping[str, Any]) -> GenerationConfig:
-    """Read the defaults of a checkpoint whose config.json is `raw`. Raises ConfigError.
-
-    They are in generation_config.json, or in an object of config.json; else they are those of the reference.
-    """
-    stop_tokens = token_ids("config.json: eos_token_id", raw.get("eos_token_id"))
-    path = folder / "generation_config.json"
-    if path.exists():
-        return parse_generation_config(read_json(path), stop_tokens)
-    return parse_generation_config(object_at(raw, "generation_config") or {}, stop_tokens)
 
 
 def load_model(folder: Path, dtype: str | None = None) -> DiffusionGemma:
@@ -92,8 +80,13 @@ class Checkpoint:
 
 def open_checkpoint(folder: Path, dtype: str | None = None) -> Checkpoint:
     """Check all of a folder that can be checked without reading weights: phases 1 to 4. Raises as load_model does."""
+    if dtype == "float16":
+        raise OptionError(
+            "dtype='float16' ends at 65,504, and this model's activations do not: use bfloat16 or float32"
+        )
     if dtype is not None and dtype not in DTYPES:
         raise OptionError(f"dtype={dtype!r} must be one of {', '.join(DTYPES)}")
+    prepare_float32(dtype)
     compute = default_dtype() if dtype is None else DTYPES[dtype]
     raw = read_config(folder)
     config, defaults = parse_config(raw), load_generation_config(folder, raw)

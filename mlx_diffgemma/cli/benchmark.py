@@ -55,8 +55,6 @@ def benchmark_plan(
     subject: SubjectOptions,
     settings: BenchmarkSettings,
     chosen: Mapping[str, Any],
-    *,
-    exact: bool,
 ) -> BenchmarkPlan:
     """Return the benchmark that the options describe. Raises OptionError, DataError."""
     from mlx_diffgemma.benchmark.baseline import BaselineChoice
@@ -79,7 +77,6 @@ def benchmark_plan(
         adapter=subject.adapter,
         force=subject.force,
         choices=chosen,
-        exact=exact,
     )
     system, thinking = chosen.get("system"), chosen.get("thinking", False)
     baseline = settings.baseline and BaselineChoice(model=settings.baseline, system=system, thinking=thinking)

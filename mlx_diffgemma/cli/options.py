@@ -22,7 +22,8 @@ from typing import Annotated, Any, Literal, TypeAlias, cast, get_args, get_origi
 import typer
 
 from mlx_diffgemma.cli.console import reported
-from mlx_diffgemma.generation_config import SPEED, GenerationConfig
+from mlx_diffgemma.device.environment import lengthen_command_buffers, prepare_float32
+from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.option import OptionField, option, option_fields
 
 MODEL, OUTPUT = "Model", "Output"
@@ -45,8 +46,14 @@ def revision_option() -> Any:
 
 def dtype_option() -> Any:
     """Return the field `dtype` of a program that computes with a model."""
-    default = "bfloat16 on a GPU, float32 on a CPU"
-    return option(None, "Number format to compute in.", MODEL, values=("bfloat16", "float32"), default_text=default)
+    return option(
+        None,
+        "Number format to compute in.",
+        MODEL,
+        values=("bfloat16", "float32"),
+        default_text="bfloat16 on a GPU, float32 on a CPU",
+        eager=prepare_float32,
+    )
 
 
 def adapter_option() -> Any:
@@ -77,15 +84,6 @@ class ModelOptions:
     revision: str | None = revision_option()
     dtype: str | None = dtype_option()
     force: bool = force_option()
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExactOptions:
-    """Whether to do what the reference does and nothing else."""
-
-    exact: bool = option(
-        False, "Give the reference's answers, to the token: no option under 'Speed and quality' applies.", SPEED
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +128,8 @@ def spread_options(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(**values: Any) -> None:
         with reported(debug=values.get("debug", False), quiet=values.get("quiet", False), flags=flags):
+            # MLX is imported by the command.
+            lengthen_command_buffers()
             given = {name: value for name, value in values.items() if name in hints and name not in groups}
             command(**given, **{name: group.value(values) for name, group in groups.items()})
 

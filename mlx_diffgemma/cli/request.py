@@ -30,13 +30,11 @@ class Request:
 
     model: ModelOptions
     chosen: Mapping[str, Any]
-    exact: bool = False
     quiet: bool = False
 
     def over(self, defaults: GenerationConfig) -> GenerationConfig:
         """Return `defaults` with the chosen options in their place. Raises OptionError, ConstraintError."""
-        config = configured(defaults, self.chosen)
-        return config.exact() if self.exact else config
+        return configured(defaults, self.chosen)
 
 
 def check_constraints(constraints: Iterable[Constraint | None]) -> None:

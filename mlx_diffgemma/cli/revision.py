@@ -39,6 +39,7 @@ _ANSWERS_ONLY = (
     "json_schema",
     "choices",
     "until_end",
+    "first_canvas",
     "trim",
     "verify",
     "mode",

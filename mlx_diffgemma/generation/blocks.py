@@ -28,7 +28,7 @@ class Generation:
     """The answer to one prompt. Once `reading` is over: `start`, then `take` with every draft until `is_over`."""
 
     def __init__(self, model: DiffusionGemma, job: Job, rules: Rules, length: int) -> None:
-        """length: of a canvas."""
+        """length: of a canvas, and with first_canvas of the longest."""
         self.is_over = False
         self.canvas: Canvas
         self._model = model
@@ -71,12 +71,13 @@ class Generation:
         self._block += 1
         self._best = ()
         context = self._model.config.max_position_embeddings - self._cache.offset - len(self._unread)
+        length = config.length_of_canvas(self._block, self._length)
         self.canvas = Canvas.start(
             self._cache,
             self._rules,
             seed=config.seed,
             block=self._block,
-            length=min(self._length, context, self._remaining if config.trim else self._length),
+            length=min(length, context, self._remaining if config.trim else length),
             forbidden=[] if self._answer else config.forbidden_first(self._model.config.vocab_size),
             spans=self._spans(),
             endings=self._endings,

@@ -30,6 +30,14 @@ class Job:
     """prefixes that were read before, and where those of this prompt are kept"""
 
 
+def _positions(config: GenerationConfig, longest: int) -> int:
+    """Return how many positions the canvases of the longest answer have."""
+    begun, block = 0, 0
+    while begun < config.max_tokens and (length := config.length_of_canvas(block, longest)) < longest:
+        begun, block = begun + length, block + 1
+    return begun + math.ceil(max(0, config.max_tokens - begun) / longest) * longest
+
+
 def check_lengths(model: DiffusionGemma, job: Job) -> int:
     """Return the canvas length to use. Raises PromptError, OptionError or ConstraintError if the answer cannot fit."""
     tokens, config = job.tokens, job.config
@@ -42,7 +50,7 @@ def check_lengths(model: DiffusionGemma, job: Job) -> int:
     if unknown := [token for token in tokens if not 0 <= token < model.config.vocab_size]:
         raise PromptError(f"token id {unknown[0]} is outside this model's vocabulary of {model.config.vocab_size}")
     context = model.config.max_position_embeddings
-    needed = len(tokens) + math.ceil(config.max_tokens / length) * length
+    needed = len(tokens) + _positions(config, length)
     if needed > context:
         raise PromptError(
             f"{len(tokens)} prompt tokens and max_tokens={config.max_tokens} in canvases of {length} need {needed} "

@@ -1,7 +1,8 @@
-"""The functions that a device may compute in its own way, and the tables that say how: PLAIN_KERNELS and CPU_KERNELS.
+"""The functions that a device may compute in its own way, and the tables that say how.
 
-A model is made with one table and keeps it. PLAIN_KERNELS, which a GPU takes, are MLX's own functions. CPU_KERNELS
-replace what MLX's CPU backend computes slowly. Both compute the same, up to rounding.
+A model is made with one table and keeps it. PLAIN_KERNELS, which Metal takes, are MLX's own functions. CUDA_KERNELS
+arrange experts' rows in other tiles, and CPU_KERNELS replace what MLX's CPU backend computes slowly. All compute the
+same, up to rounding.
 """
 
 from __future__ import annotations
@@ -68,8 +69,15 @@ def _attention(queries: mx.array, keys: mx.array, values: mx.array, mask: Mask) 
 
 
 def _single_rows(_pairs: int, _experts: int) -> int:
-    # GPU kernels find the rows of one expert themselves.
+    # Metal's kernels find the rows of one expert themselves.
     return 1
+
+
+def _cuda_tiles(pairs: int, experts: int) -> int:
+    # MLX's kernel for CUDA reads an expert's weights once per tile, and there is a tile with padding for every expert.
+    # With fewer than two pairs per expert, tiles of one row read less; from two tall tiles on, tall ones do.
+    average = pairs // experts
+    return 1 if average < 2 else 16 if average < 64 else 32
 
 
 def _at_once(function: Callable[..., tuple[mx.array, ...]], *arrays: mx.array) -> tuple[mx.array, ...]:
@@ -96,6 +104,7 @@ PLAIN_KERNELS = Kernels(
     in_parts=_at_once,
     chunk_length=_whole_chunks,
 )
+CUDA_KERNELS = replace(PLAIN_KERNELS, tile_height=_cuda_tiles)
 CPU_KERNELS = Kernels(
     exp=cpu.exp,
     sigmoid=cpu.sigmoid,
@@ -114,4 +123,6 @@ def sparing(kernels: Kernels) -> Kernels:
 
 def default_kernels() -> Kernels:
     """Return the table of MLX's default device."""
-    return CPU_KERNELS if mx.default_device() == mx.Device(mx.cpu) else PLAIN_KERNELS
+    if mx.default_device() == mx.Device(mx.cpu):
+        return CPU_KERNELS
+    return PLAIN_KERNELS if mx.metal.is_available() else CUDA_KERNELS

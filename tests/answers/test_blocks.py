@@ -11,9 +11,10 @@ import pytest
 from threaded import taken_in_threads
 from tiny import Doubting, ScriptedModel, Shrinking, denoised, encoded, random_model
 
+from mlx_diffgemma.errors import PromptError
 from mlx_diffgemma.events import BlockCommitted, CanvasStarted, Denoised, Event, Finished, Prefilled
 from mlx_diffgemma.generation.engine import stream, stream_many
-from mlx_diffgemma.generation.job import Job
+from mlx_diffgemma.generation.job import Job, check_lengths
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
@@ -109,6 +110,45 @@ def test_no_position_is_denoised_that_max_tokens_has_no_room_for() -> None:
     config = replace(CONFIG, max_tokens=21, max_steps=2, stop_tokens=())
     lengths = [len(event.canvas) for event in of(CanvasStarted, run(random_model(), replace(config, trim=True)))]
     assert lengths == [16, 5]
+
+
+@pytest.mark.parametrize(
+    ("first", "canvas_length", "expected"),
+    [
+        (2, None, [2, 4, 8, 16, 16, 10]),
+        (5, None, [5, 10, 16, 16, 9]),
+        (3, 8, [3, 6, 8, 8, 8, 8, 8, 7]),
+        # As long as a canvas, or longer: all canvases are alike.
+        (16, None, [16, 16, 16, 8]),
+        (500, None, [16, 16, 16, 8]),
+    ],
+)
+def test_canvases_grow_from_the_first_to_the_longest(
+    first: int, canvas_length: int | None, expected: list[int]
+) -> None:
+    config = replace(
+        CONFIG, max_tokens=56, max_steps=1, stop_tokens=(), first_canvas=first, canvas_length=canvas_length
+    )
+    events = run(random_model(), config)
+    # What max_tokens has no room for is denoised, and not shown.
+    assert [len(event.canvas) for event in of(CanvasStarted, events)] == expected
+    assert len(tokens(events)) == 56
+
+
+def test_a_first_canvas_that_is_no_shorter_changes_no_token() -> None:
+    config = replace(CONFIG, max_tokens=40, max_steps=2, stop_tokens=())
+    assert tokens(run(random_model(), replace(config, first_canvas=16))) == tokens(run(random_model(), config))
+
+
+def test_the_positions_of_growing_canvases_must_fit_the_context() -> None:
+    """Canvases of 2, 4, 8, 16 and 16 positions are the first that hold 40 tokens: 46, and 48 without the small ones."""
+    model, config = random_model(), replace(CONFIG, max_tokens=40, first_canvas=2)
+    longest = model.config.max_position_embeddings
+    check_lengths(model, Job(tokens=[1] * (longest - 46), config=config))
+    with pytest.raises(PromptError, match=f"in canvases of 16 need {longest + 1} positions"):
+        check_lengths(model, Job(tokens=[1] * (longest - 45), config=config))
+    with pytest.raises(PromptError, match=f"need {longest + 2} positions"):
+        check_lengths(model, Job(tokens=[1] * (longest - 46), config=replace(config, first_canvas=None)))
 
 
 ENDED_SOON = [A, *[ENDED] * 5]

@@ -252,7 +252,8 @@ def test_help_lists_every_option_at_once_without_the_heavy_libraries() -> None:
         "MODEL --baseline --adapter --revision --dtype --suite --prompts --only --no-speed --no-answers --lengths "
         "--prefixes --canvases --repeats --retries --system --thinking --max-tokens --seed --canvas-length --max-steps "
         "--t-min --t-max --entropy-bound --stability-threshold --confidence-threshold --greedy "
-        "--exact --conditioning-top-k --no-until-end --allow-empty --mean-entropy --min-steps --trim --verify --mode "
+        "--exact --fast --fastest --conditioning-top-k --no-until-end --allow-empty --mean-entropy --min-steps "
+        "--first-canvas --trim --verify --mode "
         "--temperature --top-p --json --plot --quiet --debug --version"
     ).split():
         assert option in done.stdout

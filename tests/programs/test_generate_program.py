@@ -41,6 +41,7 @@ EVERY_OPTION = {
     "--conditioning-top-k": "8",
     "--mean-entropy": "0.5",
     "--min-steps": "3",
+    "--first-canvas": "4",
     "--verify": "0.25",
     "--temperature": "0.7",
 }
@@ -286,6 +287,7 @@ def test_every_generation_option_has_its_command_line_option():
         allow_empty=True,
         mean_entropy=0.5,
         min_steps=3,
+        first_canvas=4,
         trim=True,
         verify=0.25,
         temperature=0.7,
@@ -307,6 +309,19 @@ def test_every_generation_option_has_its_command_line_option():
     assert run("hi", "--raw", text="{config}").stdout.decode().strip() == repr(
         GenerationConfig(max_tokens=77, raw=True)
     )
+
+
+def test_a_preset_stands_for_its_options_and_those_given_beside_it_win():
+    fast = run("hi", "--fast", "--max-steps", "30", text="{config}", length=1000).stdout.decode().strip()
+    expected = {"max_steps": 30, "mean_entropy": 0.05, "min_steps": 8, "first_canvas": 64}
+    assert fast == repr(GenerationConfig(max_tokens=77, **expected))
+    for arguments, message in (
+        (("--exact", "--fast"), "--exact and --fast exclude each other: choose one"),
+        (("--fast", "--fastest"), "--fast and --fastest exclude each other: choose one"),
+        (("--fast", "--mode", "causal"), "--fast has no effect with --mode causal: leave it out"),
+    ):
+        refused = run("hi", *arguments)
+        assert (refused.returncode, refused.stderr.decode()) == (1, f"error: {message}\n")
 
 
 def test_an_answer_ends_before_any_of_the_stop_strings():

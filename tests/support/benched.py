@@ -12,6 +12,7 @@ from mlx_diffgemma.errors import OutOfMemoryError
 from mlx_diffgemma.generation_config import GenerationConfig
 
 MACHINE = Machine(
+    accelerators="",
     device="Apple M9",
     backend="gpu",
     memory=32 * 2**30,

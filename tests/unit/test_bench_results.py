@@ -364,12 +364,13 @@ def test_options_go_from_checkpoint_to_prompt_to_command_line() -> None:
     session = SimpleNamespace(defaults=GenerationConfig(max_steps=30, seed=3))
     options = {"max_steps": 4, "until_end": False, "trim": True}
     case = replace(YES, options=options)
-    for choices, exact, expected in (
-        ({}, False, {"max_steps": 4, "until_end": False, "trim": True, "seed": 3}),
-        ({"max_steps": 9}, False, {"max_steps": 9, "until_end": False, "trim": True, "seed": 3}),
-        ({"max_steps": 9}, True, {"max_steps": 9, "until_end": False, "trim": False, "seed": 3}),
+    for choices, expected in (
+        ({}, {"max_steps": 4, "until_end": False, "trim": True, "seed": 3}),
+        ({"max_steps": 9}, {"max_steps": 9, "until_end": False, "trim": True, "seed": 3}),
+        ({"max_steps": 9, "exact": True}, {"max_steps": 9, "until_end": False, "trim": False, "seed": 3}),
+        ({"max_steps": 9, "fast": True}, {"max_steps": 9, "min_steps": 8, "first_canvas": 64, "trim": True}),
     ):
-        choice = ModelChoice(model="demo", choices=choices, exact=exact)
+        choice = ModelChoice(model="demo", choices=choices)
         subject = Diffusion(
             session=cast("Session", session),
             choice=choice,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tiny import PARITY, PUBLISHED
 
-from mlx_diffgemma.checkpoint.weights import load_generation_config
+from mlx_diffgemma.checkpoint.defaults import load_generation_config
 from mlx_diffgemma.errors import ConfigError, ModelNotFoundError
 from mlx_diffgemma.files import read_json
 from mlx_diffgemma.model.config import parse_config

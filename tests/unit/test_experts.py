@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
@@ -9,7 +12,7 @@ from tiny import tiny_config
 
 from mlx_diffgemma.model.experts import Experts, Router
 from mlx_diffgemma.model.functions import geglu
-from mlx_diffgemma.model.kernels import default_kernels
+from mlx_diffgemma.model.kernels import CPU_KERNELS, CUDA_KERNELS, PLAIN_KERNELS, default_kernels
 
 PACKINGS = [("affine", 4, 64), ("affine", 8, 32), ("mxfp4", 4, 32), ("mxfp8", 8, 32), ("nvfp4", 4, 16)]
 CONFIG = tiny_config(hidden_size=64, moe_intermediate_size=64)
@@ -63,6 +66,26 @@ def test_packed_experts_equal_the_loop_over_their_unpacked_weights(mode: str, bi
         experts[name].weight = unpacked.astype(mx.float32)
     difference = packed(hidden, weights, indices) - slow(experts, hidden, weights, indices)
     assert mx.max(mx.abs(difference)).item() < 1e-4
+
+
+@pytest.mark.parametrize(("mode", "bits", "group"), PACKINGS)
+def test_tiles_of_every_height_give_packed_experts_the_same_bits(mode: str, bits: int, group: int) -> None:
+    """The tables of the devices differ in speed alone; 40 tokens fill some tiles and leave others partly empty."""
+    hidden, weights, indices = routed(40)
+
+    def result(tile_height: Callable[[int, int], int]) -> bytes:
+        experts = Experts(CONFIG, replace(KERNELS, tile_height=tile_height))
+        filled = make_experts()
+        experts.update(filled.parameters())
+        nn.quantize(experts, group_size=group, bits=bits, mode=mode)
+        return bytes(memoryview(experts(hidden, weights, indices)))
+
+    single = result(lambda pairs, experts: 1)
+    for height in (8, 16, 32):
+        assert result(lambda pairs, experts, height=height: height) == single
+    for table in (PLAIN_KERNELS, CPU_KERNELS, CUDA_KERNELS):
+        assert result(table.tile_height) == single
+    assert CUDA_KERNELS.tile_height(indices.size, CONFIG.num_experts) == 16
 
 
 def test_experts_in_bfloat16_round_their_weighted_sum_once() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tiny import PUBLISHED
 
-from mlx_diffgemma.checkpoint.generation_defaults import parse_generation_config
+from mlx_diffgemma.checkpoint.defaults import parse_generation_config
 from mlx_diffgemma.constraint.spec import Regex
 from mlx_diffgemma.errors import ConfigError, OptionError
 from mlx_diffgemma.generation_config import GenerationConfig
@@ -21,6 +21,7 @@ OURS = {
     "allow_empty": False,
     "mean_entropy": None,
     "min_steps": 12,
+    "first_canvas": None,
     "trim": False,
     "verify": None,
     "mode": "canvas",
@@ -55,10 +56,13 @@ def test_the_defaults_are_those_of_the_reference_and_a_few_of_ours() -> None:
 
 
 def test_exact_turns_off_all_that_the_reference_does_not_do() -> None:
-    mine = GenerationConfig(mean_entropy=0.1, trim=True, verify=0.5, mode="causal", seed=7, max_tokens=9)
+    mine = GenerationConfig(
+        mean_entropy=0.1, trim=True, verify=0.5, mode="causal", seed=7, max_tokens=9, first_canvas=8
+    )
     exact = mine.exact()
     assert (exact.conditioning_top_k, exact.until_end, exact.allow_empty) == (None, False, True)
     assert (exact.mean_entropy, exact.trim, exact.verify, exact.mode) == (None, False, None, "canvas")
+    assert exact.first_canvas is None
     assert (exact.seed, exact.max_tokens) == (7, 9)
     kept = {name: value for name, value in asdict(exact).items() if name not in OURS}
     assert kept == {name: value for name, value in asdict(mine).items() if name not in OURS}
@@ -118,6 +122,8 @@ def test_a_file_that_cannot_be_meant_is_refused(raw: dict[str, Any], message: st
         ({"max_tokens": 0}, "max_tokens=0 must be at least 1"),
         ({"max_steps": 0}, "max_steps=0 must be at least 1"),
         ({"canvas_length": 0}, "canvas_length=0 must be at least 1, or None"),
+        ({"first_canvas": 0}, "first_canvas=0 must be at least 1, or None"),
+        ({"first_canvas": 2.5}, "first_canvas=2.5 must be a whole number, or None"),
         ({"t_min": -0.1}, "t_min=-0.1 must be at least 0"),
         ({"t_min": 0.0, "t_max": 0.0}, "t_max=0.0 must be at least 0.001"),
         ({"t_min": 0.9}, "t_min=0.9 must not be above t_max=0.8"),
@@ -173,6 +179,7 @@ def test_options_out_of_range_are_named_with_their_value(options: dict[str, Any]
         ({"mode": "causal", "draft_steps": 2}, "draft_steps=2 has no effect with mode=causal: leave it out"),
         ({"mode": "speculative", "trim": True}, "trim=True has no effect with mode=speculative: leave it out"),
         ({"mode": "causal", "verify": 0.5}, "verify=0.5 has no effect with mode=causal: leave it out"),
+        ({"mode": "causal", "first_canvas": 8}, "first_canvas=8 has no effect with mode=causal: leave it out"),
         ({"top_p": 0.5}, "top_p=0.5 has no effect with mode=canvas: leave it out"),
         ({"min_steps": 2}, "min_steps=2 has no effect without mean_entropy: leave it out, or give both"),
     ],

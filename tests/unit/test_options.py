@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from mlx_diffgemma.errors import ConstraintError, OptionError
 from mlx_diffgemma.generation_config import GenerationConfig
 from mlx_diffgemma.generation_options import GenerationOptions, UnconstrainedOptions, configured, current_names
 from mlx_diffgemma.option import Range, at_least, check_options, option, option_fields
+from mlx_diffgemma.presets import FAST, FASTEST, PresetOptions
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -127,7 +129,8 @@ def test_every_field_of_a_generation_is_an_option_and_a_keyword() -> None:
     # The constraint is said by three options of its own.
     assert set(option_fields(GenerationConfig)) == fields - {"constraint"} | said
     keywords = set(GenerationOptions.__annotations__) | set(UnconstrainedOptions.__annotations__)
-    assert keywords == fields | said
+    presets = set(option_fields(PresetOptions))
+    assert keywords == fields | said | presets
     assert keywords - set(UnconstrainedOptions.__annotations__) == said | {"constraint"}
     wider = {"stop_tokens", "stop"}
     ours, theirs = get_type_hints(GenerationConfig), get_type_hints(GenerationOptions)
@@ -162,6 +165,32 @@ def test_options_that_cannot_be_used_are_refused(options: dict[str, Any], messag
         configured(GenerationConfig(), options)
     with pytest.raises(ConstraintError, match="the schema none cannot be read"):
         configured(GenerationConfig(), {"json_schema": "none"})
+
+
+def test_a_preset_is_put_under_the_other_options() -> None:
+    base = GenerationConfig(seed=3, max_steps=9, trim=True)
+    assert configured(base, {"fast": True}) == replace(base, **FAST)
+    assert configured(base, {"fastest": True, "min_steps": 2}) == replace(base, **{**FASTEST, "min_steps": 2})
+    slow = configured(base, {"fast": True, "mean_entropy": None, "fastest": False})
+    assert slow == replace(base, **{**FAST, "mean_entropy": None})
+    assert configured(base, {"exact": True, "seed": 4}) == replace(base, seed=4).exact()
+    assert configured(base, {"fast": False}) == base
+    help_text = option_fields(PresetOptions)["fast"].option.help
+    assert "--max-steps 24 --mean-entropy 0.05 --min-steps 8 --first-canvas 64;" in help_text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fast": True, "exact": True}, "exact=True and fast=True exclude each other: choose one"),
+        ({"fast": True, "mode": "causal"}, "fast=True has no effect with mode=causal: leave it out"),
+        ({"fast": 1}, "fast=1 must be True or False"),
+        ({"fasttest": True}, "'fasttest' is not an option: did you mean 'fastest'?"),
+    ],
+)
+def test_presets_that_cannot_be_used_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(message)):
+        configured(GenerationConfig(), options)
 
 
 def test_earlier_names_are_known() -> None:

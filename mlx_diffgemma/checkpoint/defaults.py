@@ -1,16 +1,30 @@
-"""The options of a generation that a checkpoint has as its defaults, in generation_config.json."""
+"""The options that a checkpoint names as its own: generation_config.json -> GenerationConfig."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mlx_diffgemma.errors import ConfigError, OptionError
-from mlx_diffgemma.generation_config import GenerationConfig
+from mlx_diffgemma.files import read_json
+from mlx_diffgemma.generation_config import STOP_TOKENS, GenerationConfig
+from mlx_diffgemma.model.config import object_at
 from mlx_diffgemma.option import option_fields
 
 _SAMPLER_CLASS = "EntropyBoundSamplerConfig"
-_STOP_TOKENS = "eos_token_id"
+
+
+def load_generation_config(folder: Path, raw: Mapping[str, Any]) -> GenerationConfig:
+    """Read the defaults of a checkpoint whose config.json is `raw`. Raises ConfigError.
+
+    They are in generation_config.json, or in an object of config.json; else they are those of the reference.
+    """
+    stop_tokens = token_ids("config.json: eos_token_id", raw.get("eos_token_id"))
+    path = folder / "generation_config.json"
+    if path.exists():
+        return parse_generation_config(read_json(path), stop_tokens)
+    return parse_generation_config(object_at(raw, "generation_config") or {}, stop_tokens)
 
 
 def parse_generation_config(raw: Mapping[str, Any], stop_tokens: tuple[int, ...] = ()) -> GenerationConfig:
@@ -22,7 +36,7 @@ def parse_generation_config(raw: Mapping[str, Any], stop_tokens: tuple[int, ...]
     for name, each in option_fields(GenerationConfig).items():
         theirs = each.option.reference
         value = None if theirs is None else raw.get(theirs)
-        if value is None or theirs == _STOP_TOKENS:
+        if value is None or theirs == STOP_TOKENS:
             continue
         if not isinstance(value, int if each.type is int else (int, float)) or isinstance(value, bool):
             raise ConfigError(f"generation_config.json: {theirs} must be a number, not {value!r}")
@@ -30,7 +44,7 @@ def parse_generation_config(raw: Mapping[str, Any], stop_tokens: tuple[int, ...]
     sampler = raw.get("sampler_config")
     if sampler is not None:
         values["entropy_bound"] = _entropy_bound(sampler)
-    tokens = token_ids("generation_config.json: eos_token_id", raw.get(_STOP_TOKENS)) or stop_tokens
+    tokens = token_ids("generation_config.json: eos_token_id", raw.get(STOP_TOKENS)) or stop_tokens
     if tokens:
         values["stop_tokens"] = tokens
     try:
