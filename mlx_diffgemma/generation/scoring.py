@@ -22,7 +22,7 @@ from mlx_diffgemma.model.kernels import MAX_CHUNK
 from mlx_diffgemma.model.prefix import Reuse, common_length
 
 MAX_ROWS = 64
-"""Branches that go through the model together at most: each writes into a copy of the prefix."""
+"""Branches that go through the model together at most: each layer copies the prefix for each while it is computed."""
 
 Rests: TypeAlias = Mapping[int, Sequence[int]]
 """What is left of answers, by their number."""
@@ -110,7 +110,7 @@ def _groups(branches: Sequence[_Branch]) -> Iterator[list[_Branch]]:
 def _read(model: DiffusionGemma, branches: Sequence[_Branch]) -> Iterator[_Beginning]:
     """Read the tokens of branches, each into a cache of its own."""
     rows = [mx.array([list(branch.tokens)]) for branch in branches]
-    caches = [branch.beginning.cache.snapshot() for branch in branches]
+    caches = [branch.beginning.cache.branch() for branch in branches]
     hidden = model.peek([model.embed(row) for row in rows], caches)
     for (beginning, tokens, rests), cache, states in zip(branches, caches, hidden, strict=True):
         cache.advance(len(tokens))

@@ -102,7 +102,7 @@ class Candidate:
 def start_candidate(task: CanvasTask, lengths: tuple[int, ...], *, whole_characters: bool) -> Candidate:
     """Return a candidate whose gaps have these lengths and hold noise.
 
-    Its cache is a snapshot of the text before it: a reference until the canvas first writes keys and values of its own.
+    Its cache is a branch of the text before it, which all candidates share.
     whole_characters: ban tokens that are parts of characters.
     """
     setup, window = task.setup, task.window
@@ -110,7 +110,7 @@ def start_candidate(task: CanvasTask, lengths: tuple[int, ...], *, whole_charact
     gaps = [(*span, gap) for span, gap in zip(layout.free_spans, window.gaps, strict=True)]
     pins = Pins.of(setup.model, layout.slots, setup.boundaries.bans(gaps, whole_characters=whole_characters))
     canvas = Canvas.pinned(
-        task.before.cache.snapshot(),
+        task.before.cache.branch(),
         setup.rules,
         seed=setup.config.seed,
         block=task.block,

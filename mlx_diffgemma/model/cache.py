@@ -13,6 +13,7 @@ part of it: the next step overwrites them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from typing import TypeAlias
 
@@ -25,13 +26,16 @@ KeysValues: TypeAlias = tuple[mx.array, mx.array]
 
 BUFFER_STEP = 256
 """Buffers have a multiple of this many positions, so that decoding token by token seldom copies the prefix."""
+BRANCH_STEP = 16
+"""The same for a branch, whose buffers hold its own tokens alone."""
 
 
 class LayerCache:
     """The prefix as one layer keeps it: every token, or the last `limit`."""
 
-    def __init__(self, limit: int | None = None) -> None:
+    def __init__(self, limit: int | None = None, step: int = BUFFER_STEP) -> None:
         self._limit = limit
+        self._step = step
         self._buffer: KeysValues | None = None
         # The kept tokens are those at the positions start .. stop of the buffer.
         self._start = self._stop = 0
@@ -71,21 +75,94 @@ class LayerCache:
         if self._limit is not None:
             self._start = max(self._start, self._stop - self._limit)
 
+    def branch(self) -> BranchedLayer:
+        """Return a branch after what is kept now."""
+        kept = self.arrays
+        return BranchedLayer([(kept[0], kept[1])] if self.length else [], self._limit)
+
     def _moved(self, new: mx.array, of: int = 0) -> mx.array:
         """Return a larger buffer that begins with the kept tokens and has free positions for the new ones."""
         batch, heads, count, size = new.shape
-        capacity = -(-(self.length + count) // BUFFER_STEP) * BUFFER_STEP
+        capacity = -(-(self.length + count) // self._step) * self._step
         if self._buffer is None:
             return mx.zeros((batch, heads, capacity, size), new.dtype)
         kept = self._buffer[of][:, :, self._start : self._stop]
         return mx.concatenate([kept, mx.zeros((batch, heads, capacity - self.length, size), new.dtype)], axis=2)
 
 
+class BranchedLayer:
+    """What one layer keeps after a prefix that other branches share: all read the prefix, none copies it to keep it."""
+
+    def __init__(self, shared: Sequence[KeysValues], limit: int | None) -> None:
+        """shared: the kept tokens of the prefix, piece after piece; limit: see LayerCache."""
+        self._shared = tuple(shared)
+        self._limit = limit
+        self._own = LayerCache(limit, BRANCH_STEP)
+
+    @property
+    def length(self) -> int:
+        """Number of tokens that are kept, those of the prefix included."""
+        return sum(piece[0].shape[2] for piece in self._pieces)
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        """The keys and values that are kept."""
+        return list(_joined_pieces(self._pieces)) if self._pieces else []
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the branch's own buffers in bytes."""
+        return self._own.nbytes
+
+    def write(self, keys: mx.array, values: mx.array) -> KeysValues:
+        """Do what LayerCache.write does; the keys and values that are returned are a copy, held as long as they are."""
+        before = self._kept_of_shared(self._own.length)
+        return _joined_pieces([*before, self._own.write(keys, values)])
+
+    def advance(self, count: int) -> None:
+        """Keep the first `count` of the tokens written last, and forget the oldest ones over the limit."""
+        self._own.advance(count)
+
+    def branch(self) -> BranchedLayer:
+        """Return a branch after what is kept now."""
+        return BranchedLayer(self._pieces, self._limit)
+
+    def __copy__(self) -> BranchedLayer:
+        """Return this branch as it is now; it goes on by itself."""
+        kept = BranchedLayer(self._shared, self._limit)
+        kept._own = copy(self._own)
+        return kept
+
+    @property
+    def _pieces(self) -> list[KeysValues]:
+        own = self._own.arrays
+        return [*self._kept_of_shared(self._own.length), *([(own[0], own[1])] if own and self._own.length else [])]
+
+    def _kept_of_shared(self, after: int) -> list[KeysValues]:
+        """Return the pieces of the prefix that are kept with so many tokens after them."""
+        room = None if self._limit is None else self._limit - after
+        kept: list[KeysValues] = []
+        for keys, values in reversed(self._shared):
+            count = keys.shape[2] if room is None else min(room, keys.shape[2])
+            if count > 0:
+                kept.append((keys[:, :, -count:], values[:, :, -count:]))
+            room = None if room is None else room - count
+        return kept[::-1]
+
+
+def _joined_pieces(pieces: Sequence[KeysValues]) -> KeysValues:
+    if len(pieces) == 1:
+        return pieces[0]
+    return mx.concatenate([keys for keys, _ in pieces], axis=2), mx.concatenate([each for _, each in pieces], axis=2)
+
+
 class Cache:
     """The prefix of one sequence, or of a batch of equally long ones: a cache per layer, and its number of tokens."""
 
     def __init__(self, layers: tuple[LayerConfig, ...], window: int) -> None:
-        self.layers = [LayerCache(window - 1 if layer.sliding else None) for layer in layers]
+        self.layers: list[LayerCache | BranchedLayer] = [
+            LayerCache(window - 1 if layer.sliding else None) for layer in layers
+        ]
         self.offset = 0
 
     @property
@@ -103,6 +180,15 @@ class Cache:
         kept = copy(self)
         kept.layers = [copy(layer) for layer in self.layers]
         return kept
+
+    def branch(self) -> Cache:
+        """Return a cache that goes on after this one's tokens, which it shares: for many short texts after one prefix.
+
+        Every write copies the prefix of a layer for as long as that layer is computed, but none keeps the copy.
+        """
+        branched = copy(self)
+        branched.layers = [layer.branch() for layer in self.layers]
+        return branched
 
     def restore(self, snapshot: Cache) -> None:
         """Undo all that was written and kept since the snapshot, even what is not computed yet."""

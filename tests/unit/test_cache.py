@@ -96,3 +96,55 @@ def test_memory_of_a_sliding_layer_does_not_grow_with_the_context() -> None:
     assert held[3] - held[1] <= 2 * full_per_chunk + 4096
     assert cache.layers[1].nbytes == 4 * full_per_chunk
     assert cache.offset == 4 * 512
+
+
+def grown(cache: Cache, *runs: tuple[int, int]) -> list[list[int]]:
+    """Write runs of tokens (first, count) and keep them; return what the layers showed at each write."""
+    shown: list[list[int]] = []
+    for first, count in runs:
+        shown += [positions(layer.write(tokens(first, count), tokens(first, count))[0]) for layer in cache.layers]
+        cache.advance(count)
+    return shown
+
+
+@pytest.mark.parametrize("prefix", [1, 2, 3, 4, 9])
+def test_a_branch_shows_and_keeps_what_a_snapshot_does(prefix: int) -> None:
+    """A window of 4, prefixes within it and beyond; a branch of a branch too; the trunk goes on by itself."""
+    trunk = Cache((SLIDING, FULL), window=4)
+    grown(trunk, (0, prefix))
+    runs = [(prefix, 1), (prefix + 1, 2), (prefix + 3, 5)]
+    snapshot, branch = trunk.snapshot(), trunk.branch()
+    assert grown(branch, *runs) == grown(snapshot, *runs)
+    assert branch.offset == snapshot.offset
+    assert [positions(array) for array in branch.arrays] == [positions(array) for array in snapshot.arrays]
+    more = [(50, 2), (60, 1)]
+    assert grown(branch.branch(), *more) == grown(snapshot.snapshot(), *more)
+    assert [layer.length for layer in branch.layers] == [layer.length for layer in snapshot.layers]
+    assert positions(trunk.arrays[-1]) == list(range(prefix))
+
+
+def test_what_a_branch_wrote_is_undone_as_by_any_cache() -> None:
+    trunk = Cache((SLIDING, FULL), window=4)
+    grown(trunk, (0, 6))
+    branch = trunk.branch()
+    grown(branch, (6, 1))
+    before = branch.snapshot()
+    grown(branch, (7, 3))
+    branch.restore(before)
+    assert positions(branch.arrays[-1]) == list(range(7))
+    assert grown(branch, (20, 1))[1] == [*range(7), 20]
+
+
+def test_many_branches_hold_one_prefix() -> None:
+    trunk = Cache((FULL,), window=4)
+    shape = (1, 2, 4096, 8)
+    trunk.layers[0].write(mx.ones(shape), mx.ones(shape))
+    trunk.advance(4096)
+    mx.eval(trunk.arrays)
+    before, branches = mx.get_active_memory(), [trunk.branch() for _ in range(32)]
+    for branch in branches:
+        branch.layers[0].write(mx.ones((1, 2, 3, 8)), mx.ones((1, 2, 3, 8)))
+        branch.advance(3)
+        mx.eval([array.sum() for array in branch.arrays])
+    assert mx.get_active_memory() - before < trunk.nbytes / 4
+    assert sum(branch.nbytes for branch in branches) < trunk.nbytes / 4
