@@ -15,6 +15,7 @@ from mlx_diffgemma import load
 from mlx_diffgemma.checkpoint.adapters import ATTENTION, EXPERTS, LoRA
 from mlx_diffgemma.cli.training import AdapterOptions, RunOptions, SourceOptions, training_plan
 from mlx_diffgemma.errors import AdapterError, DiffGemmaError, OptionError
+from mlx_diffgemma.loading import load_trainable
 from mlx_diffgemma.session import Session
 from mlx_diffgemma.training import run as running
 from mlx_diffgemma.training.run import TrainingPlan
@@ -83,7 +84,7 @@ def test_its_first_loss_is_that_of_the_adapted_model_and_it_learns_on(trained: F
 
 
 def shapes(model: Path) -> dict[str, tuple[int, int]]:
-    weights = flat(load(str(model)).model.parameters())
+    weights = flat(load_trainable(str(model)).model.parameters())
     return {path: weights[f"model.decoder.{path}.weight"].shape for path in MODULES}
 
 

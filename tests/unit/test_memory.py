@@ -208,7 +208,7 @@ def test_force_reaches_a_training_and_a_benchmark() -> None:
         SourceOptions(data="d", model="m", force=True), AdapterOptions(), TrainingSettings(), RunOptions()
     )
     assert training.force
-    plan = benchmark_plan("m", SubjectOptions(force=True), BenchmarkSettings(), {}, exact=False)
+    plan = benchmark_plan("m", SubjectOptions(force=True), BenchmarkSettings(), {})
     assert isinstance(plan.source, ModelChoice)
     assert plan.source.force
 
