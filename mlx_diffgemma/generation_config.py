@@ -109,7 +109,7 @@ class GenerationConfig:
         "Accept the most certain positions of a step while their entropies sum to at most this many nats.",
         _SAMPLER,
         allowed=above(0, "nats"),
-        reference="sampler_config.entropy_bound",
+        reference=_ENTROPY_BOUND,
         only=("canvas",),
     )
     stability_threshold: int = option(

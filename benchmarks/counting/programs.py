@@ -149,7 +149,7 @@ def their_step(model: nn.Module, canvas: int, prefix: int) -> Program:
             if len(begun) > STEPS:
                 raise _EnoughError
 
-        def judge(best: mx.array, processed: ProcessedLogits, *_: Any) -> bool:
+        def judge(best: mx.array, processed: mx.array, *_: Any) -> bool:
             judged.append([best, processed])
             return False
 

@@ -42,6 +42,11 @@ class ResultOptions:
     max_shard_size: str = option("5GB", "Largest size of one weights file.", RESULT, metavar="SIZE")
     overwrite: bool = option(False, "Replace DST if it holds a DiffusionGemma.", RESULT)
 
+    @property
+    def max_shard_bytes(self) -> int:
+        """The largest size of a file in bytes. Raises typer.BadParameter."""
+        return parse_size(self.max_shard_size, "--max-shard-size", "500MB or 5GB")
+
 
 def parse_size(text: str, flag: str, example: str) -> int:
     """Read the bytes of an option. Raises typer.BadParameter."""

@@ -104,7 +104,7 @@ def run_convert(
     it stopped.
     """
     memory, recipe = _fit_bytes(settings), _recipe(settings)
-    max_shard_bytes = parse_size(result.max_shard_size, "--max-shard-size", "500MB or 5GB")
+    max_shard_bytes = result.max_shard_bytes
 
     from mlx_diffgemma.checkpoint.hub import model_folder
     from mlx_diffgemma_convert.best_recipe import choose_for_folder

@@ -21,7 +21,6 @@ from mlx_diffgemma_convert.command_line import (
     Destination,
     ResultOptions,
     absolute_path,
-    parse_size,
     run_work,
     source_name,
 )
@@ -65,7 +64,7 @@ def run_fuse(
     A quantized MODEL gives a model that is quantized in the same way, any other gives one in Google's layout. If the
     program is interrupted, the same command resumes where it stopped.
     """
-    max_shard_bytes = parse_size(result.max_shard_size, "--max-shard-size", "500MB or 5GB")
+    max_shard_bytes = result.max_shard_bytes
 
     from mlx_diffgemma.checkpoint.hub import model_folder
     from mlx_diffgemma_convert.fusion import FusionOptions, fuse

@@ -32,13 +32,12 @@ def require_memory(name: str, checkpoint: Checkpoint) -> None:
 
 def spare_memory(checkpoint: Checkpoint) -> None:
     """Let the model read its logits in parts if memory does not hold those of all positions, which is a bit faster."""
-    usable = usable_bytes()
-    at_once = memory_need(checkpoint.model.config, checkpoint.weight_bytes, itemsize=checkpoint.dtype.size)
-    if at_once.total > usable:
+    if _need(checkpoint).total > usable_bytes():
         checkpoint.model.kernels = sparing(checkpoint.model.kernels)
 
 
-def _need(checkpoint: Checkpoint, usable: int, canvas: int | None = None) -> MemoryNeed:
+def _need(checkpoint: Checkpoint, usable: int | None = None, canvas: int | None = None) -> MemoryNeed:
+    """Return what a checkpoint needs; usable, canvas: see `memory_need`."""
     return memory_need(
         checkpoint.model.config,
         checkpoint.weight_bytes,

@@ -57,7 +57,9 @@ def group_width(vocabulary: int) -> int:
 class ProcessedLogits:
     """The float32 logits [B, C, V] of one step after softcap and temperature, computed where they are read."""
 
-    def __init__(self, raw: mx.array, temperature: float | list[float], cap: float | None, kernels: Kernels) -> None:
+    def __init__(
+        self, raw: mx.array, temperature: float | list[float] | mx.array, cap: float | None, kernels: Kernels
+    ) -> None:
         """raw: logits [B, C, V], all finite. temperature: one, or one per row. cap: None if there is no softcap."""
         self.raw = raw
         # An array: mx.compile would compile again for every new number.
@@ -82,10 +84,7 @@ class ProcessedLogits:
     def __getitem__(self, where: tuple[slice, slice]) -> ProcessedLogits:
         """Return those of some rows and positions."""
         rows, positions = where
-        raw, temperature = self.raw[rows, positions], self._temperature[rows]
-        part = ProcessedLogits(raw, 1.0, self._cap, self._kernels)
-        part._temperature = temperature
-        return part
+        return ProcessedLogits(self.raw[rows, positions], self._temperature[rows], self._cap, self._kernels)
 
     def forbid(self, row: int, positions: int | slice, tokens: mx.array | list[int]) -> None:
         """Let some positions of a row not have some tokens: their logits are FORBIDDEN."""

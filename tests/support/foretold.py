@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 
 import mlx.core as mx
+from tiny import processed
 
 from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.diffusion_gemma import CanvasRow
@@ -57,7 +58,7 @@ class CountingModel:
 
     def processed_logits(self, hidden: mx.array, temperature: Sequence[float]) -> ProcessedLogits:
         """The logits as they are."""
-        return ProcessedLogits.of(hidden, default_kernels())
+        return processed(hidden)
 
     def signal(self, processed: ProcessedLogits, top_k: int | None = None, total: mx.array | None = None) -> mx.array:
         """Nothing that is listened to."""
