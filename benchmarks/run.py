@@ -10,6 +10,7 @@ parity        a sliding and a full layer of the release's width, beside transfor
 endurance     many generations in one process: speed and memory at the end
 batch         answers per second, one by one and side by side
 conditioning  error of the top-k signal against the exact one
+options       the same questions with several sets of options: right answers, steps, positions computed
 constraint    what a constraint costs: its automaton, and its part of a denoising step
 constraints   seconds, size and memory of constraints that are hard to build
 schemas       real JSON schemas with this project, llguidance and outlines-core: coverage, times, wrong instances
@@ -32,6 +33,7 @@ COMMANDS = (
     "endurance",
     "batch",
     "conditioning",
+    "options",
     "constraint",
     "constraints",
     "schemas",

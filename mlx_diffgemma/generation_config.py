@@ -19,6 +19,7 @@ _ANSWER, _CONSTRAINT, _SAMPLER, SPEED = "Answer", "Constraint", "Sampler", "Spee
 """The panels of the options; SPEED has what the reference does not have."""
 
 Mode: TypeAlias = Literal["canvas", "causal", "speculative"]
+ComputedRows: TypeAlias = Literal["all", "unsettled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +176,20 @@ class GenerationConfig:
     )
     trim: bool = option(
         False, "Drop the positions of a canvas that the answer cannot use.", SPEED, exact=False, only=("canvas",)
+    )
+    rows: ComputedRows = option(
+        "all",
+        "Compute all positions of a canvas in every step, or only those that are not settled.",
+        SPEED,
+        exact="all",
+        only=("canvas",),
+    )
+    whole_every: int = option(
+        4,
+        "With --rows unsettled all positions are computed every so many steps.",
+        SPEED,
+        allowed=at_least(1),
+        only=("canvas",),
     )
     verify: float | None = option(
         None,

@@ -5,7 +5,7 @@ or a canvas may see of them, so their memory does not grow with the context.
 
 A layer's buffer has free positions after the kept tokens. `write` puts new keys and values there, where the layer's
 queries see both without a copy of the prefix. `advance` makes them part of the prefix. Those of a canvas never become
-part of it: the next step overwrites them.
+part of it: the next step overwrites them, all with `write` or some with `rewrite`.
 
     kept  kept  kept  | written  written |  free
                       advance(1) -> kept
@@ -69,6 +69,19 @@ class LayerCache:
         self._buffer = written
         return written[0][:, :, self._start : stop], written[1][:, :, self._start : stop]
 
+    def rewrite(self, keys: mx.array, values: mx.array, positions: mx.array, count: int) -> KeysValues:
+        """Replace some of the `count` tokens that were written last, and return what `write` returned for them all.
+
+        positions: [R] of the tokens that keys and values belong to, counted from the first of the `count`.
+        """
+        assert self._buffer is not None, "nothing was written"
+        written = self._buffer[0][...], self._buffer[1][...]
+        for array, new in zip(written, (keys, values), strict=True):
+            array[:, :, self._stop + positions] = new
+        self._buffer = written
+        stop = self._stop + count
+        return written[0][:, :, self._start : stop], written[1][:, :, self._start : stop]
+
     def advance(self, count: int) -> None:
         """Keep the first `count` of the tokens written last, and forget the oldest ones over the limit."""
         self._stop += count
@@ -118,6 +131,11 @@ class BranchedLayer:
         """Do what LayerCache.write does; the keys and values that are returned are a copy, held as long as they are."""
         before = self._kept_of_shared(self._own.length)
         return _joined_pieces([*before, self._own.write(keys, values)])
+
+    def rewrite(self, keys: mx.array, values: mx.array, positions: mx.array, count: int) -> KeysValues:
+        """Do what LayerCache.rewrite does; the keys and values that are returned are a copy, as with `write`."""
+        before = self._kept_of_shared(self._own.length)
+        return _joined_pieces([*before, self._own.rewrite(keys, values, positions, count)])
 
     def advance(self, count: int) -> None:
         """Keep the first `count` of the tokens written last, and forget the oldest ones over the limit."""

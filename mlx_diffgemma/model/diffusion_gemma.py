@@ -14,16 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
+from functools import partial
 from itertools import accumulate
 from typing import NamedTuple, TypeAlias, TypeVar, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlx_diffgemma.model.body import Body
 from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.config import ModelConfig
 from mlx_diffgemma.model.kernels import Kernels, default_kernels
-from mlx_diffgemma.model.layers import GatedMLP, Layer, Segment
+from mlx_diffgemma.model.layers import Layer, Segment
 from mlx_diffgemma.model.logits import ProcessedLogits
 from mlx_diffgemma.model.masks import Masks, encoder_masks
 
@@ -45,6 +47,9 @@ class CanvasRow(NamedTuple):
     """the prefix"""
     signal: mx.array | None = None
     """[1, C, D] soft embedding of the last step, None at the first"""
+    places: mx.array | None = None
+    """[R] the positions that go through the layers, in order; the others are there as they were the last time. None:
+    all of them"""
 
 
 class _Row(NamedTuple):
@@ -53,65 +58,17 @@ class _Row(NamedTuple):
     length: int
     cache: Cache
     masks: Masks
+    places: mx.array | None = None
+    """[length] if they are among `whole` tokens that were written before, which stay but for these"""
+    whole: int = 0
 
-
-class SelfConditioning(GatedMLP):
-    """Adds what the last step predicted to the embeddings of the canvas."""
-
-    def __init__(self, config: ModelConfig, kernels: Kernels) -> None:
-        super().__init__(config, kernels)
-        self.pre_norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self._eps = config.rms_norm_eps
-
-    def mix(self, embeddings: mx.array, signal: mx.array | None) -> mx.array:
-        """embeddings and signal [B, C, D] -> [B, C, D]; no signal has the effect of a signal of zeros"""
-        if signal is not None:
-            embeddings = embeddings + self(self.pre_norm(signal))
-        return mx.fast.rms_norm(embeddings, None, self._eps)
-
-
-class Decoder(nn.Module):
-    """All weights that encoder and decoder share, and the decoder's own self-conditioning."""
-
-    def __init__(self, config: ModelConfig, kernels: Kernels) -> None:
-        super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = [Layer(config, layer, kernels) for layer in config.layers]
-        self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.self_conditioning = SelfConditioning(config, kernels)
-
-
-class EncoderLayer(nn.Module):
-    """The one parameter per layer that the encoder does not share."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer_scalar = mx.ones((1,))
-
-
-class EncoderText(nn.Module):
-    """The encoder's layer scalars, under the names of the checkpoint."""
-
-    def __init__(self, layers: int) -> None:
-        super().__init__()
-        self.layers = [EncoderLayer() for _ in range(layers)]
-
-
-class Encoder(nn.Module):
-    """The parameters that only the encoder has."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.language_model = EncoderText(len(config.layers))
-
-
-class Body(nn.Module):
-    """Encoder and decoder, under the names of the checkpoint."""
-
-    def __init__(self, config: ModelConfig, kernels: Kernels) -> None:
-        super().__init__()
-        self.encoder = Encoder(config)
-        self.decoder = Decoder(config, kernels)
+    def segment(self, index: int, layer: Layer) -> Segment:
+        """Return the tokens as a layer sees them."""
+        own, mask = self.cache.layers[index], self.masks.sliding if layer.sliding else self.masks.full
+        if self.places is None:
+            return Segment(self.length, own.write, self.cache.offset, mask)
+        write = partial(own.rewrite, positions=self.places, count=self.whole)
+        return Segment(self.length, write, self.cache.offset, mask, self.places)
 
 
 class DiffusionGemma(nn.Module):
@@ -194,28 +151,33 @@ class DiffusionGemma(nn.Module):
         return self._run_rows(_joined(rows), run_rows, self.encoder_stack)
 
     def denoise(self, rows: Sequence[CanvasRow]) -> list[mx.array]:
-        """Denoise canvases after their prefixes, which are only read -> final hidden states [1, C, D] of each.
+        """Denoise canvases after their prefixes, which are only read -> final hidden states [1, C or R, D] of each.
 
         `processed_logits` turns them into logits; those of all rows together can be gigabytes.
         """
-        embeddings = self.embed(_joined([row.canvas for row in rows]))
+        canvases = [_at_places(row.canvas, row.places) for row in rows]
+        embeddings = self.embed(_joined(canvases))
         signal = None
         if any(row.signal is not None for row in rows):
             zeros = mx.zeros_like(embeddings)
-            signal = _joined([zeros[:, : row.canvas.shape[1]] if row.signal is None else row.signal for row in rows])
+            signal = _joined(
+                [
+                    zeros[:, : canvas.shape[1]] if row.signal is None else _at_places(row.signal, row.places)
+                    for row, canvas in zip(rows, canvases, strict=True)
+                ]
+            )
         hidden = self.model.decoder.self_conditioning.mix(embeddings, signal)
-        run_rows = [_Row(row.canvas.shape[1], row.cache, Masks()) for row in rows]
+        run_rows = [
+            _Row(canvas.shape[1], row.cache, Masks(), row.places, row.canvas.shape[1])
+            for row, canvas in zip(rows, canvases, strict=True)
+        ]
         return self._run_rows(hidden, run_rows, self.decoder_stack)
 
     def _run_rows(self, hidden: mx.array, rows: Sequence[_Row], stack: Stack) -> list[mx.array]:
         """Run hidden states [B, L, D], the tokens of all rows one after another, through the layers -> those of each"""
 
         def run(index: int, layer: Layer, hidden: mx.array) -> mx.array:
-            segments = [
-                Segment(length, cache.layers[index].write, cache.offset, masks.sliding if layer.sliding else masks.full)
-                for length, cache, masks in rows
-            ]
-            return layer(hidden, segments)
+            return layer(hidden, [row.segment(index, layer) for row in rows])
 
         borders = list(accumulate(row.length for row in rows))[:-1]
         return cast("list[mx.array]", mx.split(self.run_layers(hidden, stack, run), borders, axis=1))
@@ -284,6 +246,11 @@ def _sharing_copy(module: Module) -> Module:
         if isinstance(child, nn.Module):
             new[name] = _sharing_copy(child)
     return new
+
+
+def _at_places(whole: mx.array, places: mx.array | None) -> mx.array:
+    """[1, C, ..] -> [1, R, ..]"""
+    return whole if places is None else mx.take(whole, places, axis=1)
 
 
 def _joined(rows: Sequence[mx.array]) -> mx.array:

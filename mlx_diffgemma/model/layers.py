@@ -37,6 +37,8 @@ class Segment(NamedTuple):
     offset: int | mx.array
     """position of the first token: one for all sequences, or one for each [B]"""
     mask: Mask = None
+    places: mx.array | None = None
+    """where the tokens stand, counted from `offset` [length]; None: one after another"""
 
 
 class Rope:
@@ -119,10 +121,10 @@ class Attention(nn.Module):
 
     def _rotated(self, heads: mx.array, segments: Sequence[Segment]) -> mx.array:
         """Rotate heads [B, L, H, head_dim] by the positions of their tokens -> [B, H, L, head_dim]"""
-        if len(segments) == 1:
+        if len(segments) == 1 and segments[0].places is None:
             return self._rope(heads.swapaxes(1, 2), segments[0].offset)
         # One call for all: each token is a sequence of its own.
-        positions = mx.concatenate([mx.arange(segment.length) + segment.offset for segment in segments])
+        positions = mx.concatenate([_positions(segment) for segment in segments])
         alone = heads.reshape(-1, heads.shape[2], 1, self._head_dim)
         return self._rope(alone, positions).reshape(heads.shape).swapaxes(1, 2)
 
@@ -131,6 +133,12 @@ class Attention(nn.Module):
 def _weighted(heads: mx.array, queries: mx.array, keys: mx.array, is_query: mx.array) -> mx.array:
     """Multiply heads [B, L, H, d] by the norm weights [d] of queries, where is_query [H, 1] says so, or of keys."""
     return heads * mx.where(is_query, queries, keys)
+
+
+def _positions(segment: Segment) -> mx.array:
+    """Return the position of every token [length]."""
+    places = mx.arange(segment.length) if segment.places is None else segment.places
+    return places + segment.offset
 
 
 def _parts(heads: mx.array, segments: Sequence[Segment]) -> list[mx.array]:

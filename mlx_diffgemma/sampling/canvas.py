@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
 import mlx.core as mx
+import numpy as np
 
 from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.diffusion_gemma import CanvasRow
 from mlx_diffgemma.sampling.constrained import ConstrainedSpan
-from mlx_diffgemma.sampling.pins import Pins
+from mlx_diffgemma.sampling.pins import Ban, Pins
+from mlx_diffgemma.sampling.rows import Passed, Places, unsettled
 from mlx_diffgemma.sampling.sampler import Draft, random_key
 from mlx_diffgemma.sampling.stop_strings import BEGINNING, StopProgress, StopStrings
 from mlx_diffgemma.sampling.strategy import Rules
@@ -52,6 +54,8 @@ class CanvasState(NamedTuple):
     """[1, C, D] soft embedding of the last step, None before the first"""
     memory: mx.array
     """what the stop rule remembers"""
+    passed: Passed | None = None
+    """what steps leave to one that computes some positions alone; None if there is no such step"""
 
 
 @dataclass(eq=False)
@@ -74,6 +78,8 @@ class Canvas:
     is_over: bool = False
     end: int | None = None
     """position of the token in the last draft that ends the answer, if the rules trim"""
+    places: Places | None = None
+    """the positions that go through the layers in the next step, counted without pinned ones; None: all"""
 
     @classmethod
     def start(
@@ -107,15 +113,52 @@ class Canvas:
     @property
     def row(self) -> CanvasRow:
         """All positions, pinned ones included, as the model takes them."""
+        canvas, signal = self.state.canvas, self.state.signal
+        places = None if self.places is None else mx.array(self.places)
         if self.pins is None:
-            return CanvasRow(self.state.canvas, self.cache, self.state.signal)
-        return CanvasRow(
-            self.pins.widened_canvas(self.state.canvas), self.cache, self.pins.widened_signal(self.state.signal)
-        )
+            return CanvasRow(canvas, self.cache, signal, places)
+        places = None if places is None else self.pins.free[places]
+        return CanvasRow(self.pins.widened_canvas(canvas), self.cache, self.pins.widened_signal(signal), places)
 
     def free_positions(self, hidden: mx.array) -> mx.array:
-        """Return the hidden states of the positions that are not pinned, out of those of all."""
-        return hidden if self.pins is None else self.pins.narrowed(hidden)
+        """Return the hidden states of the positions that are not pinned, out of those that a step computed."""
+        return hidden if self.pins is None or self.places is not None else self.pins.narrowed(hidden)
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether every step computes all positions: by its rules, or because it must match a constraint."""
+        return self.rules.whole_every is None or bool(self.spans)
+
+    @property
+    def bans(self) -> list[Ban]:
+        """Tokens that some positions cannot have."""
+        first = [Ban(slice(0, 1), mx.array(self.forbidden))] if self.forbidden else []
+        return first + list(() if self.pins is None else self.pins.bans)
+
+    def passed(self, tokens: mx.array, draft: Draft) -> Passed | None:
+        """Return what a step leaves to one that computes some positions alone; see Passed."""
+        if self.takes_all:
+            return None
+        before = self.state.passed
+        partial = 0 if self.places is None or before is None else before.partial + 1
+        return Passed(tokens, draft, partial)
+
+    def choose_places(self, *, is_settled: bool) -> None:
+        """Choose the positions of the next step, after one that is computed; is_settled: the stop rule's verdict."""
+        self.places = None
+        if self.takes_all or is_settled or self.state.step + 1 >= self.rules.max_steps:
+            return
+        passed = self.state.passed
+        assert passed is not None and self.rules.whole_every is not None
+        if passed.partial + 1 < self.rules.whole_every:
+            self.places = unsettled(passed)
+
+    def computed(self, positions: slice) -> slice:
+        """Return where some positions stand among those that the step computes; positions: not pinned ones."""
+        if self.places is None:
+            return positions
+        start, stop = np.searchsorted(self.places, [positions.start, positions.stop]).tolist()
+        return slice(start, stop)
 
     def widened(self, draft: Draft) -> Draft:
         """Return a step's draft for all positions, pinned ones included."""
@@ -133,9 +176,13 @@ class Canvas:
         if self.end is None or self.end != before or self.end + 1 == len(best):
             return False
         length = self.end + 1
-        number, canvas, signal, memory = self.state
+        number, canvas, signal, memory, passed = self.state
         self.state = CanvasState(
-            number, canvas[:, :length], None if signal is None else signal[:, :length], memory[..., :length]
+            number,
+            canvas[:, :length],
+            None if signal is None else signal[:, :length],
+            memory[..., :length],
+            None if passed is None else passed.until(length),
         )
         # Another thread may take the next step.
         mx.eval(self.state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mlx_diffgemma.errors import OptionError
 from mlx_diffgemma.generation_config import LOWEST_TEMPERATURE, GenerationConfig
 from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
 from mlx_diffgemma.sampling.sampler import EntropyBoundSampler, Sampler
@@ -24,10 +25,17 @@ class Rules:
     """whether a canvas need not converge after a stop string; `stop` judges end tokens by itself"""
     trims: bool = False
     """whether a canvas is cut after the end of the answer, once two drafts agree on its position"""
+    whole_every: int | None = None
+    """how often a step computes all positions; others those that are not settled. None: every step computes all"""
 
 
 def default_rules(model: DiffusionGemma, config: GenerationConfig, sampler: Sampler | None = None) -> Rules:
-    """Return the rules for the options of `config`; `sampler` replaces the entropy-bound sampler."""
+    """Return the rules for the options of `config`. Raises OptionError.
+
+    sampler: instead of the entropy-bound sampler.
+    """
+    if sampler is not None and config.rows == "unsettled":
+        raise OptionError("rows='unsettled' needs the entropy-bound sampler: leave out the sampler, or rows")
     return Rules(
         sampler=sampler
         or EntropyBoundSampler(
@@ -41,6 +49,7 @@ def default_rules(model: DiffusionGemma, config: GenerationConfig, sampler: Samp
         conditioning_top_k=config.conditioning_top_k,
         until_end=config.until_end,
         trims=config.trim,
+        whole_every=config.whole_every if config.rows == "unsettled" else None,
     )
 
 

@@ -52,6 +52,24 @@ def test_what_is_placed_does_not_enter_the_prefix_unless_it_is_told(limit: int |
     assert positions(cache.arrays[0]) == [*kept, 70, 71][-(limit or 99) :]
 
 
+@pytest.mark.parametrize("branched", [False, True])
+@pytest.mark.parametrize("limit", [None, 4])
+def test_some_of_what_was_written_last_can_be_replaced(limit: int | None, branched: bool) -> None:
+    cache = LayerCache(limit)
+    cache.write(tokens(0, 6), tokens(0, 6))
+    cache.advance(6)
+    layer = cache.branch() if branched else cache
+    layer.write(tokens(10, 5), tokens(20, 5))
+    new = mx.array([51, 53]).reshape(1, 1, 2, 1)
+    keys, values = layer.rewrite(new, new + 10, mx.array([1, 3]), 5)
+    kept = [0, 1, 2, 3, 4, 5] if limit is None else [2, 3, 4, 5]
+    assert positions(keys) == [*kept, 10, 51, 12, 53, 14]
+    assert positions(values) == [*kept, 20, 61, 22, 63, 24]
+    assert layer.length == len(kept)
+    keys, _ = layer.rewrite(new[:, :, :1], new[:, :, :1], mx.array([4]), 5)
+    assert positions(keys) == [*kept, 10, 51, 12, 53, 51]
+
+
 def test_a_prefix_is_written_in_place_and_moved_only_when_it_outgrows_its_room() -> None:
     """Peak memory tells: a copy of the prefix would be there twice."""
     cache, many, few = LayerCache(), mx.ones((1, 1, 10_000, 8)), mx.ones((1, 1, 100, 8))

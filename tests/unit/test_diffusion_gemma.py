@@ -7,7 +7,7 @@ import pytest
 from tiny import denoised, processed, random_model, tiny_config
 
 from mlx_diffgemma.model.cache import Cache
-from mlx_diffgemma.model.diffusion_gemma import DiffusionGemma
+from mlx_diffgemma.model.diffusion_gemma import CanvasRow, DiffusionGemma
 
 CONFIG = tiny_config()
 WINDOWS = 3 * CONFIG.sliding_window
@@ -132,3 +132,37 @@ def test_logits_stay_within_the_softcap(model: DiffusionGemma) -> None:
     logits = denoised(loud, ids((1, 16)), cache)
     assert logits.dtype == mx.float32
     assert 25 < mx.max(mx.abs(logits)).item() <= CONFIG.final_logit_softcapping
+
+
+def test_positions_that_go_through_alone_see_the_others_as_they_were(model: DiffusionGemma) -> None:
+    cache, _ = encoded(model, ids((1, 11)), 11)
+    canvas, signal = ids((1, 16), 2), mx.random.normal((1, 16, 32), key=mx.random.key(3))
+    (whole,) = model.denoise([CanvasRow(canvas, cache, signal)])
+    places = mx.array([1, 2, 7, 15])
+    (some,) = model.denoise([CanvasRow(canvas, cache, signal, places)])
+    assert largest_difference(some, whole[:, places]) < 1e-5
+    changed = ids((1, 16), 4)
+    (new,) = model.denoise([CanvasRow(changed, cache, signal, mx.arange(16))])
+    other, _ = encoded(model, ids((1, 11)), 11)
+    (expected,) = model.denoise([CanvasRow(changed, other, signal)])
+    assert largest_difference(new, expected) < 1e-5
+    assert largest_difference(new, whole) > 1e-2
+
+
+def test_canvases_with_some_of_their_positions_go_through_together(model: DiffusionGemma) -> None:
+    """One row with four of its positions, one with all, one with two: each is what it is alone."""
+    places = (mx.array([0, 3, 4, 9]), None, mx.array([2, 11]))
+
+    def rows() -> list[CanvasRow]:
+        made: list[CanvasRow] = []
+        for number, some in enumerate(places):
+            cache, _ = encoded(model, ids((1, 5 + 4 * number), number), 5 + 4 * number)
+            model.denoise([CanvasRow(ids((1, 16), 10 + number), cache)])
+            made.append(CanvasRow(ids((1, 16), 20 + number), cache, None, some))
+        return made
+
+    together = model.denoise(rows())
+    for row, hidden in zip(rows(), together, strict=True):
+        (alone,) = model.denoise([row])
+        assert hidden.shape == alone.shape
+        assert largest_difference(hidden, alone) < 1e-5
