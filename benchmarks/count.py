@@ -66,6 +66,7 @@ def _arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> argpars
     parser.add_argument("--canvas", type=int, help="positions; the shape's own by default")
     parser.add_argument("--prefix", type=int, default=1024, help="tokens in the cache")
     parser.add_argument("--top-k", type=int, help="tokens that condition the next step, ours only; all by default")
+    parser.add_argument("--rows", type=int, help="positions that the step computes, ours only; all by default")
     parser.add_argument("--prefill", type=int, metavar="N", help="count a prefill of N tokens instead, ours only")
     parser.add_argument("--bits", type=int, choices=[4, 5, 6, 8, 16], default=4, help="of a built-in shape; 16: bf16")
     parser.add_argument("--device", choices=["cpu", "gpu"], default="gpu")
@@ -81,6 +82,8 @@ def _arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> argpars
         parser.error("--canvas and --prefill must be at least 1, --prefix at least 0")
     if arguments.top_k is not None and arguments.top_k < 1:
         parser.error(f"--top-k {arguments.top_k} must be at least 1")
+    if arguments.rows is not None and not 1 <= arguments.rows <= (arguments.canvas or arguments.rows):
+        parser.error(f"--rows {arguments.rows} must be at least 1 and at most the canvas")
     if arguments.prefill and THEIRS in arguments.program:
         parser.error(f"--prefill counts only this runtime: leave out --program {THEIRS}")
     return arguments
@@ -103,8 +106,9 @@ def _figures(arguments: argparse.Namespace, program: str) -> dict[str, Any]:
     elif arguments.prefill:
         counted = programs.our_prefill(models.ours(subject, dtype, kernels), arguments.prefill, arguments.prefix)
     else:
-        counted = programs.our_step(models.ours(subject, dtype, kernels), canvas, arguments.prefix, arguments.top_k)
-    logits = 0 if arguments.prefill else canvas * subject.sizes.vocab_size
+        model = models.ours(subject, dtype, kernels)
+        counted = programs.our_step(model, canvas, arguments.prefix, arguments.top_k, arguments.rows)
+    logits = 0 if arguments.prefill else (arguments.rows or canvas) * subject.sizes.vocab_size
     return figures(programs.measure(counted, gpu=arguments.device == "gpu"), logits)
 
 

@@ -62,12 +62,12 @@ class Measured:
     """None for a GPU, which this machine may not have"""
 
 
-def our_step(model: DiffusionGemma, canvas: int, prefix: int, top_k: int | None) -> Program:
-    """Return one step of this runtime after a prefix of `prefix` tokens."""
+def our_step(model: DiffusionGemma, canvas: int, prefix: int, top_k: int | None, rows: int | None = None) -> Program:
+    """Return one step of this runtime after a prefix of `prefix` tokens; rows: positions that it computes."""
 
     def stages(cache: Cache, ids: mx.array) -> Stages:
         sampler = _Heard(vocab_size=model.config.vocab_size, entropy_bound=0.1)
-        stepping = ours.Stepping(steps=STEPS, top_k=top_k, sampler=sampler, stop=_Never())
+        stepping = ours.Stepping(steps=STEPS, top_k=top_k, rows=rows, sampler=sampler, stop=_Never())
         heard.clear()
         *before, last = ours.drafts(model, cache, ids, stepping)
         *earlier, raw = heard

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import mlx.core as mx
+import numpy as np
 
 from mlx_diffgemma.generation.prefill import prefill
 from mlx_diffgemma.generation_config import GenerationConfig
@@ -16,7 +18,7 @@ from mlx_diffgemma.sampling.canvas import Canvas
 from mlx_diffgemma.sampling.denoising import refine
 from mlx_diffgemma.sampling.sampler import Draft, Sampler
 from mlx_diffgemma.sampling.stopping import StableAndConfident, StopRule
-from mlx_diffgemma.sampling.strategy import default_rules
+from mlx_diffgemma.sampling.strategy import Rules, default_rules
 
 ENDLESS = StableAndConfident(stability_threshold=1, confidence_threshold=-1.0)
 """The reference's stop rule with an entropy threshold that no canvas is below, so that all steps run."""
@@ -24,10 +26,15 @@ ENDLESS = StableAndConfident(stability_threshold=1, confidence_threshold=-1.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Stepping:
-    """Options of the steps, by the reference's rules; top_k: tokens that condition the next step, None for all."""
+    """Options of the steps, by the reference's rules.
+
+    top_k: tokens that condition the next step, None for all. rows: positions that steps after the first compute, None
+    for all.
+    """
 
     steps: int
     top_k: int | None = None
+    rows: int | None = None
     greedy: bool = False
     seed: int = 0
     sampler: Sampler | None = None
@@ -44,12 +51,35 @@ def prefilled(model: DiffusionGemma, tokens: mx.array) -> Cache:
 
 def drafts(model: DiffusionGemma, cache: Cache, canvas: mx.array, stepping: Stepping) -> Iterator[Draft]:
     """Yield the drafts of the steps on canvas [1, C] after the prefix in the cache."""
-    config = GenerationConfig(max_steps=stepping.steps, greedy=stepping.greedy).exact()
+    # The last step of a canvas computes all positions, whatever `rows` says: it comes after those that are taken.
+    last = stepping.steps if stepping.rows is None else stepping.steps + 1
+    config = GenerationConfig(max_steps=last, greedy=stepping.greedy).exact()
     config = replace(config, conditioning_top_k=stepping.top_k)
     rules = replace(default_rules(model, config, stepping.sampler), stop=stepping.stop)
-    run = Canvas.start(cache, rules, seed=stepping.seed, block=0, length=canvas.shape[1], forbidden=[])
+    run = _canvas(cache, rules, stepping, canvas.shape[1])
     run.state = run.state._replace(canvas=canvas)
-    return (each[0] for each in refine(model, [run]))
+    return (each[0] for each in islice(refine(model, [run]), stepping.steps))
+
+
+def _canvas(cache: Cache, rules: Rules, stepping: Stepping, length: int) -> Canvas:
+    if stepping.rows is None:
+        return Canvas.start(cache, rules, seed=stepping.seed, block=0, length=length, forbidden=[])
+    some = replace(rules, whole_every=stepping.steps + 1)
+    canvas = _FixedRows.start(cache, some, seed=stepping.seed, block=0, length=length, forbidden=[])
+    assert isinstance(canvas, _FixedRows)
+    canvas.rows = stepping.rows
+    return canvas
+
+
+@dataclass(eq=False)
+class _FixedRows(Canvas):
+    """A canvas whose steps after the first compute the first `rows` positions."""
+
+    rows: int = 0
+
+    def choose_places(self, *, is_settled: bool) -> None:
+        """Choose them without a look at the draft."""
+        self.places = None if is_settled else np.arange(self.rows)
 
 
 def logits(model: DiffusionGemma, cache: Cache, canvas: mx.array) -> mx.array:

@@ -49,12 +49,12 @@ class Passed(NamedTuple):
 def unsettled(passed: Passed) -> Places | None:
     """Return the positions that a step must compute, and as many of the least certain others as fill the last tile.
 
-    None: it computes all, because so many are not settled, or none is and only the whole can show something new.
+    None: it computes all, because so many are not settled, or because all are accepted and it may be the last step.
     """
-    draft = passed.draft
-    is_open = ~_row(draft.accepted) | (_row(draft.canvas) != _row(passed.tokens))
+    draft, accepted = passed.draft, _row(passed.draft.accepted)
+    is_open = ~accepted | (_row(draft.canvas) != _row(passed.tokens))
     count = -(-int(is_open.sum()) // ROW_STEP) * ROW_STEP
-    if count == 0 or count > MOST * len(is_open):
+    if accepted.all() or count > MOST * len(is_open):
         return None
     order = np.lexsort((-_row(draft.entropy), ~is_open))
     return np.sort(order[:count])
