@@ -67,6 +67,7 @@ def _arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> argpars
     parser.add_argument("--prefix", type=int, default=1024, help="tokens in the cache")
     parser.add_argument("--top-k", type=int, help="tokens that condition the next step, ours only; all by default")
     parser.add_argument("--rows", type=int, help="positions that the step computes, ours only; all by default")
+    parser.add_argument("--prefix-top-k", type=int, metavar="N", help="positions of the prefix that full layers see")
     parser.add_argument("--prefill", type=int, metavar="N", help="count a prefill of N tokens instead, ours only")
     parser.add_argument("--bits", type=int, choices=[4, 5, 6, 8, 16], default=4, help="of a built-in shape; 16: bf16")
     parser.add_argument("--device", choices=["cpu", "gpu"], default="gpu")
@@ -80,8 +81,9 @@ def _arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -> argpars
     arguments.dtype = arguments.dtype or {"cpu": "float32", "gpu": "bfloat16"}[arguments.device]
     if (arguments.canvas is not None and arguments.canvas < 1) or arguments.prefix < 0 or (arguments.prefill or 1) < 1:
         parser.error("--canvas and --prefill must be at least 1, --prefix at least 0")
-    if arguments.top_k is not None and arguments.top_k < 1:
-        parser.error(f"--top-k {arguments.top_k} must be at least 1")
+    for name in ("top_k", "prefix_top_k"):
+        if (value := getattr(arguments, name)) is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')} {value} must be at least 1")
     if arguments.rows is not None and not 1 <= arguments.rows <= (arguments.canvas or arguments.rows):
         parser.error(f"--rows {arguments.rows} must be at least 1 and at most the canvas")
     if arguments.prefill and THEIRS in arguments.program:
@@ -94,6 +96,7 @@ def _figures(arguments: argparse.Namespace, program: str) -> dict[str, Any]:
     import mlx.core as mx
     from counting import models, programs
     from counting.report import figures
+    from stepping.ours import Stepping
 
     from mlx_diffgemma.model.kernels import CPU_KERNELS, PLAIN_KERNELS
 
@@ -107,7 +110,8 @@ def _figures(arguments: argparse.Namespace, program: str) -> dict[str, Any]:
         counted = programs.our_prefill(models.ours(subject, dtype, kernels), arguments.prefill, arguments.prefix)
     else:
         model = models.ours(subject, dtype, kernels)
-        counted = programs.our_step(model, canvas, arguments.prefix, arguments.top_k, arguments.rows)
+        stepping = Stepping(steps=1, top_k=arguments.top_k, rows=arguments.rows, prefix_top_k=arguments.prefix_top_k)
+        counted = programs.our_step(model, canvas, arguments.prefix, stepping)
     logits = 0 if arguments.prefill else (arguments.rows or canvas) * subject.sizes.vocab_size
     return figures(programs.measure(counted, gpu=arguments.device == "gpu"), logits)
 

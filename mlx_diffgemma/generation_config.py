@@ -191,6 +191,16 @@ class GenerationConfig:
         allowed=at_least(1),
         only=("canvas",),
     )
+    prefix_top_k: int | None = option(
+        None,
+        "Positions of the prefix that steps after a canvas's first see, in full-attention layers.",
+        SPEED,
+        metavar="N",
+        allowed=at_least(1),
+        default_text="all",
+        exact=None,
+        only=("canvas",),
+    )
     verify: float | None = option(
         None,
         "Denoise again from the first token whose probability, given the text before it, is below P.",
@@ -267,8 +277,7 @@ _EXACT: dict[str, Any] = {
     if each.option.exact is not UNCHANGED
 }
 
-_IDS = 2**31
-"""Ids are less: they are computed as numbers of 32 bits."""
+_IDS = 2**31  # Ids are less: they are computed as numbers of 32 bits.
 
 
 def _are_ids(value: object) -> bool:

@@ -62,14 +62,14 @@ class Measured:
     """None for a GPU, which this machine may not have"""
 
 
-def our_step(model: DiffusionGemma, canvas: int, prefix: int, top_k: int | None, rows: int | None = None) -> Program:
-    """Return one step of this runtime after a prefix of `prefix` tokens; rows: positions that it computes."""
+def our_step(model: DiffusionGemma, canvas: int, prefix: int, stepping: ours.Stepping) -> Program:
+    """Return one step of this runtime after a prefix of `prefix` tokens, with the options of `stepping`."""
 
     def stages(cache: Cache, ids: mx.array) -> Stages:
         sampler = _Heard(vocab_size=model.config.vocab_size, entropy_bound=0.1)
-        stepping = ours.Stepping(steps=STEPS, top_k=top_k, rows=rows, sampler=sampler, stop=_Never())
+        counted = replace(stepping, steps=STEPS, sampler=sampler, stop=_Never())
         heard.clear()
-        *before, last = ours.drafts(model, cache, ids, stepping)
+        *before, last = ours.drafts(model, cache, ids, counted)
         *earlier, raw = heard
         return Stages([*earlier, *(array for draft in before for array in draft)], [raw], [*last])
 

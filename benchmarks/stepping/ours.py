@@ -29,12 +29,13 @@ class Stepping:
     """Options of the steps, by the reference's rules.
 
     top_k: tokens that condition the next step, None for all. rows: positions that steps after the first compute, None
-    for all.
+    for all. prefix_top_k: positions of the prefix that steps after the first see in full layers, None for all.
     """
 
     steps: int
     top_k: int | None = None
     rows: int | None = None
+    prefix_top_k: int | None = None
     greedy: bool = False
     seed: int = 0
     sampler: Sampler | None = None
@@ -54,7 +55,7 @@ def drafts(model: DiffusionGemma, cache: Cache, canvas: mx.array, stepping: Step
     # The last step of a canvas computes all positions, whatever `rows` says: it comes after those that are taken.
     last = stepping.steps if stepping.rows is None else stepping.steps + 1
     config = GenerationConfig(max_steps=last, greedy=stepping.greedy).exact()
-    config = replace(config, conditioning_top_k=stepping.top_k)
+    config = replace(config, conditioning_top_k=stepping.top_k, prefix_top_k=stepping.prefix_top_k)
     rules = replace(default_rules(model, config, stepping.sampler), stop=stepping.stop)
     run = _canvas(cache, rules, stepping, canvas.shape[1])
     run.state = run.state._replace(canvas=canvas)

@@ -13,7 +13,7 @@ part of it: the next step overwrites them, all with `write` or some with `rewrit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import TypeAlias
 
@@ -39,6 +39,13 @@ class LayerCache:
         self._buffer: KeysValues | None = None
         # The kept tokens are those at the positions start .. stop of the buffer.
         self._start = self._stop = 0
+
+    @classmethod
+    def holding(cls, keys: mx.array, values: mx.array) -> LayerCache:
+        """Return a cache that keeps these tokens."""
+        made = cls()
+        made._buffer, made._stop = (keys, values), keys.shape[2]
+        return made
 
     @property
     def length(self) -> int:
@@ -182,6 +189,30 @@ class Cache:
             LayerCache(window - 1 if layer.sliding else None) for layer in layers
         ]
         self.offset = 0
+        self._narrowed: dict[int, LayerCache] = {}
+
+    @property
+    def canvas_layers(self) -> list[LayerCache | BranchedLayer]:
+        """The layers as a canvas sees them: of those that are narrowed, the chosen positions."""
+        return [self._narrowed.get(index, layer) for index, layer in enumerate(self.layers)]
+
+    @property
+    def narrowed_arrays(self) -> list[mx.array]:
+        """The keys and values that canvases see of narrowed layers."""
+        return [array for layer in self._narrowed.values() for array in layer.arrays]
+
+    def narrow(self, chosen: Mapping[int, mx.array]) -> None:
+        """Show canvases some positions of the prefix alone, until `widen` or `advance`: layer -> positions, in order.
+
+        What a canvas has written to these layers is forgotten.
+        """
+        for index, positions in chosen.items():
+            keys, values = (mx.take(array, positions, axis=2) for array in self.layers[index].arrays)
+            self._narrowed[index] = LayerCache.holding(keys, values)
+
+    def widen(self) -> None:
+        """Show canvases the whole prefix again."""
+        self._narrowed = {}
 
     @property
     def arrays(self) -> list[mx.array]:
@@ -191,12 +222,13 @@ class Cache:
     @property
     def nbytes(self) -> int:
         """Size of the cache in bytes."""
-        return sum(layer.nbytes for layer in self.layers)
+        return sum(layer.nbytes for layer in (*self.layers, *self._narrowed.values()))
 
     def snapshot(self) -> Cache:
         """Return this cache as it is now, for `restore`; as long as it is held, writing copies the prefix."""
         kept = copy(self)
         kept.layers = [copy(layer) for layer in self.layers]
+        kept._narrowed = {index: copy(layer) for index, layer in self._narrowed.items()}
         return kept
 
     def branch(self) -> Cache:
@@ -206,14 +238,16 @@ class Cache:
         """
         branched = copy(self)
         branched.layers = [layer.branch() for layer in self.layers]
+        branched.widen()
         return branched
 
     def restore(self, snapshot: Cache) -> None:
         """Undo all that was written and kept since the snapshot, even what is not computed yet."""
-        self.layers, self.offset = snapshot.layers, snapshot.offset
+        self.layers, self.offset, self._narrowed = snapshot.layers, snapshot.offset, snapshot._narrowed
 
     def advance(self, count: int) -> None:
         """Keep the first `count` of the tokens that were written last to every layer."""
         for layer in self.layers:
             layer.advance(count)
         self.offset += count
+        self.widen()

@@ -22,12 +22,13 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_diffgemma.model.body import Body
-from mlx_diffgemma.model.cache import Cache
+from mlx_diffgemma.model.cache import BranchedLayer, Cache, LayerCache
 from mlx_diffgemma.model.config import ModelConfig
 from mlx_diffgemma.model.kernels import Kernels, default_kernels
 from mlx_diffgemma.model.layers import Layer, Segment
 from mlx_diffgemma.model.logits import ProcessedLogits
 from mlx_diffgemma.model.masks import Masks, encoder_masks
+from mlx_diffgemma.model.selection import Selection
 
 Module = TypeVar("Module", bound=nn.Module)
 LayerRun: TypeAlias = Callable[[int, Layer, mx.array], mx.array]
@@ -50,25 +51,30 @@ class CanvasRow(NamedTuple):
     places: mx.array | None = None
     """[R] the positions that go through the layers, in order; the others are there as they were the last time. None:
     all of them"""
+    selection: Selection | None = None
+    """is shown what full-attention layers look at"""
 
 
 class _Row(NamedTuple):
     """Where the tokens of one sequence go."""
 
     length: int
-    cache: Cache
+    layers: Sequence[LayerCache | BranchedLayer]
+    offset: int
     masks: Masks
     places: mx.array | None = None
     """[length] if they are among `whole` tokens that were written before, which stay but for these"""
     whole: int = 0
+    selection: Selection | None = None
 
     def segment(self, index: int, layer: Layer) -> Segment:
         """Return the tokens as a layer sees them."""
-        own, mask = self.cache.layers[index], self.masks.sliding if layer.sliding else self.masks.full
-        if self.places is None:
-            return Segment(self.length, own.write, self.cache.offset, mask)
-        write = partial(own.rewrite, positions=self.places, count=self.whole)
-        return Segment(self.length, write, self.cache.offset, mask, self.places)
+        own, mask = self.layers[index], self.masks.sliding if layer.sliding else self.masks.full
+        write = own.write
+        if self.places is not None:
+            write = partial(own.rewrite, positions=self.places, count=self.whole)
+        observer = None if self.selection is None or layer.sliding else self.selection.observer(index)
+        return Segment(self.length, write, self.offset, mask, self.places, observer)
 
 
 class DiffusionGemma(nn.Module):
@@ -145,7 +151,7 @@ class DiffusionGemma(nn.Module):
         window = self.config.sliding_window
         lengths = [embeddings.shape[1] for embeddings in rows]
         run_rows = [
-            _Row(length, cache, encoder_masks(length, cache.offset, window))
+            _Row(length, cache.layers, cache.offset, encoder_masks(length, cache.offset, window))
             for length, cache in zip(lengths, caches, strict=True)
         ]
         return self._run_rows(_joined(rows), run_rows, self.encoder_stack)
@@ -168,7 +174,15 @@ class DiffusionGemma(nn.Module):
             )
         hidden = self.model.decoder.self_conditioning.mix(embeddings, signal)
         run_rows = [
-            _Row(canvas.shape[1], row.cache, Masks(), row.places, row.canvas.shape[1])
+            _Row(
+                canvas.shape[1],
+                row.cache.canvas_layers,
+                row.cache.offset,
+                Masks(),
+                row.places,
+                row.canvas.shape[1],
+                row.selection,
+            )
             for row, canvas in zip(rows, canvases, strict=True)
         ]
         return self._run_rows(hidden, run_rows, self.decoder_stack)

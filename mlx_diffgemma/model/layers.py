@@ -25,6 +25,8 @@ from mlx_diffgemma.model.kernels import Kernels, Mask
 
 WriteKeys: TypeAlias = Callable[[mx.array, mx.array], KeysValues]
 """Takes a layer's new keys and values, and returns all keys and values that its queries look at."""
+Observer: TypeAlias = Callable[[mx.array, mx.array], None]
+"""Is shown the queries [B, H, L, d] of a layer and all keys [B, G, S, d] that they look at."""
 
 
 class Segment(NamedTuple):
@@ -39,6 +41,14 @@ class Segment(NamedTuple):
     mask: Mask = None
     places: mx.array | None = None
     """where the tokens stand, counted from `offset` [length]; None: one after another"""
+    observer: Observer | None = None
+
+    def keys_and_values(self, queries: mx.array, keys: mx.array, values: mx.array) -> KeysValues:
+        """Return what the queries look at, with these new keys and values in it."""
+        seen = self.write(keys, values)
+        if self.observer is not None:
+            self.observer(queries, seen[0])
+        return seen
 
 
 class Rope:
@@ -109,7 +119,10 @@ class Attention(nn.Module):
         weighted = _weighted(normed[:, :, :rotating], self.q_norm.weight, self.k_norm.weight, self._is_query)
         queries, keys = mx.split(self._rotated(weighted, segments), [self._query_heads], axis=1)
         parts = zip(_parts(queries, segments), _parts(keys, segments), _parts(values, segments), segments, strict=True)
-        out = [self._attention(own, *segment.write(key, value), segment.mask) for own, key, value, segment in parts]
+        out = [
+            self._attention(own, *segment.keys_and_values(own, key, value), segment.mask)
+            for own, key, value, segment in parts
+        ]
         whole = out[0] if len(out) == 1 else mx.concatenate(out, axis=2)
         return self.o_proj(whole.swapaxes(1, 2).reshape(batch, length, -1))
 

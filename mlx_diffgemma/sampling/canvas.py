@@ -11,6 +11,7 @@ import numpy as np
 
 from mlx_diffgemma.model.cache import Cache
 from mlx_diffgemma.model.diffusion_gemma import CanvasRow
+from mlx_diffgemma.model.selection import Selection
 from mlx_diffgemma.sampling.constrained import ConstrainedSpan
 from mlx_diffgemma.sampling.pins import Ban, Pins
 from mlx_diffgemma.sampling.rows import Passed, Places, unsettled
@@ -80,6 +81,8 @@ class Canvas:
     """position of the token in the last draft that ends the answer, if the rules trim"""
     places: Places | None = None
     """the positions that go through the layers in the next step, counted without pinned ones; None: all"""
+    selection: Selection | None = None
+    """what the first step looks at, if the rules ask for it"""
 
     @classmethod
     def start(
@@ -95,11 +98,13 @@ class Canvas:
         endings: Endings | None = None,
     ) -> Canvas:
         """Return a canvas of `length` positions of noise after the prefix in `cache`."""
+        cache.widen()
         noise = rules.sampler.start((1, length), random_key(seed, block, 0))
         memory = rules.stop.start((1, length))
         mx.eval(noise, memory)
         state = CanvasState(0, noise, None, memory)
-        return cls(cache, rules, seed, block, forbidden, state, spans=spans, endings=endings)
+        selection = None if rules.prefix_top_k is None else Selection(rules.prefix_top_k)
+        return cls(cache, rules, seed, block, forbidden, state, spans=spans, endings=endings, selection=selection)
 
     @classmethod
     def pinned(
@@ -116,9 +121,10 @@ class Canvas:
         canvas, signal = self.state.canvas, self.state.signal
         places = None if self.places is None else mx.array(self.places)
         if self.pins is None:
-            return CanvasRow(canvas, self.cache, signal, places)
+            return CanvasRow(canvas, self.cache, signal, places, self.selection)
         places = None if places is None else self.pins.free[places]
-        return CanvasRow(self.pins.widened_canvas(canvas), self.cache, self.pins.widened_signal(signal), places)
+        canvas, signal = self.pins.widened_canvas(canvas), self.pins.widened_signal(signal)
+        return CanvasRow(canvas, self.cache, signal, places, self.selection)
 
     def free_positions(self, hidden: mx.array) -> mx.array:
         """Return the hidden states of the positions that are not pinned, out of those that a step computed."""
@@ -143,10 +149,26 @@ class Canvas:
         partial = 0 if self.places is None or before is None else before.partial + 1
         return Passed(tokens, draft, partial)
 
+    def restore(self, state: CanvasState) -> None:
+        """Go back to the state before a step that failed."""
+        self.state = state
+        if state.step == 0 and self.rules.prefix_top_k is not None:
+            self.cache.widen()
+            self.selection = Selection(self.rules.prefix_top_k)
+
+    def narrow_prefix(self) -> None:
+        """Go on with the part of the prefix that the first step looked at, after it."""
+        if self.selection is not None:
+            self.cache.narrow(self.selection.chosen)
+            self.selection = None
+
     def choose_places(self, *, is_settled: bool) -> None:
         """Choose the positions of the next step, after one that is computed; is_settled: the stop rule's verdict."""
         self.places = None
         if self.takes_all or is_settled or self.state.step + 1 >= self.rules.max_steps:
+            return
+        if self.state.step == 1 and self.rules.prefix_top_k is not None:
+            # The layers that were narrowed have not seen the canvas.
             return
         passed = self.state.passed
         assert passed is not None and self.rules.whole_every is not None

@@ -59,14 +59,17 @@ class Denoiser:
             for canvas, outcome in zip(canvases, outcomes, strict=True):
                 canvas.state = outcome.after
             drafts = [canvas.widened(outcome.draft) for canvas, outcome in zip(canvases, outcomes, strict=True)]
+            for canvas in canvases:
+                canvas.narrow_prefix()
             self._build_ahead(canvases)
             # Everything that is started must be computed before the caller goes on: its thread may end, and with it
             # the stream in which MLX computes.
-            mx.eval(drafts, [(outcome.finished, outcome.after) for outcome in outcomes])
+            narrowed = [canvas.cache.narrowed_arrays for canvas in canvases]
+            mx.eval(drafts, [(outcome.finished, outcome.after) for outcome in outcomes], narrowed)
         except BaseException:
-            for canvas, state in zip(canvases, before, strict=True):
-                canvas.state = state
             self.forget()
+            for canvas, state in zip(canvases, before, strict=True):
+                canvas.restore(state)
             raise
         settled = _judge(canvases, outcomes, before)
         trimmed = [canvas.trim(draft) for canvas, draft in zip(canvases, drafts, strict=True)]
@@ -74,6 +77,9 @@ class Denoiser:
             canvas.choose_places(is_settled=is_settled)
         if any(canvas.is_over for canvas in canvases) or any(trimmed):
             self.forget()
+        for canvas in canvases:
+            if canvas.is_over:
+                canvas.cache.widen()
         return drafts
 
     def forget(self) -> None:

@@ -25,6 +25,8 @@ class Rules:
     """whether a canvas need not converge after a stop string; `stop` judges end tokens by itself"""
     trims: bool = False
     """whether a canvas is cut after the end of the answer, once two drafts agree on its position"""
+    prefix_top_k: int | None = None
+    """positions of the prefix that steps after the first see in full-attention layers; None: all"""
     whole_every: int | None = None
     """how often a step computes all positions; others those that are not settled. None: every step computes all"""
 
@@ -49,6 +51,7 @@ def default_rules(model: DiffusionGemma, config: GenerationConfig, sampler: Samp
         conditioning_top_k=config.conditioning_top_k,
         until_end=config.until_end,
         trims=config.trim,
+        prefix_top_k=config.prefix_top_k,
         whole_every=config.whole_every if config.rows == "unsettled" else None,
     )
 

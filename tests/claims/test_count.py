@@ -126,6 +126,18 @@ def test_top_k_conditioning_spares_the_products_of_the_exact_one() -> None:
     assert few["parts"]["head"]["products"] == exact["parts"]["head"]["products"] == product
 
 
+def test_lighter_steps_spare_what_they_do_not_compute() -> None:
+    """Half of the positions take half of the products; a part of the prefix spares attention alone."""
+    step = ("tiny", "--canvas", "64", "--bits", "16", "--program", "ours", "--top-k", "8", "--prefix")
+    parts = counted(*step, "200")["ours"]["parts"]
+    half = counted(*step, "200", "--rows", "32")["ours"]["parts"]
+    for name in ("mlp", "experts", "head", "attention"):
+        assert half[name]["products"] * 2 == parts[name]["products"]
+    some = counted(*step, "200", "--prefix-top-k", "40")["ours"]["parts"]
+    assert some["attention"]["products"] < parts["attention"]["products"]
+    assert some["mlp"]["products"] == parts["mlp"]["products"]
+
+
 def test_a_prefill_does_not_compute_what_nothing_needs() -> None:
     """A prefill needs only the cache: what follows the keys and values of the last layer is not computed."""
     figures = counted("tiny", "--device", "cpu", "--prefill", "64", "--prefix", "0", "--bits", "16")["ours"]
