@@ -11,7 +11,8 @@ from mlx_diffgemma_convert.convert_program import ConvertSettings
 from mlx_diffgemma_convert.fuse_program import FuseSettings
 
 from mlx_diffgemma.benchmark.settings import BenchmarkSettings
-from mlx_diffgemma.cli.benchmark import ReportOptions
+from mlx_diffgemma.cli.benchmark import OutputOptions
+from mlx_diffgemma.cli.machine_report import MachineReportOptions
 from mlx_diffgemma.cli.options import CommonOptions, ModelOptions
 from mlx_diffgemma.cli.revision import RevisionOptions
 from mlx_diffgemma.cli.training import AdapterOptions, RunOptions, SourceOptions
@@ -59,7 +60,7 @@ PROGRAMS: dict[str, tuple[type, ...]] = {
     "infill": (GapOptions, RevisionOptions),
     "edit": (PartOptions, RevisionOptions),
     "train": (SourceOptions, AdapterOptions, TrainingSettings, RunOptions),
-    "bench": (BenchmarkSettings, ReportOptions),
+    "bench": (BenchmarkSettings, OutputOptions, MachineReportOptions),
     "convert": (ConvertSettings, ResultOptions),
     "fuse": (FuseSettings, ResultOptions),
     "models": (ListingOptions,),

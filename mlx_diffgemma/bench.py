@@ -11,12 +11,13 @@ import typer
 from mlx_diffgemma.benchmark.settings import BenchmarkSettings
 from mlx_diffgemma.cli.benchmark import (
     BenchmarkChoices,
-    ReportOptions,
+    OutputOptions,
     SubjectOptions,
     benchmark_plan,
     measure_and_report,
 )
 from mlx_diffgemma.cli.console import run_program
+from mlx_diffgemma.cli.machine_report import MachineReportOptions, check_report_options, report_on_machine
 from mlx_diffgemma.cli.options import CommonOptions
 from mlx_diffgemma.cli.program import add_command, make_app
 from mlx_diffgemma.presets import PresetOptions
@@ -29,6 +30,7 @@ app = make_app()
     "mlx_diffgemma bench ./model-4bit",
     "mlx_diffgemma bench ./model-4bit --baseline ./gemma-27b --plot figures.png",
     "mlx_diffgemma bench demo --no-speed --prompts mine.jsonl --json",
+    "mlx_diffgemma bench ./model-4bit --report my-mac",
 )
 def bench(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or Hub repository; demo is in the package.")],
@@ -37,19 +39,25 @@ def bench(
     settings: BenchmarkSettings,
     chosen: BenchmarkChoices,
     presets: PresetOptions,
-    report: ReportOptions,
+    output: OutputOptions,
+    report: MachineReportOptions,
     common: CommonOptions,
 ) -> None:
     """Measure MODEL: speed of prefill and steps, time, checks and cost of answers, memory.
 
     The table goes to stdout, everything else to stderr. A generation option that is not given is the checkpoint's own.
+    With --report a folder gets all that only this machine can show, beside what was estimated without it.
     """
     from mlx_diffgemma.benchmark.plot import check_plot_file
 
-    if report.plot is not None:
-        check_plot_file(report.plot)
+    check_report_options(report, settings, output, {**chosen, **presets.chosen})
+    if report.report is not None:
+        report_on_machine(model, subject, settings.baseline, report, quiet=common.quiet)
+        return
+    if output.plot is not None:
+        check_plot_file(output.plot)
     plan = benchmark_plan(model, subject, settings, {**chosen, **presets.chosen})
-    measure_and_report(plan, report, quiet=common.quiet)
+    measure_and_report(plan, output, quiet=common.quiet)
 
 
 def main() -> None:

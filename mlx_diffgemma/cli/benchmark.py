@@ -43,7 +43,7 @@ class SubjectOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportOptions:
+class OutputOptions:
     """Where the figures go."""
 
     json: bool = option(False, "Print one JSON object with every measurement and every answer.", OUTPUT)
@@ -94,7 +94,7 @@ def benchmark_plan(
     )
 
 
-def measure_and_report(plan: BenchmarkPlan, report: ReportOptions, *, quiet: bool) -> None:
+def measure_and_report(plan: BenchmarkPlan, output: OutputOptions, *, quiet: bool) -> None:
     """Measure and print; after Ctrl-C or an error print what was measured until then, and raise it again."""
     from contextlib import closing
 
@@ -110,12 +110,12 @@ def measure_and_report(plan: BenchmarkPlan, report: ReportOptions, *, quiet: boo
         failure = error
     found = findings.benchmark(whole=failure is None)
     if found is not None:
-        _put_out(found, report, quiet=quiet)
+        _put_out(found, output, quiet=quiet)
     if failure is not None:
         raise failure
 
 
-def _put_out(found: Benchmark, report: ReportOptions, *, quiet: bool) -> None:
+def _put_out(found: Benchmark, output: OutputOptions, *, quiet: bool) -> None:
     """Print the figures on stdout, and draw them. Raises BenchmarkError."""
     from rich.console import Console
 
@@ -123,7 +123,7 @@ def _put_out(found: Benchmark, report: ReportOptions, *, quiet: bool) -> None:
     from mlx_diffgemma.benchmark.report import as_object, show
     from mlx_diffgemma.device.machine import this_machine
 
-    if report.json:
+    if output.json:
         stdout_line(json.dumps(as_object(found, this_machine()), ensure_ascii=False))
     else:
         console = Console(highlight=False)
@@ -132,7 +132,7 @@ def _put_out(found: Benchmark, report: ReportOptions, *, quiet: bool) -> None:
         show(found, this_machine(), console)
         sys.stdout.flush()
     # An interrupted run may have measured nothing that can be drawn.
-    if report.plot is not None and (found.whole or any(model.steps or model.attempts for model in found.models)):
-        save_plot(found, this_machine(), report.plot)
+    if output.plot is not None and (found.whole or any(model.steps or model.attempts for model in found.models)):
+        save_plot(found, this_machine(), output.plot)
         if not quiet:
-            print(f"{report.plot}: the figures as a picture", file=sys.stderr)  # noqa: T201
+            print(f"{output.plot}: the figures as a picture", file=sys.stderr)  # noqa: T201
