@@ -29,7 +29,6 @@ app = make_app()
     app,
     "mlx_diffgemma bench ./model-4bit",
     "mlx_diffgemma bench ./model-4bit --baseline ./gemma-27b --plot figures.png",
-    "mlx_diffgemma bench demo --no-speed --prompts mine.jsonl --json",
     "mlx_diffgemma bench ./model-4bit --report my-mac",
 )
 def bench(
