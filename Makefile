@@ -38,7 +38,7 @@ types: $(VENV)/.dev
 	$(BIN)/basedpyright
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/unit -m "not slow"
+	$(PYTEST) tests/unit -m "not slow"
 
 test: $(VENV)/.dev
 	$(PYTEST) -m "not slow"

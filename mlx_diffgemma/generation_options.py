@@ -11,7 +11,7 @@ from typing import Any, TypedDict, cast
 from mlx_diffgemma.constraint.schema_source import SchemaSource
 from mlx_diffgemma.constraint.spec import Constraint, constraint_of
 from mlx_diffgemma.errors import OptionError
-from mlx_diffgemma.generation_config import ConstraintOptions, GenerationConfig, Mode
+from mlx_diffgemma.generation_config import ComputedRows, ConstraintOptions, GenerationConfig, Mode
 from mlx_diffgemma.option import option_fields, shown
 from mlx_diffgemma.presets import PRESETS, PresetOptions, with_presets
 
@@ -45,6 +45,9 @@ class UnconstrainedOptions(TypedDict, total=False):
     min_steps: int
     first_canvas: int | None
     trim: bool
+    rows: ComputedRows
+    whole_every: int
+    prefix_top_k: int | None
     verify: float | None
     mode: Mode
     draft_steps: int
@@ -102,6 +105,10 @@ def _require_effect(config: GenerationConfig, given: Mapping[str, Any]) -> None:
     if "min_steps" in given and config.mean_entropy is None:
         raise OptionError(
             f"min_steps={config.min_steps} has no effect without mean_entropy: leave it out, or give both"
+        )
+    if "whole_every" in given and config.rows == "all":
+        raise OptionError(
+            f"whole_every={config.whole_every} has no effect without rows='unsettled': leave it out, or give both"
         )
 
 

@@ -45,8 +45,8 @@ class ModelChoice:
     choices: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
-        # An option that is out of range for every model is refused before gigabytes are read.
-        self.over(PERMISSIVE)
+        # An option that is out of range for every model, or changes nothing, is refused before gigabytes are read.
+        configured(PERMISSIVE, self.choices)
 
     def over(self, defaults: GenerationConfig) -> GenerationConfig:
         """Return `defaults` with the options of the command line in their place. Raises OptionError."""

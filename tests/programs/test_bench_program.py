@@ -211,6 +211,7 @@ def test_an_error_in_the_middle_does_not_cost_what_was_measured(tmp_path: Path) 
         (("/nowhere",), "error: no such folder: /nowhere"),
         (("demo", "--repeats", "0"), "error: --repeats 0 must be at least 1"),
         (("demo", "--max-steps", "0"), "error: --max-steps 0 must be at least 1"),
+        (("demo", "--fast", "--mode", "causal"), "error: --fast has no effect with --mode causal: leave it out"),
         (("demo", "--lengths", "1,x"), "error: --lengths 1,x: give whole numbers above 0, separated by commas"),
         (("demo", "--no-speed", "--no-answers"), "error: neither speeds nor answers: there is nothing to measure"),
         (("demo", "--plot", "figures.jpg"), "error: the plot must be a .png file, not figures.jpg"),

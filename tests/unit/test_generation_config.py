@@ -178,6 +178,8 @@ def test_options_out_of_range_are_named_with_their_value(options: dict[str, Any]
         ({"mode": "causal", "max_steps": 3}, "max_steps=3 has no effect with mode=causal: leave it out"),
         ({"mode": "causal", "draft_steps": 2}, "draft_steps=2 has no effect with mode=causal: leave it out"),
         ({"mode": "speculative", "trim": True}, "trim=True has no effect with mode=speculative: leave it out"),
+        ({"whole_every": 2}, "whole_every=2 has no effect without rows='unsettled': leave it out, or give both"),
+        ({"mode": "causal", "prefix_top_k": 5}, "prefix_top_k=5 has no effect with mode=causal: leave it out"),
         ({"mode": "causal", "verify": 0.5}, "verify=0.5 has no effect with mode=causal: leave it out"),
         ({"mode": "causal", "first_canvas": 8}, "first_canvas=8 has no effect with mode=causal: leave it out"),
         ({"top_p": 0.5}, "top_p=0.5 has no effect with mode=canvas: leave it out"),
