@@ -131,6 +131,8 @@ def interrupt(subject: Diffusion) -> Mapping[str, Any]:
         sent.append(time.perf_counter())
         os.kill(os.getpid(), signal.SIGINT)
 
+    # A shell lets its background jobs ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     times: list[float] = []
     try:
         with closing(subject.session.stream("Hello", config)) as events:

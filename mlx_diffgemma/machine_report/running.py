@@ -40,6 +40,9 @@ def run_command(command: Sequence[str], environment: Mapping[str, str], limit: f
 
     Ctrl-C ends the command too, and is raised again.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell lets its background jobs ignore it, and so would what they start, which is ended by it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryFile() as output, log.open("ab") as errors:
         begin, start = time.monotonic(), errors.tell()
         process = subprocess.Popen(

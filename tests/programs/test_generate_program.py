@@ -42,6 +42,9 @@ EVERY_OPTION = {
     "--mean-entropy": "0.5",
     "--min-steps": "3",
     "--first-canvas": "4",
+    "--rows": "unsettled",
+    "--whole-every": "6",
+    "--prefix-top-k": "500",
     "--verify": "0.25",
     "--temperature": "0.7",
 }
@@ -289,6 +292,9 @@ def test_every_generation_option_has_its_command_line_option():
         min_steps=3,
         first_canvas=4,
         trim=True,
+        rows="unsettled",
+        whole_every=6,
+        prefix_top_k=500,
         verify=0.25,
         temperature=0.7,
     )
