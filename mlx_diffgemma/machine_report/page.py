@@ -58,6 +58,16 @@ def model_of(result: Any, index: int = 0) -> Mapping[str, Any] | None:
     return models[index] if len(models) > index else None
 
 
+def step_points(record: ReportRecord) -> list[Mapping[str, Any]]:
+    """Return the timed steps, one for each canvas and prefix, in their order."""
+    points = {
+        (point["canvas"], point["prefix"]): point
+        for name in ("speed", "canvases")
+        for point in (model_of(record.result(name)) or {}).get("steps", [])
+    }
+    return [points[key] for key in sorted(points)]
+
+
 def _section(title: str, lines: Sequence[str]) -> list[str]:
     return [f"## {title}", "", *lines] if lines else []
 
@@ -71,12 +81,7 @@ def _speed(record: ReportRecord, estimates: Predictions) -> list[str]:
     model = model_of(record.result("speed"))
     if model is None:
         return []
-    points = {
-        (point["canvas"], point["prefix"]): point
-        for name in ("speed", "canvases")
-        for point in (model_of(record.result(name)) or {}).get("steps", [])
-    }
-    rows = [_step_row(points[key], estimates) for key in sorted(points)]
+    rows = [_step_row(point, estimates) for point in step_points(record)]
     prefills = [[f"{each['tokens']:,}", f"{each['tokens_per_second']:,.1f}"] for each in model["prefill"]]
     steps = _table(["canvas", "after", "ms per step", "estimated", "measured / estimated"], rows)
     return [

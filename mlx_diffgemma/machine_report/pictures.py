@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_diffgemma.files import replacing
-from mlx_diffgemma.machine_report.page import model_of, weights
+from mlx_diffgemma.machine_report.page import model_of, step_points, weights
 from mlx_diffgemma.machine_report.predictions import predictions
 from mlx_diffgemma.machine_report.record import ReportRecord
 
@@ -30,10 +30,6 @@ def draw_report(record: ReportRecord, folder: Path) -> list[Path]:
     return drawn
 
 
-def _points(record: ReportRecord) -> list[Mapping[str, Any]]:
-    return [point for name in ("speed", "canvases") for point in (model_of(record.result(name)) or {}).get("steps", [])]
-
-
 def _by_limit(record: ReportRecord) -> dict[int, Mapping[str, Any]]:
     """Return the figures of all answers by the limit of steps."""
     found = {limit: model_of(record.result(name)) for name, limit in _LIMITS.items()}
@@ -42,7 +38,7 @@ def _by_limit(record: ReportRecord) -> dict[int, Mapping[str, Any]]:
 
 def _draw_steps(figure: Any, record: ReportRecord) -> bool:
     """Draw steps by prefix for the longest canvas, and by canvas after each prefix; return whether there are any."""
-    points = _points(record)
+    points = step_points(record)
     if not points:
         return False
     estimates = predictions(str(record.machine.get("device", "")), weights(record))
@@ -64,6 +60,9 @@ def _draw_steps(figure: Any, record: ReportRecord) -> bool:
                 )
         axes.set(xlabel=f"{key} (tokens)", ylabel="ms per step")
         axes.set_xscale("log", base=2)
+        sizes = sorted({point[key] for point in points})
+        axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axes.minorticks_off()
         axes.set_ylim(bottom=0)
         axes.grid(visible=True, alpha=0.2)
         if axes.lines:
