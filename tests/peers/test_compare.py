@@ -103,7 +103,7 @@ def test_a_ratio_is_of_one_turn_and_its_spread_from_the_least_to_the_most() -> N
     assert next(notes(measured)).startswith(f"mid, prefix {LONG}: 4 of 4 tokens")
     out = io.StringIO()
     Console(file=out, width=140).print(table(list(found.values())))
-    assert "1.00 missed" in out.getvalue()
+    assert "0.50 missed" in out.getvalue()
 
 
 def test_a_checkpoint_is_made_once_and_never_half(tmp_path: Path) -> None:
